@@ -1,0 +1,137 @@
+"""The demo: CAM and IIR with the same budget on the embedded data, one table, one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from rich.table import Table
+
+from iir_fast.data import PROCEDURAL, LocalizationDataset, image_transform, open_split
+from iir_fast.evaluation import Metrics, largest_box, resize_scoremap
+from iir_fast.localization import PREDICTED_COLOUR, TRUE_COLOUR, overlay, scale_box
+from iir_fast.methods import MethodName
+from iir_fast.models import IIRLocalizer, MapKind
+from iir_fast.runs import evaluate_run, train_run
+from iir_fast.training import TrainConfig
+
+ROWS: tuple[tuple[str, MethodName, MapKind], ...] = (
+    ("CAM", "cam", "cam"),
+    ("CAM, evidence map", "cam", "evidence"),
+    ("IIR", "iir", "cam"),
+    ("IIR, evidence map", "iir", "evidence"),
+)
+FIGURES = (("MaxBoxAccV2", "max_box_acc_v2"), ("MaxBoxAcc", "max_box_acc"), ("PxAP", "pxap"), ("Top-1 Loc", "top1_loc"))
+METHODS: tuple[MethodName, ...] = ("cam", "iir")
+TILE, GAP, CAPTION = 128, 6, 18
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the demo found.
+
+    Attributes:
+        metrics: for every method and map, the metrics of each seed.
+        picture: the grid of images, CAMs and boxes that was saved.
+    """
+
+    metrics: dict[tuple[MethodName, MapKind], list[Metrics]]
+    picture: Path
+
+
+def run_demo(config: TrainConfig, root: Path, seeds: int = 3) -> Outcome:
+    """Train CAM and IIR from `seeds` seeds each, evaluate CAM and evidence maps, and draw the first seed's.
+
+    Args:
+        config: budget and network; method and seed are set by the demo.
+        root: a new folder for the runs and the picture.
+        seeds: number of seeds, counted from `config.seed`.
+
+    Raises:
+        FileExistsError: `root` exists.
+        ValueError: `seeds` is below 1.
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds is {seeds}; accepted is 1 or more.")
+    if root.exists():
+        raise FileExistsError(f"output folder {root} exists; name a new one.")
+    metrics: dict[tuple[MethodName, MapKind], list[Metrics]] = {(method, kind): [] for _, method, kind in ROWS}
+    models: dict[MethodName, IIRLocalizer] = {}
+    for seed in range(config.seed, config.seed + seeds):
+        for method in METHODS:
+            folder, result = train_run(replace(config, method=method, seed=seed), root / f"{method}-seed{seed}")
+            models.setdefault(method, result.model)
+            found = evaluate_run(folder.root, kinds=("cam", "evidence"))
+            for kind, each in found.items():
+                metrics[method, kind].append(each)
+    dataset = open_split(
+        PROCEDURAL,
+        "test",
+        image_transform(config.image_size, models["cam"].backbone.mean, models["cam"].backbone.std),
+        images=config.test_images,
+    )
+    picture = root / "localizations.png"
+    draw_grid(models, metrics, dataset, range(min(SHOWN, len(dataset)))).save(picture)
+    return Outcome(metrics, picture)
+
+
+def tabulate(outcome: Outcome) -> Table:
+    """One row per method and map: mean over the seeds, with the standard deviation behind it, all in percent."""
+    seeds = len(next(iter(outcome.metrics.values())))
+    spread = "mean ± standard deviation" if seeds > 1 else "one seed, no spread"
+    table = Table(title=f"Embedded test set, {seeds} seed{'s' * (seeds > 1)} ({spread}), %", title_justify="left")
+    table.add_column("localization map")
+    for name, _ in FIGURES:
+        table.add_column(name, justify="right")
+    for name, method, kind in ROWS:
+        table.add_row(
+            name, *(_with_spread([getattr(each, key) for each in outcome.metrics[method, kind]]) for _, key in FIGURES)
+        )
+    return table
+
+
+def _with_spread(values: list[float]) -> str:
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+@torch.no_grad()
+def draw_grid(
+    models: dict[MethodName, IIRLocalizer],
+    metrics: dict[tuple[MethodName, MapKind], list[Metrics]],
+    dataset: LocalizationDataset,
+    indices: Iterable[int],
+) -> Image.Image:
+    """A row per image: the image with its true box, then each map with the true and the predicted box.
+
+    Boxes are cut at the threshold that GT-known localization used for that method and map.
+    """
+    indices = list(indices)
+    height = CAPTION + len(indices) * (TILE + GAP)
+    grid = Image.new("RGB", ((len(ROWS) + 1) * (TILE + GAP), height), "white")
+    pen = ImageDraw.Draw(grid)
+    for column, caption in enumerate(("image, true box", *(name for name, _, _ in ROWS))):
+        pen.text((column * (TILE + GAP) + 2, 3), caption, fill="black")
+    for row, i in enumerate(indices):
+        image = dataset.image(i).resize((TILE, TILE), Image.Resampling.BICUBIC)
+        truth = dataset.ground_truth(i)
+        scale = np.array([TILE, TILE, TILE, TILE]) / np.array([*truth.size, *truth.size])
+        true_boxes = [((box * scale).tolist(), TRUE_COLOUR) for box in truth.boxes]
+        tiles = [overlay(image, None, true_boxes)]
+        for _, method, kind in ROWS:
+            inputs, label = dataset[i]
+            model = models[method]
+            device = model.head.weight.device
+            found = model.localize(inputs[None].to(device), torch.tensor([label], device=device), (kind,))
+            scoremap = resize_scoremap(found.maps[kind].cpu())[0]
+            fixed = metrics[method, kind][0].fixed_threshold
+            box = scale_box(largest_box(scoremap, fixed.value if fixed else 0.0), image.size)
+            tiles.append(overlay(image, scoremap, [*true_boxes, (box, PREDICTED_COLOUR)]))
+        for column, tile in enumerate(tiles):
+            grid.paste(tile, (column * (TILE + GAP), CAPTION + row * (TILE + GAP)))
+    return grid

@@ -1,0 +1,25 @@
+"""Evaluation of score maps by the field's protocol: MaxBoxAcc, MaxBoxAccV2, PxAP, GT-known and Top-k localization."""
+
+from iir_fast.evaluation.boxes import largest_box, thresholds
+from iir_fast.evaluation.evaluator import Evaluator
+from iir_fast.evaluation.measurement import ScoredImage
+from iir_fast.evaluation.metrics import BoxCurve, FixedThreshold, Metrics
+from iir_fast.evaluation.model import Predictions, evaluate_maps, predict
+from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, load_scoremap, resize_scoremap, save_scoremap
+
+__all__ = [
+    "PROTOCOL_SIZE",
+    "BoxCurve",
+    "Evaluator",
+    "FixedThreshold",
+    "Metrics",
+    "Predictions",
+    "ScoredImage",
+    "evaluate_maps",
+    "largest_box",
+    "load_scoremap",
+    "predict",
+    "resize_scoremap",
+    "save_scoremap",
+    "thresholds",
+]

@@ -1,0 +1,148 @@
+"""What the evaluator measures on one image, apart from all the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from iir_fast.data import GroundTruth
+from iir_fast.evaluation.boxes import sweep_boxes
+from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, check_scoremap
+
+
+@dataclass(frozen=True)
+class ScoredImage:
+    """One image as the evaluator takes it.
+
+    Attributes:
+        image_id: name of the image in error messages; its path relative to the data root.
+        scoremap: float64 [224, 224] in [0, 1], the map of the image's true class (`resize_scoremap` makes it).
+        label: the true class.
+        ranked_classes: integer [k], the classifier's k best classes, best first; None where nothing was classified.
+        ground_truth: boxes and masks.
+    """
+
+    image_id: str
+    scoremap: NDArray[np.float64]
+    label: int
+    ranked_classes: NDArray[np.int64] | None
+    ground_truth: GroundTruth
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one image adds to the metrics.
+
+    Attributes:
+        image_id: the image.
+        largest_iou: float64 [T], per threshold the best IoU of the largest contour's box with any true box; None
+            where the image has no boxes.
+        best_iou: float64 [T], per threshold the best IoU of any contour's box with any true box; None likewise.
+        foreground: int64 [bins], histogram of the scores on the object; None where the image has no masks.
+        background: int64 [bins], histogram of the scores elsewhere; None likewise.
+        label_rank: how many classes were ranked above the true one, `ranked` if it is not among them; None where
+            nothing was classified.
+        ranked: how many classes were ranked.
+    """
+
+    image_id: str
+    largest_iou: NDArray[np.float64] | None
+    best_iou: NDArray[np.float64] | None
+    foreground: NDArray[np.int64] | None
+    background: NDArray[np.int64] | None
+    label_rank: int | None
+    ranked: int
+
+
+def measure(image: ScoredImage, taus: NDArray[np.float64], edges: NDArray[np.float64]) -> Measurement:
+    """Measure one image: a pure function, so that images can be measured anywhere and in any order.
+
+    Args:
+        image: the image, its score map and its annotation.
+        taus: float64 [T] in [0, 1), the thresholds for the boxes.
+        edges: float64 [bins + 1], ascending, the edges of the pixel histograms.
+
+    Returns:
+        The image's share of the metrics.
+
+    Raises:
+        ValueError: the score map or a mask is malformed; the message names the image.
+    """
+    check_scoremap(image.scoremap, f"the score map of image {image.image_id!r}")
+    truth = image.ground_truth
+    largest_iou = best_iou = foreground = background = label_rank = None
+    if len(truth.boxes):
+        sweep = sweep_boxes(image.scoremap, taus)
+        iou = box_iou(sweep.boxes, scale_boxes(truth.boxes, truth.size)).max(axis=1)
+        largest_iou = iou[sweep.largest][sweep.level]
+        best_iou = np.maximum.reduceat(iou, sweep.starts)[sweep.level]
+    if truth.masks:
+        on_object, elsewhere = scale_masks(truth, image.image_id)
+        foreground = np.histogram(image.scoremap[on_object], bins=edges)[0]
+        background = np.histogram(image.scoremap[elsewhere], bins=edges)[0]
+    ranked = [] if image.ranked_classes is None else image.ranked_classes.tolist()
+    if image.ranked_classes is not None:
+        label_rank = ranked.index(image.label) if image.label in ranked else len(ranked)
+    return Measurement(image.image_id, largest_iou, best_iou, foreground, background, label_rank, len(ranked))
+
+
+def scale_boxes(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.int64]:
+    """Bring true boxes to the protocol's size: int(coordinate * 224 / size).
+
+    Args:
+        boxes: float64 [n, 4], x0, y0, x1, y1 in the pixels of the image.
+        size: (width, height) of the image.
+
+    Returns:
+        int64 [n, 4], truncated towards zero.
+    """
+    return (boxes * float(PROTOCOL_SIZE) / (size + size)).astype(np.int64)
+
+
+def box_iou(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Intersection over union of boxes whose corner pixels both belong to them: a side is x1 - x0 + 1 long.
+
+    Args:
+        first: int64 [n, 4], x0, y0, x1, y1.
+        second: int64 [m, 4].
+
+    Returns:
+        float64 [n, m].
+    """
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    intersection = np.maximum(high - low + 1, 0).prod(axis=2)
+    area_first = (first[:, 2:] - first[:, :2] + 1).prod(axis=1)
+    area_second = (second[:, 2:] - second[:, :2] + 1).prod(axis=1)
+    iou: NDArray[np.float64] = intersection / (area_first[:, None] + area_second - intersection)
+    return iou
+
+
+def scale_masks(truth: GroundTruth, image_id: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Bring an image's masks to the protocol's size and join its instances.
+
+    Args:
+        truth: an annotation with at least one mask.
+        image_id: the image, for error messages.
+
+    Returns:
+        bool [224, 224] twice: the pixels on any instance, and the pixels on none that are not to be ignored.
+
+    Raises:
+        ValueError: a mask's shape is not that of the image.
+    """
+    width, height = truth.size
+    ignore = np.zeros((height, width), np.uint8) if truth.ignore is None else truth.ignore
+    scaled = []
+    for mask in (*truth.masks, ignore):
+        if mask.shape != (height, width):
+            raise ValueError(
+                f"a mask of image {image_id!r} has shape {list(mask.shape)}; [height, width] = {[height, width]} "
+                "is accepted."
+            )
+        scaled.append(cv2.resize(mask, (PROTOCOL_SIZE, PROTOCOL_SIZE), interpolation=cv2.INTER_NEAREST) > 0.5)
+    on_object: NDArray[np.bool_] = np.any(scaled[:-1], axis=0)
+    return on_object, ~on_object & ~scaled[-1]

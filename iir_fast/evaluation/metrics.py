@@ -1,0 +1,156 @@
+"""The figures of one evaluation, and the formulas that turn counts into them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class FixedThreshold:
+    """The one threshold that GT-known, Top-1 and Top-5 localization use for every image.
+
+    Attributes:
+        value: tau in [0, 1).
+        chosen_on: name of the split it was chosen on.
+
+    Raises:
+        ValueError: `value` is outside [0, 1).
+    """
+
+    value: float
+    chosen_on: str
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.value < 1:
+            raise ValueError(f"value is {self.value}; a threshold in [0, 1) is accepted.")
+
+
+@dataclass(frozen=True)
+class BoxCurve:
+    """Share of correctly boxed images at every threshold.
+
+    Attributes:
+        delta: the IoU from which on a box is correct.
+        accuracy: percent of the images at each of `thresholds(step)`.
+        best: the curve's maximum, in percent.
+        threshold: the tau of the maximum, the first of several; chosen on the very split it is reported on, as the
+            protocol has it.
+    """
+
+    delta: float
+    accuracy: tuple[float, ...]
+    best: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The result of one evaluation: every figure in percent, None where the data does not allow it.
+
+    Attributes:
+        split: name of the evaluated split.
+        images: number of images.
+        step: distance of two thresholds.
+        max_box_acc: MaxBoxAcc (V1): largest contour, IoU >= 0.5, maximum over tau.
+        max_box_acc_v2: MaxBoxAccV2: all contours, mean over IoU >= 0.3, 0.5, 0.7 of each one's maximum over tau.
+        pxap: area under the pixel precision-recall curve.
+        gt_known_loc: IoU >= 0.5 of the largest contour's box at the one fixed threshold.
+        top1_loc: GT-known and the true class is the best one.
+        top5_loc: GT-known and the true class is among the five best; None where fewer than five were ranked.
+        fixed_threshold: the threshold of the last three.
+        curve_v1: the curve behind `max_box_acc`.
+        curves_v2: the curves behind `max_box_acc_v2`, one per delta; empty where there are no boxes.
+    """
+
+    split: str
+    images: int
+    step: float
+    max_box_acc: float | None
+    max_box_acc_v2: float | None
+    pxap: float | None
+    gt_known_loc: float | None
+    top1_loc: float | None
+    top5_loc: float | None
+    fixed_threshold: FixedThreshold | None
+    curve_v1: BoxCurve | None
+    curves_v2: tuple[BoxCurve, ...]
+
+    @property
+    def fixed_threshold_origin(self) -> str | None:
+        """Which split chose the fixed threshold, in words that tell when it is the evaluated one itself."""
+        return None if self.fixed_threshold is None else self._origin(self.fixed_threshold.chosen_on)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as a dictionary that `json` can write: figures first, then thresholds, then curves."""
+        fixed, curve_v1 = self.fixed_threshold, self.curve_v1
+        return {
+            "split": self.split,
+            "images": self.images,
+            "step": self.step,
+            "max_box_acc": self.max_box_acc,
+            "max_box_acc_v2": self.max_box_acc_v2,
+            "pxap": self.pxap,
+            "gt_known_loc": self.gt_known_loc,
+            "top1_loc": self.top1_loc,
+            "top5_loc": self.top5_loc,
+            "fixed_threshold": fixed and {"value": fixed.value, "chosen_on": self.fixed_threshold_origin},
+            "curve_v1": curve_v1 and self._curve(curve_v1),
+            "curves_v2": [self._curve(curve) for curve in self.curves_v2],
+        }
+
+    def _curve(self, curve: BoxCurve) -> dict[str, Any]:
+        return {
+            "delta": curve.delta,
+            "best": curve.best,
+            "threshold": curve.threshold,
+            "chosen_on": self._origin(self.split),
+            "accuracy": list(curve.accuracy),
+        }
+
+    def _origin(self, chosen_on: str) -> str:
+        return f"{chosen_on}, the split it is reported on" if chosen_on == self.split else chosen_on
+
+
+def box_curve(correct: NDArray[np.int64], images: int, delta: float, taus: NDArray[np.float64]) -> BoxCurve:
+    """Turn the number of correct images per threshold into a curve with its maximum.
+
+    Args:
+        correct: int64 [T], images whose IoU reaches `delta`.
+        images: number of images.
+        delta: the IoU asked for.
+        taus: float64 [T], the thresholds.
+
+    Returns:
+        The curve in percent.
+    """
+    accuracy = correct * 100.0 / images
+    best = int(accuracy.argmax())
+    return BoxCurve(delta, tuple(accuracy.tolist()), float(accuracy[best]), float(taus[best]))
+
+
+def pixel_average_precision(foreground: NDArray[np.int64], background: NDArray[np.int64]) -> float:
+    """PxAP: area under the precision-recall curve of all pixels of a data set.
+
+    With the bins taken from the highest scores down, it is 100 sum_i precision[i + 1] (recall[i + 1] - recall[i]).
+
+    Args:
+        foreground: int64 [bins], pooled histogram of the scores on the objects, lowest scores first.
+        background: int64 [bins], the same off the objects.
+
+    Returns:
+        PxAP in percent.
+
+    Raises:
+        ValueError: there is no foreground pixel at all.
+    """
+    true_positives = foreground[::-1].cumsum()
+    predicted = true_positives + background[::-1].cumsum()
+    if true_positives[-1] == 0:
+        raise ValueError("PxAP needs at least one foreground pixel, but every mask of the split is empty.")
+    recall = true_positives / true_positives[-1]
+    precision = true_positives / np.maximum(predicted, 1)
+    return float((precision[1:] * np.diff(recall))[predicted[1:] > 0].sum() * 100)

@@ -1,0 +1,44 @@
+"""Rows of every rank, with gradients, for criteria that every rank computes alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ranks = dist.get_world_size()
+        ctx.rows = len(rows)
+        gathered = rows.new_empty((ranks * len(rows), *rows.shape[1:]))
+        dist.all_gather_into_tensor(gathered, rows.contiguous())
+        return gathered
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # Every rank computes the same criterion, so each holds the whole gradient of these rows already. The sum over
+        # ranks that the gathering's adjoint asks for is the world size times it, which DDP's mean divides by again.
+        start = dist.get_rank() * ctx.rows
+        return gradient[start : start + ctx.rows] * dist.get_world_size()
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Concatenate [B,...] of all ranks to [ranks*B,...] in the order of the ranks.
+
+    The gradient assumes that every rank computes the same function of the result and that gradients are averaged
+    over ranks, as DistributedDataParallel does. Without an initialized process group there is one rank.
+
+    Args:
+        rows: [B,...], the same shape on every rank.
+
+    Returns:
+        [ranks*B,...] in the dtype of `rows`; differentiable where that is floating.
+    """
+    if not dist.is_available() or not dist.is_initialized():
+        return rows
+    gathered: Tensor = _GatherRows.apply(rows)
+    return gathered

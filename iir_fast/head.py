@@ -1,0 +1,125 @@
+"""Two classifiers on one feature map: logits and label CAMs, without class maps."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iir_fast.kernels import label_cam, regulate
+
+ThresholdKind = Literal["mean", "learned"]
+
+
+class HeadOutput(NamedTuple):
+    """What DualCAMHead returns."""
+
+    logits_a: Tensor
+    """[B,K] of classifier A."""
+    logits_b: Tensor
+    """[B,K] of classifier B."""
+    cam_a: Tensor
+    """[B,H,W]: label CAM of classifier A, float32 or float64, not normalized."""
+    cam_b: Tensor
+    """[B,H,W]: label CAM of classifier B."""
+    thresholds: Tensor | None
+    """[B,2] in (0,1) with `threshold="learned"`, else None: each map's own mean."""
+    labels: Tensor
+    """int64 [B]: the class each CAM belongs to."""
+
+
+class DualCAMHead(nn.Module):
+    """Two branches and two classifiers on a shared map; CAMs of one class per sample in one read of each map.
+
+    Args:
+        in_channels: C of the shared map.
+        num_classes: K.
+        hidden: channels of each branch's 3x3 convolution (followed by batch norm and ReLU); None: both classifiers
+            read the shared map itself.
+        threshold: "mean": masks are cut at each map's own mean. "learned": at sigmoid(logit(mean) + r) with r linear
+            in the pooled features and zero at first; how to train r without drifting is an open question.
+
+    Raises:
+        ValueError: a size is below 1, or `threshold` is not one of the two.
+    """
+
+    def __init__(
+        self, in_channels: int, num_classes: int, hidden: int | None = 512, threshold: ThresholdKind = "mean"
+    ) -> None:
+        super().__init__()
+        for name, size in (("in_channels", in_channels), ("num_classes", num_classes), ("hidden", hidden)):
+            if size is not None and size < 1:
+                raise ValueError(f"DualCAMHead: {name} is {size}; accepted is 1 or more.")
+        if threshold not in ("mean", "learned"):
+            raise ValueError(f"DualCAMHead: threshold is {threshold!r}; accepted are 'mean' and 'learned'.")
+        self.in_channels, self.num_classes, self.hidden, self.threshold = in_channels, num_classes, hidden, threshold
+        channels = in_channels if hidden is None else hidden
+        self.branches = (
+            nn.ModuleList() if hidden is None else nn.ModuleList(_branch(in_channels, hidden) for _ in range(2))
+        )
+        self.weight = nn.Parameter(torch.empty(2, num_classes, channels))
+        self.bias = nn.Parameter(torch.empty(2, num_classes))
+        bound = 1 / math.sqrt(channels)
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+        if threshold == "learned":
+            self.threshold_weight = nn.Parameter(torch.zeros(2, channels))
+            self.threshold_bias = nn.Parameter(torch.zeros(2))
+
+    def forward(self, features: Tensor, labels: Tensor | None = None) -> HeadOutput:
+        """Logits of both classifiers and the CAMs of one class per sample.
+
+        Args:
+            features: [B,C,H,W], floating.
+            labels: int64 [B], the class of each sample's CAMs; None: the class of the largest summed logits.
+
+        Returns:
+            HeadOutput.
+
+        Raises:
+            TypeError, ValueError, IndexError: as `iir_fast.functional.label_cam` says.
+        """
+        maps = [branch(features) for branch in self.branches] or [features]
+        weights = self.weight.split(1) if self.branches else (self.weight,)
+        if labels is None:
+            labels = self._predict(maps)
+        parts = [label_cam(each, weight, labels) for each, weight in zip(maps, weights, strict=True)]
+        cam_a, cam_b = torch.cat([part.cams for part in parts], dim=1).unbind(1)
+        pooled_a, pooled_b = parts[0].pooled, parts[-1].pooled
+        logits_a, logits_b = self._logits(pooled_a, pooled_b)
+        thresholds = None
+        if self.threshold == "learned":
+            own = regulate(cam_a, cam_b).thresholds
+            pooled = torch.stack((pooled_a, pooled_b), dim=1)
+            offset = (pooled * self.threshold_weight).sum(2) + self.threshold_bias
+            thresholds = torch.sigmoid(torch.logit(own, eps=1e-4) + offset)
+        return HeadOutput(logits_a, logits_b, cam_a, cam_b, thresholds, labels)
+
+    def _logits(self, pooled_a: Tensor, pooled_b: Tensor) -> tuple[Tensor, Tensor]:
+        dtype = self.weight.dtype
+        return (
+            F.linear(pooled_a.to(dtype), self.weight[0], self.bias[0]),
+            F.linear(pooled_b.to(dtype), self.weight[1], self.bias[1]),
+        )
+
+    def _predict(self, maps: list[Tensor]) -> Tensor:
+        with torch.no_grad():
+            logits_a, logits_b = self._logits(maps[0].mean(dim=(2, 3)), maps[-1].mean(dim=(2, 3)))
+            return (logits_a + logits_b).argmax(dim=1)
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_channels={self.in_channels}, num_classes={self.num_classes}, hidden={self.hidden}, "
+            f"threshold={self.threshold!r}"
+        )
+
+
+def _branch(in_channels: int, hidden: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, hidden, kernel_size=3, padding=1, bias=False),
+        nn.BatchNorm2d(hidden),
+        nn.ReLU(inplace=True),
+    )

@@ -1,0 +1,177 @@
+"""The method: inter-intra regulation of two CAMs, as a function and as a module.
+
+What follows is this project's reconstruction of "Weakly Supervised Object Localization with Inter-Intra Regulated
+CAMs" (arXiv:1911.07160): the paper's own formulas were not available, and none are claimed here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from iir_fast.gate import mixing_gate
+from iir_fast.gather import gather_rows
+from iir_fast.kernels import RegionDescriptors, masked_pool, regulate, subgroup_similarity
+
+Regulation = Literal["dual", "agreement", "mixed"]
+REGULATIONS: tuple[Regulation, ...] = ("dual", "agreement", "mixed")
+
+
+class IIRTerms(NamedTuple):
+    """The loss of a batch and everything it was made of."""
+
+    loss: Tensor
+    """Scalar: intra_weight * intra + inter_weight * inter."""
+    intra: Tensor
+    """Scalar: the regulation of the two CAMs, mean over samples."""
+    inter: Tensor
+    """Scalar: the inter-sample criterion, mean over same-class pairs and both classifiers."""
+    masks: Tensor
+    """[B,2,H,W] in [0,1]: foreground masks of both classifiers."""
+    maps: Tensor
+    """[B,2,H,W] in [0,1]: normalized label CAMs."""
+    thresholds: Tensor
+    """[B,2]: where each map was cut."""
+    descriptors: RegionDescriptors
+    """foreground and background [B,2,C] of this rank's samples."""
+
+
+def iir_loss(
+    cam_a: Tensor,
+    cam_b: Tensor,
+    features: Tensor,
+    labels: Tensor,
+    thresholds: Tensor | None = None,
+    *,
+    intra_weight: float = 5.0,
+    inter_weight: float = 3.0,
+    regulation: Regulation = "dual",
+    temperature: float = 0.1,
+    hard: bool = False,
+    gather: bool = False,
+) -> IIRTerms:
+    """Inter-intra regulation of two CAMs per sample.
+
+    Args:
+        cam_a: label CAMs [B,H,W], or class maps [B,K,H,W], of classifier A; floating.
+        cam_b: the same of classifier B.
+        features: [B,C,H,W], floating: the shared map that descriptors are pooled from.
+        labels: int64 [B].
+        thresholds: [B,2] in (0,1); None: each map's own mean.
+        intra_weight: weight of the regulation of the two CAMs.
+        inter_weight: weight of the inter-sample criterion.
+        regulation: "dual" (adversarial where both classifiers claim a pixel, cooperative where both reject it),
+            "agreement" (the probability that the masks differ) or "mixed" (a gate between the two).
+        temperature: width of the soft masks, in units of the normalized map.
+        hard: masks are 0 or 1 forward and keep the soft masks' gradient.
+        gather: compare descriptors across all ranks of the default process group. Every rank must pass the same
+            number of samples; with DistributedDataParallel the gradients are those of the concatenated batch.
+
+    Returns:
+        IIRTerms. An empty batch, or one without any same-class pair, gives zeros that are connected to the graph.
+        A NaN or inf in the input gives NaN; a finite batch never does.
+
+    Raises:
+        TypeError, ValueError, IndexError: as the operators say, naming the argument.
+    """
+    if regulation not in REGULATIONS:
+        raise ValueError(f"iir_loss: regulation is {regulation!r}; accepted are {', '.join(REGULATIONS)}.")
+    cam_a, cam_b = select_label_cam(cam_a, labels, "cam_a"), select_label_cam(cam_b, labels, "cam_b")
+    terms, masks, maps, thresholds = regulate(cam_a, cam_b, thresholds, temperature, hard)
+    descriptors = masked_pool(features, masks)
+
+    foreground, background = descriptors
+    if gather:
+        foreground, background, labels = gather_rows(foreground), gather_rows(background), gather_rows(labels)
+    # One call for both classifiers: a group is a class under one classifier, all groups have as many pairs under each.
+    groups = torch.stack((2 * labels, 2 * labels + 1), dim=1).flatten()
+    inter = subgroup_similarity(foreground.flatten(0, 1), background.flatten(0, 1), groups)
+
+    dual, agreement = (terms.sum(dim=0) / max(len(terms), 1)).unbind()
+    if regulation == "dual":
+        intra = dual
+    elif regulation == "agreement":
+        intra = agreement
+    else:
+        intra = torch.lerp(dual, agreement, mixing_gate(foreground, labels))
+    loss = intra_weight * intra + inter_weight * inter
+    return IIRTerms(loss, intra, inter, masks, maps, thresholds, descriptors)
+
+
+def select_label_cam(cam: Tensor, labels: Tensor, name: str) -> Tensor:
+    """The label's map [B,H,W] out of class maps [B,K,H,W]; label CAMs [B,H,W] pass through."""
+    if cam.dim() == 3:
+        return cam
+    if cam.dim() != 4:
+        raise ValueError(
+            f"iir_loss: {name} has shape {list(cam.shape)}; accepted are label CAMs [B,H,W] and class maps [B,K,H,W]."
+        )
+    index = labels.view(-1, 1, 1, 1).expand(-1, 1, *cam.shape[2:])
+    return cam.gather(1, index).squeeze(1)
+
+
+class IIRLoss(nn.Module):
+    """Inter-intra regulation as a drop-in loss: add it to the two classifiers' cross-entropies.
+
+    Example:
+        >>> out = head(features, labels)
+        >>> loss = F.cross_entropy(out.logits_a, labels) + F.cross_entropy(out.logits_b, labels)
+        >>> loss = loss + loss_fn(out.cam_a, out.cam_b, features, labels, out.thresholds)
+
+    Args:
+        intra_weight, inter_weight, regulation, temperature, hard, gather: as in `iir_fast.functional.iir_loss`.
+            Ramp both weights up from 0 over the first quarter of training (`ramp`).
+    """
+
+    def __init__(
+        self,
+        intra_weight: float = 5.0,
+        inter_weight: float = 3.0,
+        regulation: Regulation = "dual",
+        temperature: float = 0.1,
+        hard: bool = False,
+        gather: bool = False,
+    ) -> None:
+        super().__init__()
+        if regulation not in REGULATIONS:
+            raise ValueError(f"IIRLoss: regulation is {regulation!r}; accepted are {', '.join(REGULATIONS)}.")
+        if not temperature > 0:
+            raise ValueError(f"IIRLoss: temperature is {temperature}; accepted is a number above 0.")
+        self.intra_weight = intra_weight
+        self.inter_weight = inter_weight
+        self.regulation: Regulation = regulation
+        self.temperature = temperature
+        self.hard = hard
+        self.gather = gather
+
+    def terms(
+        self, cam_a: Tensor, cam_b: Tensor, features: Tensor, labels: Tensor, thresholds: Tensor | None = None
+    ) -> IIRTerms:
+        """The loss with everything it was made of: what a training loop logs and feeds to the class prototypes."""
+        return iir_loss(
+            cam_a,
+            cam_b,
+            features,
+            labels,
+            thresholds,
+            intra_weight=self.intra_weight,
+            inter_weight=self.inter_weight,
+            regulation=self.regulation,
+            temperature=self.temperature,
+            hard=self.hard,
+            gather=self.gather,
+        )
+
+    def forward(
+        self, cam_a: Tensor, cam_b: Tensor, features: Tensor, labels: Tensor, thresholds: Tensor | None = None
+    ) -> Tensor:
+        """Scalar loss; the arguments are those of `iir_fast.functional.iir_loss`."""
+        return self.terms(cam_a, cam_b, features, labels, thresholds).loss
+
+    def extra_repr(self) -> str:
+        return (
+            f"intra_weight={self.intra_weight}, inter_weight={self.inter_weight}, regulation={self.regulation!r}, "
+            f"temperature={self.temperature}, hard={self.hard}, gather={self.gather}"
+        )

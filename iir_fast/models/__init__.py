@@ -1,0 +1,20 @@
+"""Networks: backbones that turn images into feature maps, the localizer, and its checkpoints."""
+
+from iir_fast.models.backbones import Backbone, create_backbone
+from iir_fast.models.checkpoint import LocalizerSpec, load_localizer, read_checkpoint, save_checkpoint
+from iir_fast.models.localizer import MAP_KINDS, IIRLocalizer, Localization, MapKind
+from iir_fast.models.small_cnn import SmallCNN
+
+__all__ = [
+    "MAP_KINDS",
+    "Backbone",
+    "IIRLocalizer",
+    "Localization",
+    "LocalizerSpec",
+    "MapKind",
+    "SmallCNN",
+    "create_backbone",
+    "load_localizer",
+    "read_checkpoint",
+    "save_checkpoint",
+]

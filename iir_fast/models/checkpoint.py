@@ -1,0 +1,98 @@
+"""A trained localizer on disk: weights, prototypes and what is needed to build it again."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from iir_fast.head import ThresholdKind
+from iir_fast.models.localizer import IIRLocalizer
+
+
+@dataclass(frozen=True)
+class LocalizerSpec:
+    """Everything but the weights.
+
+    Attributes:
+        backbone, output_stride, out_index, hidden, threshold: as in IIRLocalizer.
+        classes: class names in the order of the labels.
+        image_size: side of the square input, in pixels.
+    """
+
+    backbone: str
+    classes: tuple[str, ...]
+    image_size: int
+    output_stride: int | None = None
+    out_index: int = -1
+    hidden: int | None = 512
+    threshold: ThresholdKind = "mean"
+
+    def build(self, weights: str = "random") -> IIRLocalizer:
+        """The localizer, its backbone with the given weights (see `create_backbone`), the head fresh."""
+        return IIRLocalizer(
+            self.backbone,
+            len(self.classes),
+            weights,
+            self.output_stride,
+            self.out_index,
+            self.hidden,
+            self.threshold,
+        )
+
+
+def save_checkpoint(
+    path: Path, spec: LocalizerSpec, model: IIRLocalizer, training: dict[str, Any] | None = None
+) -> None:
+    """Write a checkpoint, aside first and then in place, so that an interrupted write leaves the old one.
+
+    Args:
+        path: the file.
+        spec: what builds the model again.
+        model: its weights and prototypes are stored.
+        training: the training loop's own state, tensors and plain values; not needed to localize.
+    """
+    aside = path.with_name(f"{path.name}.part")
+    content = {"spec": asdict(spec), "model": model.state_dict(), "training": training}
+    with aside.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def read_checkpoint(path: Path) -> tuple[LocalizerSpec, dict[str, Any], dict[str, Any] | None]:
+    """Specification, model state and training state of a checkpoint, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a checkpoint of this package, or is damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path} does not exist.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        spec = LocalizerSpec(**{**content["spec"], "classes": tuple(content["spec"]["classes"])})
+        return spec, content["model"], content["training"]
+    except Exception as error:
+        raise ValueError(f"checkpoint {path} cannot be read as one of iir_fast: {error}") from error
+
+
+def load_localizer(path: str | Path, device: str | torch.device = "cpu") -> tuple[IIRLocalizer, LocalizerSpec]:
+    """A trained localizer in eval mode.
+
+    Args:
+        path: a checkpoint, or a run folder that holds one as `checkpoint.pt`.
+        device: where the model is put.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_checkpoint`.
+    """
+    path = Path(path)
+    spec, state, _ = read_checkpoint(path / "checkpoint.pt" if path.is_dir() else path)
+    model = spec.build()
+    model.load_state_dict(state)
+    return model.to(device).eval(), spec

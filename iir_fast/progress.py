@@ -1,0 +1,29 @@
+"""Progress bars: how far, how fast, how long still, and what the loss is made of."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+console = Console(stderr=True)
+"""Progress and remarks go to stderr, so that stdout holds results only."""
+
+
+class _Throughput(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f} images/s", style="dim")
+
+
+def image_progress() -> Progress:
+    """A bar that counts images, with throughput, time left and a field `note` for anything else."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        _Throughput(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}", style="dim"),
+        console=console,
+    )

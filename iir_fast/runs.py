@@ -1,0 +1,114 @@
+"""What the commands do with the folder of a run: train into it, evaluate what it holds."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from iir_fast.data import FolderDataset, LocalizationDataset, image_transform, open_split
+from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, evaluate_maps, predict
+from iir_fast.models import MAP_KINDS, IIRLocalizer, LocalizerSpec, MapKind, load_localizer
+from iir_fast.progress import console, image_progress
+from iir_fast.training import (
+    RunFolder,
+    TrainConfig,
+    TrainResult,
+    WhenThere,
+    frozen_features,
+    pick_device,
+    train,
+)
+
+EVALUATION_BATCH = 32
+
+
+def train_run(config: TrainConfig, root: Path, when_there: WhenThere = "refuse") -> tuple[RunFolder, TrainResult]:
+    """Train into a run folder.
+
+    Args:
+        config: what to train.
+        root: the folder.
+        when_there: what to do when it exists already.
+
+    Raises:
+        FileExistsError, ValueError: as `RunFolder.open`.
+        Interrupted: SIGINT came; a checkpoint was written.
+    """
+    folder = RunFolder.open(root, config, when_there)
+    return folder, train(config, folder, resume=when_there == "resume")
+
+
+def evaluate_run(
+    root: Path,
+    split: str = "test",
+    kinds: tuple[MapKind, ...] = MAP_KINDS,
+    *,
+    data: str | None = None,
+    step: float = 0.01,
+    fixed_threshold: FixedThreshold | None = None,
+    device: str = "auto",
+) -> dict[MapKind, Metrics]:
+    """Evaluate the localizer of a run, and add the result to the run's `metrics.json`.
+
+    Args:
+        root: the run's folder.
+        split: which split of the data.
+        kinds: which localization maps.
+        data: "procedural" or a folder; the data the run was trained on by default.
+        step: distance of two thresholds; the protocol's training runs use 0.001.
+        fixed_threshold: the tau of GT-known and Top-k localization and where it comes from; None: chosen on `split`.
+        device: "auto", "cpu" or "cuda".
+
+    Returns:
+        The metrics of each kind of map.
+
+    Raises:
+        FileNotFoundError: the folder holds no run, or the data no such split.
+    """
+    folder = RunFolder(root)
+    if not folder.config.is_file():
+        raise FileNotFoundError(f"run {root} has no {folder.config.name}; it is not the folder of a run.")
+    config = TrainConfig.from_yaml(folder.config.read_text(encoding="utf-8"))
+    model, spec = load_localizer(root, pick_device(device))
+    dataset = open_split(
+        data or config.data,
+        split,
+        image_transform(spec.image_size, model.backbone.mean, model.backbone.std),
+        classes=spec.classes,
+        skip_broken=config.skip_broken,
+        images=config.test_images if split == "test" else config.train_images,
+    )
+    if isinstance(dataset, FolderDataset) and dataset.skipped:
+        console.print(f"skipped {len(dataset.skipped)} {split} images that cannot be read.")
+    metrics = evaluate(model, spec, dataset, config, kinds, Evaluator(split, step, fixed_threshold))
+    content = folder.read_metrics()
+    content.setdefault(split, {}).update({kind: result.to_dict() for kind, result in metrics.items()})
+    folder.write_metrics(content)
+    return metrics
+
+
+def evaluate(
+    model: IIRLocalizer,
+    spec: LocalizerSpec,
+    dataset: LocalizationDataset,
+    config: TrainConfig,
+    kinds: tuple[MapKind, ...],
+    evaluator: Evaluator,
+) -> dict[MapKind, Metrics]:
+    """Evaluate a localizer in eval mode on a data set; a frozen backbone's features come from the cache."""
+    with image_progress() as progress:
+        if config.freeze_backbone:
+            source = frozen_features(model, spec, dataset, config, progress)
+            loader: DataLoader[Any] = DataLoader(source, EVALUATION_BATCH, collate_fn=source.collate)
+        else:
+            loader = DataLoader(dataset, EVALUATION_BATCH, num_workers=config.workers)
+        task = progress.add_task(f"localize {dataset.split}", total=len(dataset), note="")
+        predictions = predict(model, loader, kinds, config.freeze_backbone, partial(progress.advance, task))
+        metrics = {}
+        for kind in kinds:
+            task = progress.add_task(f"boxes of {kind} maps", total=len(dataset), note="")
+            metrics[kind] = evaluate_maps(predictions, kind, dataset, evaluator, partial(progress.advance, task))
+    return metrics

@@ -1,0 +1,16 @@
+"""Training: configuration, feature cache, the loop and the folder of a run."""
+
+from iir_fast.training.config import TrainConfig
+from iir_fast.training.loop import Interrupted, TrainResult, frozen_features, pick_device, train
+from iir_fast.training.run_folder import RunFolder, WhenThere
+
+__all__ = [
+    "Interrupted",
+    "RunFolder",
+    "TrainConfig",
+    "TrainResult",
+    "WhenThere",
+    "frozen_features",
+    "pick_device",
+    "train",
+]

@@ -1,0 +1,77 @@
+"""The folder of one run: configuration, checkpoint, metrics, scalars."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from iir_fast.training.config import TrainConfig
+
+WhenThere = Literal["refuse", "resume", "overwrite"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside the folder of a run."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.root / "checkpoint.pt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.json"
+
+    @classmethod
+    def open(cls, root: Path, config: TrainConfig, when_there: WhenThere = "refuse") -> RunFolder:
+        """Make the folder of a new run, or take up an old one.
+
+        Args:
+            root: the folder.
+            config: what the run will do; written as `config.yaml`.
+            when_there: what to do with a folder that exists and is not empty.
+
+        Raises:
+            FileExistsError: the folder is there and `when_there` is "refuse", or it is no run that may be overwritten.
+            ValueError: a run that is to be resumed was configured differently; the options are named.
+        """
+        folder = cls(root)
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            if when_there == "refuse":
+                raise FileExistsError(f"output folder {root} exists; choose to resume or to overwrite it.")
+            if not folder.config.is_file():
+                raise FileExistsError(f"output folder {root} exists and is not the folder of a run; it is left alone.")
+            if when_there == "overwrite":
+                shutil.rmtree(root)
+            else:
+                _check_same(TrainConfig.from_yaml(folder.config.read_text(encoding="utf-8")), config)
+        root.mkdir(parents=True, exist_ok=True)
+        folder.config.write_text(config.to_yaml(), encoding="utf-8")
+        return folder
+
+    def read_metrics(self) -> dict[str, Any]:
+        """What `metrics.json` holds; empty before the first evaluation."""
+        if not self.metrics.is_file():
+            return {}
+        content: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+        return content
+
+    def write_metrics(self, content: dict[str, Any]) -> None:
+        """Replace `metrics.json`."""
+        self.metrics.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_same(old: TrainConfig, new: TrainConfig) -> None:
+    differing = [name for name, value in vars(new).items() if getattr(old, name) != value]
+    if differing:
+        changes = ", ".join(f"{name} was {getattr(old, name)!r} and is {getattr(new, name)!r}" for name in differing)
+        raise ValueError(f"the run to resume was configured differently: {changes}.")

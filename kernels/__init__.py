@@ -1,0 +1,33 @@
+"""The operators of iir_fast, one room each.
+
+A room holds one operator in several implementations of one contract:
+
+- ``reference.py``: plain differentiable torch for every floating dtype. It is the oracle and never calls the others.
+- ``host.py``: closed-form forward and backward in few ATen calls; what runs on the CPU, and everywhere else when
+  nothing faster can.
+- ``__init__.py``: the contract (the public function's docstring), the registration with ``torch.library`` and the
+  gradient's wiring.
+
+The rooms know tensors, not training: nothing here imports from the rest of ``iir_fast``.
+"""
+
+from iir_fast.kernels.evidence_map import evidence_map
+from iir_fast.kernels.label_cam import LabelCAMs, label_cam
+from iir_fast.kernels.masked_pool import RegionDescriptors, masked_pool
+from iir_fast.kernels.regulate import RegulatedCAMs, regulate
+from iir_fast.kernels.segments import segment_sum
+from iir_fast.kernels.selection import backend
+from iir_fast.kernels.subgroup_similarity import subgroup_similarity
+
+__all__ = [
+    "LabelCAMs",
+    "RegionDescriptors",
+    "RegulatedCAMs",
+    "backend",
+    "evidence_map",
+    "label_cam",
+    "masked_pool",
+    "regulate",
+    "segment_sum",
+    "subgroup_similarity",
+]

@@ -1,0 +1,82 @@
+"""What all operators agree on: precision, layout of gradients, and the wording of their errors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# A denominator of a descriptor's mean: keeps an empty region at zero instead of 0/0.
+MASS_EPSILON = 1e-6
+# A map whose range is below this share of its largest magnitude carries rounding noise, not evidence: constant.
+FLAT_RELATIVE = 1e-6
+FLAT_ABSOLUTE = 1e-12
+# A vector shorter than this has no direction: its unit vector is zero, with zero gradient.
+SHORT_NORM = 1e-12
+
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def accumulation_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 when any tensor is float64, else float32: the dtype of sums and of every small result."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+
+
+def full_precision(device: torch.device) -> torch.autocast:
+    """Keep an enclosing autocast region from lowering the dtypes that the contract fixes."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def gradient_like(features: Tensor) -> Tensor:
+    """An uninitialized gradient of `features`: channels_last when they are, contiguous otherwise."""
+    in_channels_last = features.is_contiguous(memory_format=torch.channels_last) and not features.is_contiguous()
+    return torch.empty(
+        features.shape,
+        dtype=features.dtype,
+        device=features.device,
+        memory_format=torch.channels_last if in_channels_last else torch.contiguous_format,
+    )
+
+
+def check_floating(operator: str, **tensors: Tensor) -> None:
+    """Raise TypeError unless every tensor has one of the floating dtypes the operators accept."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in FLOATING:
+            raise TypeError(
+                f"{operator}: {name} has dtype {tensor.dtype}; accepted are float16, bfloat16, float32 and float64."
+            )
+
+
+def check_shape(operator: str, name: str, tensor: Tensor, wanted: str, *sizes: int | None) -> None:
+    """Raise ValueError unless `tensor` has the given sizes (None: any), described to the reader as `wanted`."""
+    fits = tensor.dim() == len(sizes) and all(
+        size is None or size == actual for size, actual in zip(sizes, tensor.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{operator}: {name} has shape {list(tensor.shape)}; accepted is {wanted}.")
+
+
+def check_features(operator: str, features: Tensor) -> None:
+    """Raise unless `features` is a floating map [B,C,H,W] with at least one channel and one pixel (B may be 0)."""
+    check_floating(operator, features=features)
+    check_shape(operator, "features", features, "[B,C,H,W]", None, None, None, None)
+    if 0 in features.shape[1:]:
+        raise ValueError(f"{operator}: features has shape {list(features.shape)}; C, H and W must be at least 1.")
+
+
+def check_integer_vector(operator: str, name: str, tensor: Tensor, length: int) -> None:
+    """Raise unless `tensor` holds `length` int64 values."""
+    if tensor.dtype != torch.int64:
+        raise TypeError(f"{operator}: {name} has dtype {tensor.dtype}; accepted is torch.int64.")
+    check_shape(operator, name, tensor, f"[{length}], one per sample", length)
+
+
+def check_range(operator: str, name: str, tensor: Tensor, upper: int) -> None:
+    """Raise IndexError when an integer is outside [0, upper).
+
+    Only where looking is free: not on a GPU, where it would stall the device, and not while compiling.
+    """
+    if tensor.device.type != "cpu" or torch.compiler.is_compiling() or tensor.numel() == 0:
+        return
+    lowest, highest = (int(value) for value in torch.aminmax(tensor))
+    if lowest < 0 or highest >= upper:
+        raise IndexError(f"{operator}: {name} holds values from {lowest} to {highest}; accepted are 0 to {upper - 1}.")

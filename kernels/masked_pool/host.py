@@ -1,0 +1,49 @@
+"""masked_pool in closed form on ATen: one product with masks and complements stacked, one read of the features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from iir_fast.kernels.contract import MASS_EPSILON, accumulation_dtype, gradient_like
+
+
+def _both_regions(masks: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Masks and complements [B,2R,P] and their masses [B,2R,1]."""
+    flat = masks.flatten(2).to(dtype)
+    # The complement gets its own sum: total minus foreground would cancel where a mask covers nearly everything.
+    regions = torch.cat((flat, 1 - flat), dim=1)
+    return regions, regions.sum(2, keepdim=True) + MASS_EPSILON
+
+
+def forward(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = accumulation_dtype(features, masks)
+    regions, mass = _both_regions(masks, dtype)
+    descriptors = torch.bmm(regions, features.flatten(2).transpose(1, 2).to(dtype)) / mass
+    foreground, background = descriptors.chunk(2, dim=1)
+    return foreground.contiguous(), background.contiguous()
+
+
+def backward(
+    grad_foreground: Tensor,
+    grad_background: Tensor,
+    features: Tensor,
+    masks: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+    features_needed: bool,
+    masks_needed: bool,
+) -> tuple[Tensor, Tensor]:
+    dtype = accumulation_dtype(features, masks)
+    regions, mass = _both_regions(masks, dtype)
+    per_mass = torch.cat((grad_foreground, grad_background), dim=1).to(dtype) / mass
+    grad_features, grad_masks = features.new_empty(0), masks.new_empty(0)
+    if features_needed:
+        product = torch.bmm(per_mass.transpose(1, 2), regions).unflatten(2, features.shape[2:])
+        grad_features = gradient_like(features).copy_(product)
+    if masks_needed:
+        along_foreground, along_background = per_mass.chunk(2, dim=1)
+        constant = (background * along_background - foreground * along_foreground).sum(2, keepdim=True)
+        product = torch.baddbmm(constant, along_foreground - along_background, features.flatten(2).to(dtype))
+        grad_masks = product.view(masks.shape).to(masks.dtype)
+    return grad_features, grad_masks

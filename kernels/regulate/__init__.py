@@ -1,0 +1,146 @@
+"""regulate: two CAMs of one sample, normalized, thresholded and regulated pixel by pixel.
+
+Per sample and X in {A, B} (all forms are this project's reconstruction, design of iir_fast):
+    M_X = (P_X - min P_X) / (max P_X - min P_X)          0 for a constant map
+    t_X = mean_p M_X, or given
+    m_X = sigmoid((M_X - t_X) / tau), or 1[M_X >= t_X] forward with the sigmoid's gradient (hard)
+    dual = mean_p m_A m_B M_A M_B + (1 - m_A)(1 - m_B)(M_A - M_B)^2
+    agreement = mean_p m_A (1 - m_B) + m_B (1 - m_A)
+
+Gradient, written for A, with d, a the incoming gradients of the two terms over P pixels (B by symmetry):
+    through the mask:       h = dm_A + d (m_B M_A M_B - (1 - m_B)(M_A - M_B)^2) + a (1 - 2 m_B);  z = h s (1 - s) / tau
+    through the threshold:  e = dt_A - sum_p z                       (s: the soft mask)
+    through the map:        q = dM_A + d (m_A m_B M_B + 2 (1 - m_A)(1 - m_B)(M_A - M_B)) + z [+ e / P if t is the mean]
+    through min and max:    dP = q / range, plus sum_p q (M - 1) / range shared among the pixels at the minimum
+                            and -sum_p q M / range shared among those at the maximum
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from iir_fast.kernels import selection
+from iir_fast.kernels.contract import accumulation_dtype, check_floating, check_shape, full_precision
+from iir_fast.kernels.registration import register, register_gradient
+from iir_fast.kernels.regulate import host, reference
+
+
+class RegulatedCAMs(NamedTuple):
+    """What regulate returns; all float32, or float64 when a CAM is."""
+
+    terms: Tensor
+    """[B,2]: the `dual` and the `agreement` regulation, each a mean over the pixels."""
+    masks: Tensor
+    """[B,2,H,W] in [0,1]: foreground masks of A and B."""
+    maps: Tensor
+    """[B,2,H,W] in [0,1]: normalized CAMs of A and B."""
+    thresholds: Tensor
+    """[B,2]: the threshold each mask was cut at."""
+
+
+def regulate(
+    cam_a: Tensor,
+    cam_b: Tensor,
+    thresholds: Tensor | None = None,
+    temperature: float = 0.1,
+    hard: bool = False,
+) -> RegulatedCAMs:
+    """Normalize two CAMs per sample, cut each at its threshold and compare them pixel by pixel.
+
+    A NaN or inf in a sample's CAM gives NaN in that sample's results and gradients, and in no other sample's.
+
+    Args:
+        cam_a: [B,H,W], floating, any strides: the label CAM of classifier A.
+        cam_b: [B,H,W], floating, any strides: the label CAM of classifier B.
+        thresholds: [B,2] in (0,1), floating; None: each normalized CAM's own mean, whose gradient flows.
+        temperature: tau > 0, the width of the soft masks in units of the normalized CAM.
+        hard: masks are 0 or 1 forward and keep the soft masks' gradient. A map with range at most
+            1e-6 of its largest magnitude plus 1e-12 counts as constant.
+
+    Returns:
+        RegulatedCAMs(terms [B,2], masks [B,2,H,W], maps [B,2,H,W], thresholds [B,2]), all differentiable.
+
+    Raises:
+        TypeError: a dtype is not accepted.
+        ValueError: shapes do not fit, H or W is 0, or the temperature is not positive.
+    """
+    check_floating("regulate", cam_a=cam_a, cam_b=cam_b)
+    check_shape("regulate", "cam_a", cam_a, "[B,H,W]", None, None, None)
+    check_shape("regulate", "cam_b", cam_b, f"{list(cam_a.shape)}, as cam_a", *cam_a.shape)
+    if 0 in cam_a.shape[1:]:
+        raise ValueError(f"regulate: cam_a has shape {list(cam_a.shape)}; H and W must be at least 1.")
+    if thresholds is not None:
+        check_floating("regulate", thresholds=thresholds)
+        check_shape("regulate", "thresholds", thresholds, f"[{cam_a.shape[0]},2]", cam_a.shape[0], 2)
+    if not temperature > 0:
+        raise ValueError(f"regulate: temperature is {temperature}; accepted is a number above 0.")
+    if selection.is_reference_forced():
+        with full_precision(cam_a.device):
+            return RegulatedCAMs(*reference.regulate(cam_a, cam_b, thresholds, temperature, hard))
+    return RegulatedCAMs(*torch.ops.iir_fast.regulate(cam_a, cam_b, thresholds, temperature, hard))
+
+
+def _fake(
+    cam_a: Tensor, cam_b: Tensor, thresholds: Tensor | None, temperature: float, hard: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dtype = accumulation_dtype(cam_a, cam_b)
+    batch, height, width = cam_a.shape
+    return (
+        cam_a.new_empty((batch, 2), dtype=dtype),
+        cam_a.new_empty((batch, 2, height, width), dtype=dtype),
+        cam_a.new_empty((batch, 2, height, width), dtype=dtype),
+        cam_a.new_empty((batch, 2), dtype=dtype),
+    )
+
+
+def _fake_backward(
+    grad_terms: Tensor,
+    grad_masks: Tensor,
+    grad_maps: Tensor,
+    grad_thresholds: Tensor,
+    cam_a: Tensor,
+    cam_b: Tensor,
+    thresholds: Tensor | None,
+    temperature: float,
+    hard: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        cam_a.new_empty(cam_a.shape),
+        cam_b.new_empty(cam_b.shape),
+        cam_a.new_empty(0) if thresholds is None else thresholds.new_empty(thresholds.shape),
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    cam_a, cam_b, thresholds, ctx.temperature, ctx.hard = inputs
+    ctx.save_for_backward(cam_a, cam_b, thresholds)
+
+
+def _backward(
+    ctx: Any, grad_terms: Tensor, grad_masks: Tensor, grad_maps: Tensor, grad_thresholds: Tensor
+) -> tuple[Tensor | None, ...]:
+    cam_a, cam_b, thresholds = ctx.saved_tensors
+    grad_a, grad_b, grad_given = torch.ops.iir_fast.regulate_backward(
+        grad_terms, grad_masks, grad_maps, grad_thresholds, cam_a, cam_b, thresholds, ctx.temperature, ctx.hard
+    )
+    return grad_a, grad_b, None if thresholds is None else grad_given, None, None
+
+
+register(
+    "regulate",
+    "(Tensor cam_a, Tensor cam_b, Tensor? thresholds, float temperature, bool hard) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    {"host": host.forward},
+    _fake,
+)
+register(
+    "regulate_backward",
+    "(Tensor grad_terms, Tensor grad_masks, Tensor grad_maps, Tensor grad_thresholds, Tensor cam_a, Tensor cam_b, "
+    "Tensor? thresholds, float temperature, bool hard) -> (Tensor, Tensor, Tensor)",
+    {"host": host.backward},
+    _fake_backward,
+)
+register_gradient("regulate", _backward, _setup_context)

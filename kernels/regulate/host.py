@@ -1,0 +1,94 @@
+"""regulate in closed form on ATen: both maps in one [B,2,P] tensor, the gradient as the room's docstring has it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from iir_fast.kernels.contract import FLAT_ABSOLUTE, FLAT_RELATIVE, accumulation_dtype
+
+
+class _State(NamedTuple):
+    """What forward and backward both need; all [B,2,P] or [B,2,1]."""
+
+    cams: Tensor
+    low: Tensor
+    high: Tensor
+    span: Tensor
+    maps: Tensor
+    cut: Tensor
+    soft: Tensor
+    masks: Tensor
+
+
+def _state(cam_a: Tensor, cam_b: Tensor, thresholds: Tensor | None, temperature: float, hard: bool) -> _State:
+    dtype = accumulation_dtype(cam_a, cam_b)
+    cams = torch.stack((cam_a.to(dtype), cam_b.to(dtype)), dim=1).flatten(2)
+    low, high = torch.aminmax(cams, dim=2, keepdim=True)
+    span = high - low
+    flat = span <= FLAT_RELATIVE * torch.maximum(low.abs(), high.abs()) + FLAT_ABSOLUTE
+    # Dividing by infinity gives a constant map the value 0 and the gradient 0, and lets NaN through.
+    span = span.masked_fill(flat, torch.inf)
+    maps = (cams - low) / span
+    cut = maps.mean(2, keepdim=True) if thresholds is None else thresholds.to(dtype).unsqueeze(2)
+    distance = maps - cut
+    soft = torch.sigmoid(distance / temperature)
+    masks = (distance >= 0).to(dtype).masked_fill(distance.isnan(), torch.nan) if hard else soft
+    return _State(cams, low, high, span, maps, cut, soft, masks)
+
+
+def forward(
+    cam_a: Tensor, cam_b: Tensor, thresholds: Tensor | None, temperature: float, hard: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    state = _state(cam_a, cam_b, thresholds, temperature, hard)
+    (map_a, map_b), (mask_a, mask_b) = state.maps.unbind(1), state.masks.unbind(1)
+    dual = mask_a * mask_b * map_a * map_b + (1 - mask_a) * (1 - mask_b) * (map_a - map_b) ** 2
+    agreement = mask_a * (1 - mask_b) + mask_b * (1 - mask_a)
+    terms = torch.stack((dual.mean(1), agreement.mean(1)), dim=1)
+    shape = (cam_a.shape[0], 2, *cam_a.shape[1:])
+    return terms, state.masks.reshape(shape), state.maps.reshape(shape), state.cut.squeeze(2).clone()
+
+
+def backward(
+    grad_terms: Tensor,
+    grad_masks: Tensor,
+    grad_maps: Tensor,
+    grad_thresholds: Tensor,
+    cam_a: Tensor,
+    cam_b: Tensor,
+    thresholds: Tensor | None,
+    temperature: float,
+    hard: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    state = _state(cam_a, cam_b, thresholds, temperature, hard)
+    pixels = state.cams.shape[2]
+    grad_dual, grad_agreement = (grad_terms / pixels).unsqueeze(2).unbind(1)
+    # Each map sees the other one: flip(1) puts B beside A and A beside B.
+    other_maps, other_masks = state.maps.flip(1), state.masks.flip(1)
+    difference = state.maps - other_maps
+    grad_mask = (
+        grad_masks.flatten(2)
+        + grad_dual.unsqueeze(1) * (other_masks * state.maps * other_maps - (1 - other_masks) * difference**2)
+        + grad_agreement.unsqueeze(1) * (1 - 2 * other_masks)
+    )
+    grad_map = grad_maps.flatten(2) + grad_dual.unsqueeze(1) * (
+        state.masks * other_masks * other_maps + 2 * (1 - state.masks) * (1 - other_masks) * difference
+    )
+    through_mask = grad_mask * state.soft * (1 - state.soft) / temperature
+    grad_cut = grad_thresholds.unsqueeze(2) - through_mask.sum(2, keepdim=True)
+    grad_map = grad_map + through_mask
+    if thresholds is None:
+        grad_map = grad_map + grad_cut / pixels
+    at_low, at_high = state.cams == state.low, state.cams == state.high
+    scaled = grad_map / state.span
+    grad_low = (scaled * (state.maps - 1)).sum(2, keepdim=True) / at_low.sum(2, keepdim=True)
+    grad_high = -(scaled * state.maps).sum(2, keepdim=True) / at_high.sum(2, keepdim=True)
+    grad_cams = (scaled + at_low * grad_low + at_high * grad_high).reshape(cam_a.shape[0], 2, *cam_a.shape[1:])
+    grad_a, grad_b = grad_cams.unbind(1)
+    return (
+        grad_a.to(cam_a.dtype, copy=True, memory_format=torch.contiguous_format),
+        grad_b.to(cam_b.dtype, copy=True, memory_format=torch.contiguous_format),
+        cam_a.new_empty(0) if thresholds is None else grad_cut.squeeze(2).to(thresholds.dtype),
+    )

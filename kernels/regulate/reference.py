@@ -1,0 +1,35 @@
+"""The oracle of regulate: plain differentiable torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from iir_fast.kernels.contract import FLAT_ABSOLUTE, FLAT_RELATIVE, accumulation_dtype
+
+
+def normalize(cam: Tensor) -> Tensor:
+    """(P - min) / (max - min) per sample; a constant map becomes zero with zero gradient."""
+    low, high = cam.amin(dim=(1, 2), keepdim=True), cam.amax(dim=(1, 2), keepdim=True)
+    span = high - low
+    flat = span <= FLAT_RELATIVE * torch.maximum(low.abs(), high.abs()) + FLAT_ABSOLUTE
+    return (cam - low) / torch.where(flat, torch.inf, span)
+
+
+def regulate(
+    cam_a: Tensor, cam_b: Tensor, thresholds: Tensor | None, temperature: float, hard: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dtype = accumulation_dtype(cam_a, cam_b)
+    map_a, map_b = normalize(cam_a.to(dtype)), normalize(cam_b.to(dtype))
+    maps = torch.stack((map_a, map_b), dim=1)
+    cut = maps.mean(dim=(2, 3)) if thresholds is None else thresholds.to(dtype).clone()
+    distance = maps - cut[:, :, None, None]
+    masks = torch.sigmoid(distance / temperature)
+    if hard:
+        masks = (distance >= 0).to(dtype) + (masks - masks.detach())
+    mask_a, mask_b = masks.unbind(dim=1)
+    adversarial = mask_a * mask_b * map_a * map_b
+    cooperative = (1 - mask_a) * (1 - mask_b) * (map_a - map_b) ** 2
+    disagreement = mask_a * (1 - mask_b) + mask_b * (1 - mask_a)
+    terms = torch.stack((adversarial + cooperative, disagreement), dim=1).mean(dim=(2, 3))
+    return terms, masks, maps, cut

