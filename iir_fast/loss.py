@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from iir_fast.gate import mixing_gate
 from iir_fast.gather import gather_rows
 from iir_fast.kernels import RegionDescriptors, masked_pool, regulate, subgroup_similarity
+from iir_fast.kernels.contract import check_integer_vector, check_range
 
 Regulation = Literal["dual", "agreement", "mixed"]
 REGULATIONS: tuple[Regulation, ...] = ("dual", "agreement", "mixed")
@@ -78,6 +79,7 @@ def iir_loss(
     """
     if regulation not in REGULATIONS:
         raise ValueError(f"iir_loss: regulation is {regulation!r}; accepted are {', '.join(REGULATIONS)}.")
+    check_integer_vector("iir_loss", "labels", labels, len(features))
     cam_a, cam_b = select_label_cam(cam_a, labels, "cam_a"), select_label_cam(cam_b, labels, "cam_b")
     terms, masks, maps, thresholds = regulate(cam_a, cam_b, thresholds, temperature, hard)
     descriptors = masked_pool(features, masks)
@@ -108,6 +110,7 @@ def select_label_cam(cam: Tensor, labels: Tensor, name: str) -> Tensor:
         raise ValueError(
             f"iir_loss: {name} has shape {list(cam.shape)}; accepted are label CAMs [B,H,W] and class maps [B,K,H,W]."
         )
+    check_range("iir_loss", "labels", labels, cam.shape[1])
     index = labels.view(-1, 1, 1, 1).expand(-1, 1, *cam.shape[2:])
     return cam.gather(1, index).squeeze(1)
 

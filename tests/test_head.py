@@ -1,0 +1,74 @@
+"""DualCAMHead: the usual CAM head's numbers without its class maps, prediction, learned thresholds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from iir_fast import DualCAMHead
+
+LABELS = torch.tensor([2, 0, 1, 2])
+
+
+@pytest.mark.parametrize("hidden", [None, 6])
+def test_equals_two_usual_cam_heads(hidden):
+    head = DualCAMHead(5, 3, hidden=hidden).double().eval()
+    features = torch.randn(4, 5, 6, 7, dtype=torch.float64)
+    out = head(features, LABELS)
+    for x, (logits, cam) in enumerate(((out.logits_a, out.cam_a), (out.logits_b, out.cam_b))):
+        branch = head.branches[x](features) if hidden else features
+        class_maps = F.conv2d(branch, head.weight[x][:, :, None, None])
+        torch.testing.assert_close(cam, class_maps[torch.arange(4), LABELS])
+        torch.testing.assert_close(logits, class_maps.mean(dim=(2, 3)) + head.bias[x])
+    assert out.thresholds is None
+    assert out.labels is LABELS
+
+
+@pytest.mark.parametrize("hidden", [None, 6])
+def test_without_labels_it_takes_the_class_of_the_largest_summed_logits(hidden):
+    head = DualCAMHead(5, 3, hidden=hidden).eval()
+    features = torch.randn(8, 5, 6, 7)
+    out = head(features)
+    assert torch.equal(out.labels, (out.logits_a + out.logits_b).argmax(dim=1))
+    torch.testing.assert_close(out.cam_b, head(features, out.labels).cam_b)
+
+
+def test_the_two_classifiers_start_apart():
+    head = DualCAMHead(5, 3)
+    assert not torch.equal(head.weight[0], head.weight[1])
+    assert not torch.equal(head.branches[0][0].weight, head.branches[1][0].weight)
+
+
+def test_learned_thresholds_start_as_the_mean_and_can_move():
+    head = DualCAMHead(5, 3, hidden=6, threshold="learned").eval()
+    features = torch.rand(4, 5, 6, 7)
+    out = head(features, LABELS)
+    low, high = out.cam_a.amin((1, 2), keepdim=True), out.cam_a.amax((1, 2), keepdim=True)
+    torch.testing.assert_close(out.thresholds[:, 0], ((out.cam_a - low) / (high - low)).mean((1, 2)))
+    out.thresholds.sum().backward()
+    assert head.threshold_weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        head.threshold_bias += 1.0
+    assert (head(features, LABELS).thresholds > out.thresholds).all()
+
+
+def test_state_dict_round_trip():
+    one, other = DualCAMHead(5, 3, threshold="learned").eval(), DualCAMHead(5, 3, threshold="learned").eval()
+    other.load_state_dict(one.state_dict())
+    features = torch.randn(2, 5, 4, 4)
+    assert torch.equal(one(features).logits_a, other(features).logits_a)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((0, 3), "in_channels is 0"),
+        ((5, 0), "num_classes is 0"),
+        ((5, 3, 0), "hidden is 0"),
+        ((5, 3, 4, "free"), "threshold is 'free'; accepted are 'mean' and 'learned'"),
+    ],
+)
+def test_bad_options_are_named(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        DualCAMHead(*arguments)

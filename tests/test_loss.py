@@ -1,0 +1,187 @@
+"""IIRLoss: parity with the oracle end to end, the drop-in loop, class maps, degenerate batches, errors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from iir_fast import DualCAMHead, IIRLoss, backend
+from iir_fast.functional import iir_loss
+
+LABELS = torch.tensor([0, 1, 0, 2, 1, 0])
+
+
+def make_batch(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    cam_a, cam_b = torch.randn(2, 6, 5, 7, generator=generator, dtype=torch.float64).to(dtype)
+    features = torch.randn(6, 9, 5, 7, generator=generator, dtype=torch.float64).to(dtype)
+    return cam_a, cam_b, features
+
+
+@pytest.mark.parametrize("regulation", ["dual", "agreement", "mixed"])
+@pytest.mark.parametrize("hard", [False, True])
+def test_host_and_reference_agree_on_the_loss_and_all_gradients(regulation, hard):
+    results = []
+    for name in ("host", "reference"):
+        leaves = [tensor.requires_grad_() for tensor in make_batch()]
+        with backend(name):
+            terms = iir_loss(*leaves, LABELS, regulation=regulation, hard=hard)
+            results.append([terms.loss.detach(), *torch.autograd.grad(terms.loss, leaves)])
+    for host, reference in zip(*results, strict=True):
+        torch.testing.assert_close(host, reference, rtol=1e-12, atol=1e-15)
+
+
+def test_weights_scale_the_two_terms():
+    terms = iir_loss(*make_batch(), LABELS, intra_weight=2.0, inter_weight=0.5)
+    torch.testing.assert_close(terms.loss, 2.0 * terms.intra + 0.5 * terms.inter)
+    torch.testing.assert_close(IIRLoss(2.0, 0.5)(*make_batch(), LABELS), terms.loss)
+
+
+def test_inter_is_the_mean_over_pairs_and_classifiers_written_out():
+    cam_a, cam_b, features = make_batch()
+    terms = iir_loss(cam_a, cam_b, features, LABELS)
+    losses = []
+    for x in range(2):
+        mask = terms.masks[:, x, None]
+        f = F.normalize((mask * features).sum((2, 3)) / (mask.sum((2, 3)) + 1e-6), dim=1)
+        g = F.normalize(((1 - mask) * features).sum((2, 3)) / ((1 - mask).sum((2, 3)) + 1e-6), dim=1)
+        for i in range(6):
+            for j in range(6):
+                if i != j and LABELS[i] == LABELS[j]:
+                    near = (f[i] - f[j]).square().sum()
+                    far = ((f[i] - g[i]).square().sum() + (f[j] - g[j]).square().sum()) / 2
+                    losses.append(-torch.log(torch.exp(-near) / (torch.exp(-near) + torch.exp(-far))))
+    torch.testing.assert_close(terms.inter, torch.stack(losses).mean())
+
+
+def test_class_maps_and_label_cams_give_the_same_loss_and_gradient():
+    cam_a, cam_b, features = make_batch()
+    maps_a, maps_b = torch.randn(2, 6, 4, 5, 7, dtype=torch.float64)
+    index = torch.arange(6)
+    maps_a[index, LABELS], maps_b[index, LABELS] = cam_a, cam_b
+    maps_a.requires_grad_()
+    cam_a.requires_grad_()
+    of_maps, of_cams = iir_loss(maps_a, maps_b, features, LABELS).loss, iir_loss(cam_a, cam_b, features, LABELS).loss
+    assert torch.equal(of_maps, of_cams)
+    gradient = torch.autograd.grad(of_maps, maps_a)[0]
+    torch.testing.assert_close(gradient[index, LABELS], torch.autograd.grad(of_cams, cam_a)[0])
+    assert gradient.count_nonzero() == cam_a.numel()
+
+
+@pytest.mark.parametrize("regulation", ["dual", "agreement", "mixed"])
+@pytest.mark.parametrize("labels", [torch.arange(6), torch.zeros(6, dtype=torch.int64)], ids=["no_pair", "one_class"])
+def test_batches_without_pairs_or_with_one_class_are_finite(regulation, labels):
+    leaves = [tensor.requires_grad_() for tensor in make_batch(torch.float32)]
+    terms = iir_loss(*leaves, labels, regulation=regulation)
+    terms.loss.backward()
+    assert all(leaf.grad.isfinite().all() for leaf in leaves)
+    if labels[1] == 1:
+        assert terms.inter.item() == 0
+        terms = iir_loss(*leaves, labels, intra_weight=0.0)
+        assert terms.loss.requires_grad
+
+
+def test_an_empty_batch_is_a_zero_connected_to_the_graph():
+    cams = torch.zeros(2, 0, 5, 7, requires_grad=True)
+    loss = IIRLoss()(cams[0], cams[1], torch.zeros(0, 9, 5, 7), LABELS[:0])
+    assert loss.item() == 0
+    loss.backward()
+    assert cams.grad.shape == cams.shape
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-6, 1e6, 1e15])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_finite_batch_never_becomes_nan(scale, dtype):
+    leaves = [(scale * tensor).to(dtype).requires_grad_() for tensor in make_batch()]
+    loss = IIRLoss(regulation="mixed")(*leaves, LABELS)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(leaf.grad.isfinite().all() for leaf in leaves)
+
+
+def test_drop_in_training_loop_lowers_the_loss():
+    """The README's lines in a plain loop, with every term going down."""
+    torch.manual_seed(0)
+    head = DualCAMHead(9, 3, hidden=8)
+    loss_fn = IIRLoss()
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.05, momentum=0.9)
+    _, _, features = make_batch(torch.float32)
+    losses = []
+    for _ in range(60):
+        out = head(features, LABELS)
+        loss = F.cross_entropy(out.logits_a, LABELS) + F.cross_entropy(out.logits_b, LABELS)
+        loss = loss + loss_fn(out.cam_a, out.cam_b, features, LABELS, out.thresholds)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_training_step_compiles_into_one_graph_and_agrees():
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    head, loss_fn = DualCAMHead(9, 3, hidden=8, threshold="learned"), IIRLoss(regulation="mixed")
+    features = make_batch(torch.float32)[2]
+
+    def step(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        out = head(features, labels)
+        return loss_fn(out.cam_a, out.cam_b, features, labels, out.thresholds)
+
+    eager = step(features, LABELS)
+    expected = torch.autograd.grad(eager, head.parameters(), allow_unused=True)
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")(features, LABELS)
+    torch.testing.assert_close(compiled, eager)
+    for one, other in zip(torch.autograd.grad(compiled, head.parameters(), allow_unused=True), expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_autocast_with_bfloat16_features_keeps_the_loss_close():
+    torch.manual_seed(0)
+    head, loss_fn = DualCAMHead(9, 3, hidden=8), IIRLoss()
+    features = make_batch(torch.float32)[2]
+
+    def step() -> torch.Tensor:
+        out = head(features, LABELS)
+        return loss_fn(out.cam_a, out.cam_b, features, LABELS, out.thresholds)
+
+    full = step()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        lowered = step()
+    lowered.backward()
+    assert lowered.dtype == torch.float32
+    torch.testing.assert_close(lowered, full, rtol=0.02, atol=0)
+    assert all(parameter.grad.isfinite().all() for parameter in head.branches.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"regulation": "both"}, "regulation is 'both'; accepted are dual, agreement, mixed"), ({"temperature": -1}, "-1")],
+)
+def test_bad_options_are_named(options, words):
+    with pytest.raises(ValueError, match=words):
+        IIRLoss(**options)
+    with pytest.raises(ValueError, match=words):
+        iir_loss(*make_batch(), LABELS, **options)
+
+
+@pytest.mark.parametrize(
+    ("position", "value", "error", "words"),
+    [
+        (0, torch.zeros(6, 5), ValueError, r"cam_a has shape \[6, 5\]; accepted are label CAMs"),
+        (1, torch.zeros(6, 5, 8), ValueError, "cam_b has shape"),
+        (0, torch.zeros(6, 2, 5, 7), IndexError, "labels holds values from 0 to 2; accepted are 0 to 1"),
+        (2, torch.zeros(6, 9, 4, 7), ValueError, "masks has shape"),
+        (3, torch.zeros(6), TypeError, "labels has dtype torch.float32; accepted is torch.int64"),
+        (3, torch.zeros(5, dtype=torch.int64), ValueError, r"labels has shape \[5\]"),
+        (4, torch.zeros(6), ValueError, r"thresholds has shape \[6\]"),
+    ],
+)
+def test_bad_arguments_are_named(position, value, error, words):
+    arguments = [*make_batch(torch.float32), LABELS, None]
+    arguments[position] = value
+    with pytest.raises(error, match=words):
+        iir_loss(*arguments)

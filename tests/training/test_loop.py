@@ -1,0 +1,111 @@
+"""The training loop: same bits, resumption, frozen backbones, what a method hands over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from iir_fast import IIRLoss
+from iir_fast.methods import create_method
+from iir_fast.models import LocalizerSpec, read_checkpoint
+from iir_fast.training import Interrupted, RunFolder, TrainConfig, train
+
+TINY = TrainConfig(train_images=80, test_images=20, epochs=2, classes_per_batch=4, images_per_class=4, hidden=8)
+
+
+def weights_after(config: TrainConfig, folder: RunFolder, resume: bool = False) -> dict[str, torch.Tensor]:
+    return train(config, folder, resume).model.state_dict()
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("method", ["cam", "iir"])
+def test_same_seed_same_bits_other_seed_other_weights(method, tmp_path):
+    config = replace(TINY, method=method)
+    first, second, other = (
+        weights_after(replace(config, seed=seed), RunFolder.open(tmp_path / str(i), config))
+        for i, seed in enumerate((0, 0, 1))
+    )
+    assert_same(first, second)
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+    assert first["prototypes.seen"].all()
+
+
+def test_the_two_methods_differ_and_terms_are_logged(tmp_path):
+    weights = [
+        weights_after(replace(TINY, method=method), RunFolder.open(tmp_path / method, TINY)) for method in ("cam", "iir")
+    ]
+    assert not torch.equal(weights[0]["head.weight"], weights[1]["head.weight"])
+    assert list((tmp_path / "iir").glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_sigint_leaves_a_checkpoint_and_resuming_gives_the_same_bits(freeze, tmp_path, monkeypatch):
+    config = replace(TINY, freeze_backbone=freeze, feature_cache=tmp_path / "cache", epochs=3)
+    expected = weights_after(config, RunFolder.open(tmp_path / "whole", config))
+
+    from iir_fast.training import loop
+
+    steps = []
+    step = loop._Run._step
+
+    def step_and_interrupt(self, inputs, labels):
+        steps.append(1)
+        if len(steps) == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, inputs, labels)
+
+    monkeypatch.setattr(loop._Run, "_step", step_and_interrupt)
+    folder = RunFolder.open(tmp_path / "cut", config)
+    with pytest.raises(Interrupted, match="step 7 of 15"):
+        train(config, folder)
+    assert read_checkpoint(folder.checkpoint)[2]["step"] == 7
+    assert_same(weights_after(config, RunFolder.open(tmp_path / "cut", config, "resume"), resume=True), expected)
+    assert len(steps) == 15
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_outside_the_main_thread_it_trains_without_a_signal_handler(tmp_path):
+    results = []
+    thread = threading.Thread(
+        target=lambda: results.append(train(replace(TINY, epochs=1), RunFolder.open(tmp_path / "run", TINY)))
+    )
+    thread.start()
+    thread.join()
+    assert len(results) == 1
+
+
+def test_a_frozen_backbone_stays_as_it_was(tmp_path):
+    config = replace(TINY, freeze_backbone=True, feature_cache=tmp_path / "cache")
+    torch.manual_seed(config.seed)
+    fresh = LocalizerSpec("small_cnn", tuple("abcdefghij"), 64, hidden=8).build().backbone.state_dict()
+    after = train(config, RunFolder.open(tmp_path / "run", config)).model.backbone.state_dict()
+    assert_same(fresh, after)
+
+
+def test_the_ramp_turns_regulation_on():
+    torch.manual_seed(0)
+    model = LocalizerSpec("small_cnn", tuple("ab"), 32, hidden=8).build()
+    images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 0, 1, 1])
+    features, out = model(images, labels)
+    method = create_method("iir", IIRLoss())
+    losses = [method(features, out, labels, ramp).loss.item() for ramp in (0.0, 0.5, 1.0)]
+    cam = create_method("cam", IIRLoss())(features, out, labels, 1.0)
+    assert losses[0] == cam.loss.item()
+    assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-4)
+    assert not cam.foreground.requires_grad
+
+
+def test_cuda_without_a_device_is_a_sentence(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a device")
+    with pytest.raises(RuntimeError, match='device is "cuda"'):
+        train(replace(TINY, device="cuda"), RunFolder.open(tmp_path / "run", TINY))

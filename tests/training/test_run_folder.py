@@ -1,0 +1,43 @@
+"""RunFolder: refuse, resume, overwrite."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from iir_fast.training import RunFolder, TrainConfig
+
+CONFIG = TrainConfig()
+
+
+def test_an_existing_folder_is_refused_and_untouched(tmp_path):
+    RunFolder.open(tmp_path / "run", CONFIG)
+    with pytest.raises(FileExistsError, match="exists; choose to resume or to overwrite it"):
+        RunFolder.open(tmp_path / "run", replace(CONFIG, seed=1))
+    assert TrainConfig.from_yaml((tmp_path / "run" / "config.yaml").read_text()) == CONFIG
+
+
+def test_an_empty_folder_is_as_good_as_none(tmp_path):
+    assert RunFolder.open(tmp_path, CONFIG).config.is_file()
+
+
+@pytest.mark.parametrize("when_there", ["resume", "overwrite"])
+def test_a_folder_that_is_no_run_is_never_touched(when_there, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(FileExistsError, match="not the folder of a run; it is left alone"):
+        RunFolder.open(tmp_path, CONFIG, when_there)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_overwrite_starts_anew(tmp_path):
+    folder = RunFolder.open(tmp_path / "run", CONFIG)
+    folder.write_metrics({"test": {}})
+    assert RunFolder.open(tmp_path / "run", replace(CONFIG, seed=1), "overwrite").read_metrics() == {}
+
+
+def test_resume_refuses_another_configuration_and_names_the_option(tmp_path):
+    RunFolder.open(tmp_path / "run", CONFIG)
+    RunFolder.open(tmp_path / "run", CONFIG, "resume")
+    with pytest.raises(ValueError, match="epochs was 6 and is 9"):
+        RunFolder.open(tmp_path / "run", replace(CONFIG, epochs=9), "resume")
