@@ -15,14 +15,14 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from iir_fast.data import BrokenImageError
+from iir_fast.data import BrokenImageError, has_split
 from iir_fast.demo import run_demo, tabulate
 from iir_fast.evaluation import FixedThreshold, Metrics
 from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, localize_images, overlay
 from iir_fast.models import MAP_KINDS, MapKind, load_localizer
 from iir_fast.progress import console
-from iir_fast.runs import evaluate_run, train_run
-from iir_fast.training import Interrupted, RunFolder, TrainConfig, WhenThere, pick_device
+from iir_fast.runs import evaluate_run
+from iir_fast.training import Interrupted, RunFolder, TrainConfig, WhenThere, pick_device, train
 
 INTERRUPTED = 130
 """Exit status of a command that SIGINT ended, as shells have it."""
@@ -44,10 +44,12 @@ class Train:
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite exclude each other.")
         when_there: WhenThere = "resume" if self.resume else "overwrite" if self.overwrite else "refuse"
-        folder, _ = train_run(self.config, self.out, when_there)
-        metrics = evaluate_run(folder.root, device=self.config.device)
-        Console().print(_metrics_table(metrics))
-        console.print(f"run in {folder.root}")
+        train(self.config, self.out, when_there)
+        if has_split(self.config.data, "test"):
+            Console().print(_metrics_table(evaluate_run(self.out, device=self.config.device)))
+        else:
+            console.print(f"not evaluated: {self.config.data} has no test.csv.")
+        console.print(f"run in {self.out}")
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         console.print("interrupted.")
         sys.exit(INTERRUPTED)
-    except (ValueError, TypeError, IndexError, OSError, RuntimeError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         console.print(f"iir-fast: {error}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
 

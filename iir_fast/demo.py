@@ -17,8 +17,8 @@ from iir_fast.evaluation import Metrics, largest_box, resize_scoremap
 from iir_fast.localization import PREDICTED_COLOUR, TRUE_COLOUR, overlay, scale_box
 from iir_fast.methods import MethodName
 from iir_fast.models import IIRLocalizer, MapKind
-from iir_fast.runs import evaluate_run, train_run
-from iir_fast.training import TrainConfig
+from iir_fast.runs import evaluate_run
+from iir_fast.training import TrainConfig, train
 
 ROWS: tuple[tuple[str, MethodName, MapKind], ...] = (
     ("CAM", "cam", "cam"),
@@ -65,9 +65,9 @@ def run_demo(config: TrainConfig, root: Path, seeds: int = 3) -> Outcome:
     models: dict[MethodName, IIRLocalizer] = {}
     for seed in range(config.seed, config.seed + seeds):
         for method in METHODS:
-            folder, result = train_run(replace(config, method=method, seed=seed), root / f"{method}-seed{seed}")
-            models.setdefault(method, result.model)
-            found = evaluate_run(folder.root, kinds=("cam", "evidence"))
+            folder = root / f"{method}-seed{seed}"
+            models.setdefault(method, train(replace(config, method=method, seed=seed), folder).model)
+            found = evaluate_run(folder, kinds=("cam", "evidence"))
             for kind, each in found.items():
                 metrics[method, kind].append(each)
     dataset = open_split(

@@ -1,4 +1,4 @@
-"""What the commands do with the folder of a run: train into it, evaluate what it holds."""
+"""Evaluation of what the folder of a run holds."""
 
 from __future__ import annotations
 
@@ -12,33 +12,9 @@ from iir_fast.data import FolderDataset, LocalizationDataset, image_transform, o
 from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, evaluate_maps, predict
 from iir_fast.models import MAP_KINDS, IIRLocalizer, LocalizerSpec, MapKind, load_localizer
 from iir_fast.progress import console, image_progress
-from iir_fast.training import (
-    RunFolder,
-    TrainConfig,
-    TrainResult,
-    WhenThere,
-    frozen_features,
-    pick_device,
-    train,
-)
+from iir_fast.training import RunFolder, TrainConfig, frozen_features, pick_device
 
 EVALUATION_BATCH = 32
-
-
-def train_run(config: TrainConfig, root: Path, when_there: WhenThere = "refuse") -> tuple[RunFolder, TrainResult]:
-    """Train into a run folder.
-
-    Args:
-        config: what to train.
-        root: the folder.
-        when_there: what to do when it exists already.
-
-    Raises:
-        FileExistsError, ValueError: as `RunFolder.open`.
-        Interrupted: SIGINT came; a checkpoint was written.
-    """
-    folder = RunFolder.open(root, config, when_there)
-    return folder, train(config, folder, resume=when_there == "resume")
 
 
 def evaluate_run(

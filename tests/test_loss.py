@@ -159,7 +159,10 @@ def test_autocast_with_bfloat16_features_keeps_the_loss_close():
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"regulation": "both"}, "regulation is 'both'; accepted are dual, agreement, mixed"), ({"temperature": -1}, "-1")],
+    [
+        ({"regulation": "both"}, "'both'; accepted are dual, agreement, mixed"),
+        ({"temperature": -1}, "temperature is -1"),
+    ],
 )
 def test_bad_options_are_named(options, words):
     with pytest.raises(ValueError, match=words):

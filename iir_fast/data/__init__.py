@@ -5,7 +5,7 @@ from iir_fast.data.folder import BrokenImageError, FolderDataset, read_image
 from iir_fast.data.ground_truth import GroundTruth
 from iir_fast.data.procedural import ProceduralDataset, ProceduralRecipe
 from iir_fast.data.sampler import SubgroupSampler
-from iir_fast.data.sources import PROCEDURAL, open_split
+from iir_fast.data.sources import PROCEDURAL, has_split, open_split
 from iir_fast.data.transforms import image_transform
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "ProceduralRecipe",
     "SubgroupSampler",
     "Transform",
+    "has_split",
     "image_transform",
     "open_split",
     "read_image",

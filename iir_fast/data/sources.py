@@ -8,9 +8,14 @@ from typing import cast
 
 from iir_fast.data.dataset import LocalizationDataset, Transform
 from iir_fast.data.folder import FolderDataset
-from iir_fast.data.procedural import ProceduralDataset, Split
+from iir_fast.data.procedural import SPLIT_SIZES, ProceduralDataset, Split
 
 PROCEDURAL = "procedural"
+
+
+def has_split(source: str, split: str) -> bool:
+    """Whether `open_split` finds that split."""
+    return split in SPLIT_SIZES if source == PROCEDURAL else (Path(source) / f"{split}.csv").is_file()
 
 
 def open_split(

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from iir_fast.models import IIRLocalizer, LocalizerSpec, read_checkpoint, save_c
 from iir_fast.progress import console, image_progress
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.features import CachedFeatures, cached_features
-from iir_fast.training.run_folder import RunFolder
+from iir_fast.training.run_folder import RunFolder, WhenThere
 
 FEATURE_BATCH = 32
 NEUTRAL = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -60,20 +61,23 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def train(config: TrainConfig, folder: RunFolder, resume: bool = False) -> TrainResult:
-    """Train a localizer; the checkpoint in `folder` is renewed after every epoch.
+def train(config: TrainConfig, root: Path, when_there: WhenThere = "refuse") -> TrainResult:
+    """Train a localizer; the checkpoint in the run's folder is renewed after every epoch.
 
     Same configuration, machine and thread count: same weights, bit for bit, on the CPU.
 
     Args:
         config: what to train, on what, how.
-        folder: where checkpoint and TensorBoard scalars go; `RunFolder.open` makes one.
-        resume: go on from the checkpoint in `folder` where there is one.
+        root: folder of the run: configuration, checkpoint, TensorBoard scalars. Made once the data are found sound.
+        when_there: what to do with a folder that exists: refuse, resume from its checkpoint, or overwrite.
 
     Raises:
         Interrupted: SIGINT came; the step at hand was finished and a checkpoint written.
+        FileExistsError: `root` exists and may not be used.
         ValueError, FileNotFoundError, BrokenImageError: configuration or data are at fault; the message says which.
     """
+    folder = RunFolder(root)
+    folder.check(config, when_there)
     torch.manual_seed(config.seed)
     device = pick_device(config.device)
     dataset = open_split(
@@ -97,6 +101,7 @@ def train(config: TrainConfig, folder: RunFolder, resume: bool = False) -> Train
     skipped = dataset.skipped if isinstance(dataset, FolderDataset) else ()
     if skipped:
         console.print(f"skipped {len(skipped)} of {len(skipped) + len(dataset)} training images that cannot be read.")
+    folder.open(config, when_there)
 
     with image_progress() as progress:
         source: LocalizationDataset | CachedFeatures = dataset
@@ -104,7 +109,7 @@ def train(config: TrainConfig, folder: RunFolder, resume: bool = False) -> Train
             model.backbone.requires_grad_(False).eval()
             source = frozen_features(model, spec, dataset, config, progress)
         run = _Run(config, model, spec, source, folder)
-        if resume and folder.checkpoint.is_file():
+        if when_there == "resume" and folder.checkpoint.is_file():
             run.restore()
         with _interrupt_flag() as interrupted, SummaryWriter(str(folder.root)) as writer:
             run.train(progress, writer, interrupted)

@@ -31,32 +31,37 @@ class RunFolder:
     def metrics(self) -> Path:
         return self.root / "metrics.json"
 
-    @classmethod
-    def open(cls, root: Path, config: TrainConfig, when_there: WhenThere = "refuse") -> RunFolder:
-        """Make the folder of a new run, or take up an old one.
-
-        Args:
-            root: the folder.
-            config: what the run will do; written as `config.yaml`.
-            when_there: what to do with a folder that exists and is not empty.
+    def check(self, config: TrainConfig, when_there: WhenThere) -> None:
+        """Raise where `open` would, and change nothing.
 
         Raises:
             FileExistsError: the folder is there and `when_there` is "refuse", or it is no run that may be overwritten.
             ValueError: a run that is to be resumed was configured differently; the options are named.
         """
-        folder = cls(root)
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            if when_there == "refuse":
-                raise FileExistsError(f"output folder {root} exists; choose to resume or to overwrite it.")
-            if not folder.config.is_file():
-                raise FileExistsError(f"output folder {root} exists and is not the folder of a run; it is left alone.")
-            if when_there == "overwrite":
-                shutil.rmtree(root)
-            else:
-                _check_same(TrainConfig.from_yaml(folder.config.read_text(encoding="utf-8")), config)
-        root.mkdir(parents=True, exist_ok=True)
-        folder.config.write_text(config.to_yaml(), encoding="utf-8")
-        return folder
+        if not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir())):
+            return
+        if when_there == "refuse":
+            raise FileExistsError(f"output folder {self.root} exists; choose to resume or to overwrite it.")
+        if not self.config.is_file():
+            raise FileExistsError(f"output folder {self.root} exists and is not the folder of a run; it is left alone.")
+        if when_there == "resume":
+            _check_same(TrainConfig.from_yaml(self.config.read_text(encoding="utf-8")), config)
+
+    def open(self, config: TrainConfig, when_there: WhenThere) -> None:
+        """Make the folder of a new run, or take up an old one; writes `config.yaml`.
+
+        Args:
+            config: what the run will do.
+            when_there: what to do with a folder that exists and is not empty.
+
+        Raises:
+            FileExistsError, ValueError: as `check`.
+        """
+        self.check(config, when_there)
+        if when_there == "overwrite" and self.root.exists():
+            shutil.rmtree(self.root)
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.config.write_text(config.to_yaml(), encoding="utf-8")
 
     def read_metrics(self) -> dict[str, Any]:
         """What `metrics.json` holds; empty before the first evaluation."""

@@ -49,9 +49,8 @@ def test_one_image_at_a_time_gives_the_same_maps(model, images):
 
 def test_from_features_skips_the_backbone(model, images):
     features = model.backbone(images)
-    assert torch.equal(
-        model.localize(features, LABELS, from_features=True).maps["evidence"], model.localize(images, LABELS).maps["evidence"]
-    )
+    of_features, of_images = model.localize(features, LABELS, from_features=True), model.localize(images, LABELS)
+    assert torch.equal(of_features.maps["evidence"], of_images.maps["evidence"])
 
 
 def test_without_labels_it_localizes_the_predicted_class(model, images):

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,13 +14,13 @@ import torch
 from iir_fast import IIRLoss
 from iir_fast.methods import create_method
 from iir_fast.models import LocalizerSpec, read_checkpoint
-from iir_fast.training import Interrupted, RunFolder, TrainConfig, train
+from iir_fast.training import Interrupted, TrainConfig, WhenThere, train
 
 TINY = TrainConfig(train_images=80, test_images=20, epochs=2, classes_per_batch=4, images_per_class=4, hidden=8)
 
 
-def weights_after(config: TrainConfig, folder: RunFolder, resume: bool = False) -> dict[str, torch.Tensor]:
-    return train(config, folder, resume).model.state_dict()
+def weights_after(config: TrainConfig, root: Path, when_there: WhenThere = "refuse") -> dict[str, torch.Tensor]:
+    return train(config, root, when_there).model.state_dict()
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -31,8 +32,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 def test_same_seed_same_bits_other_seed_other_weights(method, tmp_path):
     config = replace(TINY, method=method)
     first, second, other = (
-        weights_after(replace(config, seed=seed), RunFolder.open(tmp_path / str(i), config))
-        for i, seed in enumerate((0, 0, 1))
+        weights_after(replace(config, seed=seed), tmp_path / str(i)) for i, seed in enumerate((0, 0, 1))
     )
     assert_same(first, second)
     assert not torch.equal(first["head.weight"], other["head.weight"])
@@ -40,17 +40,16 @@ def test_same_seed_same_bits_other_seed_other_weights(method, tmp_path):
 
 
 def test_the_two_methods_differ_and_terms_are_logged(tmp_path):
-    weights = [
-        weights_after(replace(TINY, method=method), RunFolder.open(tmp_path / method, TINY)) for method in ("cam", "iir")
-    ]
-    assert not torch.equal(weights[0]["head.weight"], weights[1]["head.weight"])
+    cam = weights_after(replace(TINY, method="cam"), tmp_path / "cam")
+    iir = weights_after(replace(TINY, method="iir"), tmp_path / "iir")
+    assert not torch.equal(cam["head.weight"], iir["head.weight"])
     assert list((tmp_path / "iir").glob("events.out.tfevents.*"))
 
 
 @pytest.mark.parametrize("freeze", [False, True])
 def test_sigint_leaves_a_checkpoint_and_resuming_gives_the_same_bits(freeze, tmp_path, monkeypatch):
     config = replace(TINY, freeze_backbone=freeze, feature_cache=tmp_path / "cache", epochs=3)
-    expected = weights_after(config, RunFolder.open(tmp_path / "whole", config))
+    expected = weights_after(config, tmp_path / "whole")
 
     from iir_fast.training import loop
 
@@ -64,20 +63,18 @@ def test_sigint_leaves_a_checkpoint_and_resuming_gives_the_same_bits(freeze, tmp
         return step(self, inputs, labels)
 
     monkeypatch.setattr(loop._Run, "_step", step_and_interrupt)
-    folder = RunFolder.open(tmp_path / "cut", config)
+    folder = tmp_path / "cut"
     with pytest.raises(Interrupted, match="step 7 of 15"):
         train(config, folder)
-    assert read_checkpoint(folder.checkpoint)[2]["step"] == 7
-    assert_same(weights_after(config, RunFolder.open(tmp_path / "cut", config, "resume"), resume=True), expected)
+    assert read_checkpoint(folder / "checkpoint.pt")[2]["step"] == 7
+    assert_same(weights_after(config, folder, "resume"), expected)
     assert len(steps) == 15
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_outside_the_main_thread_it_trains_without_a_signal_handler(tmp_path):
     results = []
-    thread = threading.Thread(
-        target=lambda: results.append(train(replace(TINY, epochs=1), RunFolder.open(tmp_path / "run", TINY)))
-    )
+    thread = threading.Thread(target=lambda: results.append(train(replace(TINY, epochs=1), tmp_path / "run")))
     thread.start()
     thread.join()
     assert len(results) == 1
@@ -87,7 +84,7 @@ def test_a_frozen_backbone_stays_as_it_was(tmp_path):
     config = replace(TINY, freeze_backbone=True, feature_cache=tmp_path / "cache")
     torch.manual_seed(config.seed)
     fresh = LocalizerSpec("small_cnn", tuple("abcdefghij"), 64, hidden=8).build().backbone.state_dict()
-    after = train(config, RunFolder.open(tmp_path / "run", config)).model.backbone.state_dict()
+    after = train(config, tmp_path / "run").model.backbone.state_dict()
     assert_same(fresh, after)
 
 
@@ -108,4 +105,4 @@ def test_cuda_without_a_device_is_a_sentence(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is a device")
     with pytest.raises(RuntimeError, match='device is "cuda"'):
-        train(replace(TINY, device="cuda"), RunFolder.open(tmp_path / "run", TINY))
+        train(replace(TINY, device="cuda"), tmp_path / "run")

@@ -12,32 +12,35 @@ CONFIG = TrainConfig()
 
 
 def test_an_existing_folder_is_refused_and_untouched(tmp_path):
-    RunFolder.open(tmp_path / "run", CONFIG)
+    RunFolder(tmp_path / "run").open(CONFIG, "refuse")
     with pytest.raises(FileExistsError, match="exists; choose to resume or to overwrite it"):
-        RunFolder.open(tmp_path / "run", replace(CONFIG, seed=1))
+        RunFolder(tmp_path / "run").open(replace(CONFIG, seed=1), "refuse")
     assert TrainConfig.from_yaml((tmp_path / "run" / "config.yaml").read_text()) == CONFIG
 
 
 def test_an_empty_folder_is_as_good_as_none(tmp_path):
-    assert RunFolder.open(tmp_path, CONFIG).config.is_file()
+    RunFolder(tmp_path).open(CONFIG, "refuse")
+    assert (tmp_path / "config.yaml").is_file()
 
 
 @pytest.mark.parametrize("when_there", ["resume", "overwrite"])
 def test_a_folder_that_is_no_run_is_never_touched(when_there, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(FileExistsError, match="not the folder of a run; it is left alone"):
-        RunFolder.open(tmp_path, CONFIG, when_there)
+        RunFolder(tmp_path).open(CONFIG, when_there)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
 def test_overwrite_starts_anew(tmp_path):
-    folder = RunFolder.open(tmp_path / "run", CONFIG)
+    folder = RunFolder(tmp_path / "run")
+    folder.open(CONFIG, "refuse")
     folder.write_metrics({"test": {}})
-    assert RunFolder.open(tmp_path / "run", replace(CONFIG, seed=1), "overwrite").read_metrics() == {}
+    folder.open(replace(CONFIG, seed=1), "overwrite")
+    assert folder.read_metrics() == {}
 
 
 def test_resume_refuses_another_configuration_and_names_the_option(tmp_path):
-    RunFolder.open(tmp_path / "run", CONFIG)
-    RunFolder.open(tmp_path / "run", CONFIG, "resume")
+    RunFolder(tmp_path / "run").open(CONFIG, "refuse")
+    RunFolder(tmp_path / "run").open(CONFIG, "resume")
     with pytest.raises(ValueError, match="epochs was 6 and is 9"):
-        RunFolder.open(tmp_path / "run", replace(CONFIG, epochs=9), "resume")
+        RunFolder(tmp_path / "run").open(replace(CONFIG, epochs=9), "resume")

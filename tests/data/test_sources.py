@@ -1,0 +1,34 @@
+"""open_split: the embedded data set or a folder, by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iir_fast.data import FolderDataset, ProceduralDataset, has_split, image_transform, open_split
+
+TRANSFORM = image_transform(32, (0.5,) * 3, (0.5,) * 3)
+
+
+def test_procedural_by_name():
+    dataset = open_split("procedural", "test", TRANSFORM, images=3)
+    assert isinstance(dataset, ProceduralDataset)
+    assert has_split("procedural", "test")
+    assert not has_split("procedural", "val")
+    assert len(dataset) == 3
+    assert dataset[0][0].shape == (3, 32, 32)
+    with pytest.raises(ValueError, match="split must be one of train, test, got 'val'"):
+        open_split("procedural", "val", TRANSFORM)
+
+
+def test_a_folder_and_its_csv(tmp_path):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "val.csv").write_text("path,label,x0,y0,x1,y1\na.png,dog,0,0,4,4\n")
+    dataset = open_split(str(tmp_path), "val", TRANSFORM, classes=("cat", "dog"))
+    assert isinstance(dataset, FolderDataset)
+    assert dataset.labels == (1,)
+    assert has_split(str(tmp_path), "val")
+    assert not has_split(str(tmp_path), "test")
+    with pytest.raises(FileNotFoundError):
+        open_split(str(tmp_path), "test", TRANSFORM)

@@ -1,0 +1,157 @@
+"""The commands as processes: train, evaluate, localize, demo, and what they say of bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from iir_fast.data import ProceduralDataset
+
+SMALL = ["--image-size", "64", "--hidden", "8", "--epochs", "1", "--classes-per-batch", "4", "--images-per-class", "4"]
+
+
+def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [sys.executable, "-m", "iir_fast.cli", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == code, result.stderr
+    return result
+
+
+def write_folder(root: Path) -> None:
+    """A data set of image files: 60 to train on and 12 to test on, with boxes and masks."""
+    for split, count in (("train", 60), ("test", 12)):
+        dataset = ProceduralDataset(split, count)
+        rows = ["path,label,x0,y0,x1,y1"]
+        for i in range(count):
+            for folder in ("images", "masks/images"):
+                (root / folder / split).mkdir(parents=True, exist_ok=True)
+            path = f"images/{split}/{i:02d}.png"
+            dataset.image(i).save(root / path)
+            truth = dataset.ground_truth(i)
+            box = ",".join(str(int(edge)) for edge in truth.boxes[0])
+            rows.append(f"{path},{dataset.classes[dataset.labels[i]]},{box}")
+            from PIL import Image
+
+            Image.fromarray(truth.masks[0] * 255).save(root / "masks" / path)
+        (root / f"{split}.csv").write_text("\n".join(rows) + "\n")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    write_folder(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    result = run("train", out, "--data", folder, *SMALL)
+    assert "MaxBoxAccV2" in result.stdout
+    return out
+
+
+@pytest.mark.slow
+def test_train_leaves_configuration_checkpoint_metrics_and_scalars(trained, folder):
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    assert config["data"] == str(folder)
+    assert config["hidden"] == 8
+    metrics = json.loads((trained / "metrics.json").read_text())["test"]
+    assert set(metrics) == {"evidence", "cam", "both"}
+    assert metrics["cam"]["images"] == 12
+    assert metrics["cam"]["pxap"] > 0
+    assert metrics["cam"]["fixed_threshold"]["chosen_on"] == "test, the split it is reported on"
+    assert (trained / "checkpoint.pt").is_file()
+    assert list(trained.glob("events.out.tfevents.*"))
+
+
+@pytest.mark.slow
+def test_an_existing_run_is_refused_resumed_or_overwritten(trained, folder):
+    again = ["train", trained, "--data", folder, *SMALL]
+    assert "exists; choose to resume or to overwrite it" in run(*again, code=2).stderr
+    assert "exclude each other" in run(*again, "--resume", "--overwrite", code=2).stderr
+    assert "resumed at step 3 of 3" in run(*again, "--resume").stderr
+    assert "seed was 0 and is 5" in run(*again, "--resume", "--seed", 5, code=2).stderr
+
+
+@pytest.mark.slow
+def test_evaluate_prints_json_and_keeps_it(trained):
+    arguments = ["evaluate", trained, "--maps", "cam", "--threshold", "0.4", "--threshold-from", "train", "--json"]
+    printed = json.loads(run(*arguments).stdout)
+    assert printed["cam"]["fixed_threshold"] == {"value": 0.4, "chosen_on": "train"}
+    kept = json.loads((trained / "metrics.json").read_text())["test"]
+    assert kept["cam"] == printed["cam"]
+    assert set(kept) == {"evidence", "cam", "both"}
+    assert "belong together" in run("evaluate", trained, "--threshold", "0.4", code=2).stderr
+    assert "not the folder of a run" in run("evaluate", trained.parent, code=2).stderr
+
+
+@pytest.mark.slow
+def test_localize_prints_boxes_and_draws_them(trained, folder, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    images = [folder / "images/test/00.png", tmp_path / "broken.jpg", folder / "images/test/01.png"]
+    result = run("localize", *images, "--model", trained, "--skip-broken", "--overlays", tmp_path / "overlays")
+    found = json.loads(result.stdout)
+    assert [each["path"] for each in found] == [str(images[0]), str(images[2])]
+    assert all(len(each["box"]) == 4 and each["label"].startswith("class_") for each in found)
+    assert "skipped 1 of 3 images" in result.stderr
+    assert "broken.jpg" in result.stderr
+    assert "chosen on: test, the split it is reported on" in result.stderr
+    assert sorted(file.name for file in (tmp_path / "overlays").iterdir()) == ["00000-00.png", "00002-01.png"]
+    stopped = run("localize", *images, "--model", trained, code=2)
+    assert "broken.jpg" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+
+
+@pytest.mark.slow
+def test_bad_data_is_named(folder, tmp_path):
+    def trained_on(rows: str, *options: str, code: int = 2) -> str:
+        (folder / "bad").mkdir(exist_ok=True)
+        (folder / "bad" / "train.csv").write_text(rows)
+        return run("train", tmp_path / "run", "--data", folder / "bad", *SMALL, *options, code=code).stderr
+
+    assert "label" in trained_on("path,x0,y0,x1,y1\na.png,0,0,1,1\n")
+    (folder / "bad").mkdir(exist_ok=True)
+    (folder / "bad" / "a.png").write_bytes((folder / "images/train/00.png").read_bytes())
+    assert "line 2" in trained_on("path,label,x0,y0,x1,y1\na.png,dog,0,0,65,1\n")
+    (folder / "bad" / "b.png").write_bytes((folder / "images/train/01.png").read_bytes()[:700])
+    stopped = trained_on("path,label\na.png,cat\nb.png,dog\n", "--classes-per-batch", "2")
+    assert "b.png" in stopped
+    assert "Traceback" not in stopped
+
+
+@pytest.mark.slow
+def test_sigint_ends_with_a_checkpoint_and_resume_finishes(folder, tmp_path):
+    arguments = ["train", tmp_path / "run", "--data", folder, *SMALL, "--epochs", "400"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "iir_fast.cli", *map(str, arguments)], stderr=subprocess.PIPE, text=True
+    )
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "resume to go on from there" in errors
+    assert checkpoint.is_file()
+
+
+@pytest.mark.slow
+def test_demo_prints_four_rows_and_saves_a_picture(tmp_path):
+    out = tmp_path / "demo"
+    result = run("demo", out, "--seeds", 2, "--epochs", 1, "--train-images", 80, "--test-images", 10)
+    for row in ("CAM ", "CAM, evidence map", "IIR ", "IIR, evidence map"):
+        assert row in result.stdout
+    assert "±" in result.stdout
+    assert (out / "localizations.png").stat().st_size > 10_000
+    assert "exists; name a new one" in run("demo", out, code=2).stderr
