@@ -189,7 +189,8 @@ def _metrics_table(metrics: dict[MapKind, Metrics]) -> Table:
     first = next(iter(metrics.values()))
     table = Table(
         title=f"{first.split}, {first.images} images: % (threshold)",
-        caption="MaxBoxAcc, V1 and V2, takes the best threshold on the evaluated split itself, as its protocol has it. "
+        caption=first.fixed_threshold
+        and "MaxBoxAcc, V1 and V2, takes the best threshold on the evaluated split itself, as its protocol has it. "
         f"Threshold of GT-known and Top-k chosen on: {first.fixed_threshold_origin}.",
         title_justify="left",
         caption_justify="left",

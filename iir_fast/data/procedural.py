@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -97,13 +98,7 @@ class ProceduralDataset(LocalizationDataset):
             raise ValueError(f"size_of_split must be at least 1, got {size}")
         if seed < 0:
             raise ValueError(f"seed must not be negative, got {seed}")
-        self._images = np.empty((size, SIDE, SIDE, 3), np.uint8)
-        self._masks = np.empty((size, SIDE, SIDE), np.uint8)
-        for start in range(0, size, _CHUNK):
-            chunk = slice(start, min(start + _CHUNK, size))
-            self._images[chunk], self._masks[chunk] = _render(
-                split, np.arange(chunk.start, chunk.stop), seed, recipe or ProceduralRecipe()
-            )
+        self._images, self._masks = _render_split(split, size, seed, recipe or ProceduralRecipe())
         super().__init__(
             classes=tuple(f"class_{k}" for k in range(NUM_CLASSES)),
             labels=tuple(i % NUM_CLASSES for i in range(size)),
@@ -127,6 +122,20 @@ class ProceduralDataset(LocalizationDataset):
 
 # While an image is made, the image is the last axis: the numbers that describe it broadcast without further ado, and
 # every elementwise operation runs over contiguous memory.
+
+
+# Several runs in one process, as the demo's, share the arrays: they are a pure function of the arguments, and read-only.
+@lru_cache(maxsize=2)
+def _render_split(
+    split: Split, size: int, seed: int, recipe: ProceduralRecipe
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    images = np.empty((size, SIDE, SIDE, 3), np.uint8)
+    masks = np.empty((size, SIDE, SIDE), np.uint8)
+    for start in range(0, size, _CHUNK):
+        chunk = slice(start, min(start + _CHUNK, size))
+        images[chunk], masks[chunk] = _render(split, np.arange(chunk.start, chunk.stop), seed, recipe)
+    images.flags.writeable = masks.flags.writeable = False
+    return images, masks
 
 
 def _render(

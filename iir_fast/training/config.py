@@ -32,7 +32,7 @@ class TrainConfig:
     """Which of the backbone's feature maps is read; the deepest by default."""
     image_size: int = 64
     """Side of the square input in pixels."""
-    hidden: int | None = 64
+    hidden: int | None = 32
     """Channels of each classifier's own 3x3 convolution; None: classifiers read the shared map."""
     threshold: ThresholdKind = "mean"
     """Where masks are cut: each map's own mean, or a learned offset from it."""
@@ -42,7 +42,7 @@ class TrainConfig:
     """Folder of cached features; by default iir_fast in the user's cache folder."""
     flip: bool = False
     """Mirror every second training image; not with a frozen backbone."""
-    epochs: int = 6
+    epochs: int = 5
     """Passes over the training images."""
     classes_per_batch: int = 8
     """Classes P in a batch."""

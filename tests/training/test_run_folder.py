@@ -42,5 +42,5 @@ def test_overwrite_starts_anew(tmp_path):
 def test_resume_refuses_another_configuration_and_names_the_option(tmp_path):
     RunFolder(tmp_path / "run").open(CONFIG, "refuse")
     RunFolder(tmp_path / "run").open(CONFIG, "resume")
-    with pytest.raises(ValueError, match="epochs was 6 and is 9"):
+    with pytest.raises(ValueError, match="epochs was 5 and is 9"):
         RunFolder(tmp_path / "run").open(replace(CONFIG, epochs=9), "resume")
