@@ -124,7 +124,7 @@ class ProceduralDataset(LocalizationDataset):
 # every elementwise operation runs over contiguous memory.
 
 
-# Several runs in one process, as the demo's, share the arrays: they are a pure function of the arguments, and read-only.
+# Several runs in one process, as the demo's, share the arrays: a pure function of the arguments, and read-only.
 @lru_cache(maxsize=2)
 def _render_split(
     split: Split, size: int, seed: int, recipe: ProceduralRecipe
