@@ -189,9 +189,10 @@ def _metrics_table(metrics: dict[MapKind, Metrics]) -> Table:
     first = next(iter(metrics.values()))
     table = Table(
         title=f"{first.split}, {first.images} images: % (threshold)",
-        caption=first.fixed_threshold
-        and "MaxBoxAcc, V1 and V2, takes the best threshold on the evaluated split itself, as its protocol has it. "
-        f"Threshold of GT-known and Top-k chosen on: {first.fixed_threshold_origin}.",
+        caption="MaxBoxAcc, V1 and V2, takes the best threshold on the evaluated split itself, as its protocol has it. "
+        f"Threshold of GT-known and Top-k chosen on: {first.fixed_threshold_origin}."
+        if first.fixed_threshold
+        else None,
         title_justify="left",
         caption_justify="left",
     )
@@ -208,15 +209,16 @@ def _metrics_table(metrics: dict[MapKind, Metrics]) -> Table:
 
 
 def _figures(metrics: Metrics) -> dict[str, str]:
-    v1, fixed = metrics.curve_v1, metrics.fixed_threshold
+    v1 = metrics.curve_v1.threshold if metrics.curve_v1 else None
+    fixed = metrics.fixed_threshold.value if metrics.fixed_threshold else None
     found = {"MaxBoxAccV2": _figure(metrics.max_box_acc_v2)}
     for curve in metrics.curves_v2:
         found[f"  IoU {curve.delta}"] = _figure(curve.best, curve.threshold)
-    found["MaxBoxAcc"] = _figure(metrics.max_box_acc, v1 and v1.threshold)
+    found["MaxBoxAcc"] = _figure(metrics.max_box_acc, v1)
     found["PxAP"] = _figure(metrics.pxap)
-    found["GT-known Loc"] = _figure(metrics.gt_known_loc, fixed and fixed.value)
-    found["Top-1 Loc"] = _figure(metrics.top1_loc, fixed and fixed.value)
-    found["Top-5 Loc"] = _figure(metrics.top5_loc, fixed and fixed.value)
+    found["GT-known Loc"] = _figure(metrics.gt_known_loc, fixed)
+    found["Top-1 Loc"] = _figure(metrics.top1_loc, fixed)
+    found["Top-5 Loc"] = _figure(metrics.top5_loc, fixed)
     return found
 
 
