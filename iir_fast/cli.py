@@ -1,4 +1,4 @@
-"""The command line: `iir-fast train | evaluate | localize | demo`."""
+"""The command line: `iir-fast train | evaluate | localize | demo | doctor`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from rich.table import Table
 
 from iir_fast.data import BrokenImageError, has_split
 from iir_fast.demo import run_demo, tabulate
+from iir_fast.doctor import describe, examine
+from iir_fast.doctor import tabulate as tabulate_checks
 from iir_fast.evaluation import FixedThreshold, Metrics
 from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, localize_images, overlay
 from iir_fast.models import MAP_KINDS, MapKind, load_localizer
@@ -176,11 +178,30 @@ class Demo:
         )
 
 
+@dataclass(frozen=True)
+class Doctor:
+    """Print versions, devices and the backend each runs; check every operator against the reference on a device."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Which device to check."""
+
+    def run(self) -> None:
+        device = pick_device(self.device)
+        print(*describe(), sep="\n")
+        checks = list(examine(device))
+        Console().print(tabulate_checks(checks, device))
+        faults = [f"{check.operator}, {check.setting}: {check.fault}." for check in checks if check.fault]
+        if faults:
+            print(*faults, sep="\n")
+            sys.exit(1)
+
+
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Localize, tyro.conf.subcommand("localize")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,11 @@ def accumulation_dtype(*tensors: Tensor) -> torch.dtype:
 def full_precision(device: torch.device) -> torch.autocast:
     """Keep an enclosing autocast region from lowering the dtypes that the contract fixes."""
     return torch.autocast(device.type, enabled=False)
+
+
+def current_device(device: torch.device) -> AbstractContextManager[None]:
+    """Make a GPU the current one: Triton launches there, whichever GPU holds the tensors."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def gradient_like(features: Tensor) -> Tensor:

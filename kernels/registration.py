@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from iir_fast.kernels import selection
-from iir_fast.kernels.contract import full_precision
+from iir_fast.kernels.contract import current_device, full_precision
 
 _library = torch.library.Library("iir_fast", "DEF")
 
 Implementation = Callable[..., Any]
+
+
+def deferred(module: str, function: str) -> Implementation:
+    """An implementation whose module is imported at its first call: Triton kernels need triton, the rest does not."""
+
+    @cache
+    def resolve() -> Implementation:
+        implementation: Implementation = getattr(import_module(module), function)
+        return implementation
+
+    return lambda *arguments: resolve()(*arguments)
 
 
 def register(
@@ -29,15 +42,15 @@ def register(
     Args:
         name: the operator's name inside the namespace.
         signature: arguments and results in torch's schema language, e.g. "(Tensor x) -> Tensor".
-        implementations: backend name -> function on real tensors; "host" must be there.
+        implementations: "host" and "triton" -> function on real tensors.
         fake: the same function on shapes alone.
     """
 
     def run(*arguments: Any) -> Any:
         device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
-        implementation = implementations[selection.choose(implementations.keys(), device.type)]
+        implementation = implementations[selection.choose(device.type).backend]
         # An operator sees an enclosing autocast region: without this its own products would be lowered.
-        with full_precision(device):
+        with full_precision(device), current_device(device):
             return implementation(*arguments)
 
     _library.define(f"{name}{signature}")

@@ -21,15 +21,15 @@ def make_batch(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.
 
 @pytest.mark.parametrize("regulation", ["dual", "agreement", "mixed"])
 @pytest.mark.parametrize("hard", [False, True])
-def test_host_and_reference_agree_on_the_loss_and_all_gradients(regulation, hard):
+def test_agrees_with_the_reference_on_the_loss_and_all_gradients(regulation, hard, implementation):
     results = []
-    for name in ("host", "reference"):
+    for name in (implementation, "reference"):
         leaves = [tensor.requires_grad_() for tensor in make_batch()]
         with backend(name):
             terms = iir_loss(*leaves, LABELS, regulation=regulation, hard=hard)
             results.append([terms.loss.detach(), *torch.autograd.grad(terms.loss, leaves)])
-    for host, reference in zip(*results, strict=True):
-        torch.testing.assert_close(host, reference, rtol=1e-12, atol=1e-15)
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-15)
 
 
 def test_weights_scale_the_two_terms():
@@ -100,15 +100,16 @@ def test_a_finite_batch_never_becomes_nan(scale, dtype):
     assert all(leaf.grad.isfinite().all() for leaf in leaves)
 
 
-def test_drop_in_training_loop_lowers_the_loss():
-    """The README's lines in a plain loop, with every term going down."""
+def test_drop_in_training_loop_lowers_the_loss(implementation):
+    """The README's lines in a plain loop, with every term going down. Triton's interpreter is slow."""
+    steps, share = (60, 0.6) if implementation == "host" else (8, 0.9)
     torch.manual_seed(0)
     head = DualCAMHead(9, 3, hidden=8)
     loss_fn = IIRLoss()
     optimizer = torch.optim.SGD(head.parameters(), lr=0.05, momentum=0.9)
     _, _, features = make_batch(torch.float32)
     losses = []
-    for _ in range(60):
+    for _ in range(steps):
         out = head(features, LABELS)
         loss = F.cross_entropy(out.logits_a, LABELS) + F.cross_entropy(out.logits_b, LABELS)
         loss = loss + loss_fn(out.cam_a, out.cam_b, features, LABELS, out.thresholds)
@@ -116,7 +117,7 @@ def test_drop_in_training_loop_lowers_the_loss():
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < share * losses[0]
 
 
 def test_training_step_compiles_into_one_graph_and_agrees():

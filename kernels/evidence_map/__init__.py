@@ -18,7 +18,7 @@ from iir_fast.kernels.contract import (
     full_precision,
 )
 from iir_fast.kernels.evidence_map import host, reference
-from iir_fast.kernels.registration import register, register_no_gradient
+from iir_fast.kernels.registration import deferred, register, register_no_gradient
 
 
 def evidence_map(features: Tensor, vectors: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def _fake(features: Tensor, vectors: Tensor) -> Tensor:
 register(
     "evidence_map",
     "(Tensor features, Tensor vectors) -> Tensor",
-    {"host": host.forward},
+    {"host": host.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
 register_no_gradient("evidence_map", "is for inference only")

@@ -27,7 +27,7 @@ from iir_fast.kernels.contract import (
     check_shape,
     full_precision,
 )
-from iir_fast.kernels.registration import register, register_gradient
+from iir_fast.kernels.registration import deferred, register, register_gradient
 from iir_fast.kernels.subgroup_similarity import host, reference
 
 
@@ -87,13 +87,13 @@ def _backward(ctx: Any, grad_inter: Tensor) -> tuple[Tensor | None, ...]:
 register(
     "subgroup_similarity",
     "(Tensor foreground, Tensor background, Tensor groups) -> Tensor",
-    {"host": host.forward},
+    {"host": host.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
 register(
     "subgroup_similarity_backward",
     "(Tensor grad_inter, Tensor foreground, Tensor background, Tensor groups) -> (Tensor, Tensor)",
-    {"host": host.backward},
+    {"host": host.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )
 register_gradient("subgroup_similarity", _backward, _setup_context)

@@ -1,0 +1,140 @@
+"""evidence_map on Triton: projections and pixel norms from one read of the features.
+
+How a program walks over its share of a sample, and what a tile is: `kernels/tiles.py`. The sums over channels,
+F . v of R vectors and F . F, are made in parts [parts,B,R+1,P], one for each program that shares a pixel's channels.
+A second, small launch adds the parts in order and divides.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype
+from iir_fast.kernels.launch import Launch, run
+from iir_fast.kernels.tiles import (
+    STAGES,
+    Tile,
+    channel_share,
+    load_tile,
+    load_window,
+    row_index,
+    share,
+    sum_across_threads,
+    sum_in_threads,
+    window_index,
+)
+
+# Programs that keep a large GPU busy, and the fewest channels one of them is worth.
+PROGRAMS = 512
+CHANNELS = 256
+
+_SHORT_NORM = tl.constexpr(SHORT_NORM)
+
+
+@triton.jit
+def _sums_kernel(
+    features,
+    vectors,
+    parts,
+    features_sample,
+    R: tl.constexpr,
+    R_PADDED: tl.constexpr,
+    tile: tl.constexpr,
+):
+    dtype: tl.constexpr = parts.dtype.element_ty
+    sample = tl.program_id(0).to(tl.int64)
+    first_row, row_end, window, window_end = share(tile)
+    features += sample * features_sample
+    vectors += sample * (R * tile.channels)
+    parts += (channel_share(tile) * tl.num_programs(0) + sample) * ((R + 1) * tile.pixels)
+    squares = parts + R * tile.pixels
+    number = tl.arange(0, R_PADDED)[:, None, None, None]
+    if tile.planar:
+        dots = tl.zeros([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], dtype)
+        norms = tl.zeros([1, tile.vector, tile.thread_rows, tile.lanes], dtype)
+        for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
+            rows = row_index(row, tile)
+            inside = (number < R) & (rows < row_end)
+            vector = tl.load(vectors + number * tile.channels + rows, mask=inside, other=0).to(dtype)
+            values = load_tile(features, row, row_end, window, window_end, dtype, tile)
+            dots += sum_in_threads(vector * values, True, tile)
+            norms += sum_in_threads(values * values, True, tile)
+        pixels = window_index(window, tile)
+        inside = pixels < window_end
+        tl.store(parts + number * tile.pixels + pixels, sum_across_threads(dots, True), mask=(number < R) & inside)
+        tl.store(squares + pixels, sum_across_threads(norms, True), mask=inside)
+    else:
+        vector = load_window(vectors, tile.channels, R, window, window_end, R_PADDED, dtype, tile)
+        for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
+            rows = row_index(row, tile)
+            inside = rows < row_end
+            values = load_tile(features, row, row_end, window, window_end, dtype, tile)
+            dots = sum_across_threads(sum_in_threads(vector * values, False, tile), False)
+            norms = sum_across_threads(sum_in_threads(values * values, False, tile), False)
+            tl.store(parts + number * tile.pixels + rows, dots, mask=(number < R) & inside)
+            tl.store(squares + rows, norms, mask=inside)
+
+
+@triton.jit
+def _divide_kernel(
+    parts,
+    evidence,
+    PARTS: tl.constexpr,
+    R: tl.constexpr,
+    R_PADDED: tl.constexpr,
+    P: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    sample = tl.program_id(0).to(tl.int64)
+    number = tl.arange(0, R_PADDED)[:, None]
+    pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    inside = (number < R) & (pixel < P)
+    dots = tl.zeros([R_PADDED, BLOCK], parts.dtype.element_ty)
+    squares = tl.zeros([1, BLOCK], parts.dtype.element_ty)
+    for part in tl.static_range(PARTS):
+        start = parts + (part * tl.num_programs(0) + sample) * ((R + 1) * P)
+        dots += tl.load(start + number * P + pixel, mask=inside, other=0)
+        squares += tl.load(start + R * P + pixel, mask=pixel < P, other=0)
+    norm = tl.sqrt(squares)
+    norm = tl.where(norm <= _SHORT_NORM, float("inf"), norm)
+    tl.store(evidence + (sample * R + number) * P + pixel, dots / norm, mask=inside)
+
+
+def plan_forward(features: Tensor, vectors: Tensor) -> tuple[Tensor, list[Launch]]:
+    """Allocate the result of `forward` and describe the launches that fill it."""
+    batch, _, height, width = features.shape
+    count = vectors.shape[1]
+    maps = features.flatten(2)
+    tile = Tile.over(maps)
+    if tile.planar:
+        tile = tile.shared(PROGRAMS // max(1, batch * tile.pixel_shares), CHANNELS)
+    evidence = features.new_empty((batch, count, height, width), dtype=accumulation_dtype(features, vectors))
+    parts = evidence.new_empty((tile.channel_shares, batch, count + 1, tile.pixels))
+    padded, block = triton.next_power_of_2(count), min(1024, triton.next_power_of_2(tile.pixels))
+    return evidence, [
+        Launch(
+            _sums_kernel,
+            (batch, *tile.shares),
+            {
+                "features": maps,
+                "vectors": vectors.contiguous(),
+                "parts": parts,
+                "features_sample": maps.stride(0),
+            },
+            {"R": count, "R_PADDED": padded, "tile": tile},
+        ),
+        Launch(
+            _divide_kernel,
+            (batch, triton.cdiv(tile.pixels, block)),
+            {"parts": parts, "evidence": evidence},
+            {"PARTS": tile.channel_shares, "R": count, "R_PADDED": padded, "P": tile.pixels, "BLOCK": block},
+        ),
+    ]
+
+
+def forward(features: Tensor, vectors: Tensor) -> Tensor:
+    evidence, launches = plan_forward(features, vectors)
+    run(launches)
+    return evidence

@@ -1,0 +1,350 @@
+"""label_cam on Triton: one read of the features forward, one read and one write backward.
+
+How a program walks over its share of a sample, and what a tile is: `kernels/tiles.py`.
+
+    forward    a program sums over channels into CAMs and over pixels into pooled features, from the same tile. One
+               of the two sums runs along the tile's rows and stays in the threads until the program ends; the other
+               runs along its window and is written tile by tile. Where several programs share a sum, each writes a
+               part, and a second launch adds the parts.
+    backward   1. a program writes its tiles of dF and, from one read of F, sum_p F G of each of its channels: the
+                  sample's own weight gradient [B,R,C] (several parts of it where the pixels are shared)
+               2. sums of these over the samples of each class, in the samples' order, and zeros for the classes that
+                  the batch does not hold: every row of dW is written by exactly one program
+
+A label outside [0,K) touches no memory: it gives NaN CAMs and no weight gradient.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from iir_fast.kernels.contract import accumulation_dtype, gradient_like
+from iir_fast.kernels.launch import Launch, run
+from iir_fast.kernels.tiles import (
+    STAGES,
+    Tile,
+    channel_share,
+    load_tile,
+    load_window,
+    pixel_share,
+    row_index,
+    share,
+    store_tile,
+    sum_across_threads,
+    sum_in_threads,
+    sum_parts,
+    window_index,
+)
+
+# Programs that keep a large GPU busy, and the fewest channels one of them is worth.
+PROGRAMS = 512
+CHANNELS = 256
+
+
+@triton.jit
+def _forward_kernel(
+    features,
+    weights,
+    labels,
+    cams,
+    pooled,
+    features_sample,
+    classes,
+    R: tl.constexpr,
+    R_PADDED: tl.constexpr,
+    tile: tl.constexpr,
+):
+    dtype: tl.constexpr = cams.dtype.element_ty
+    sample = tl.program_id(0).to(tl.int64)
+    first_row, row_end, window, window_end = share(tile)
+    features += sample * features_sample
+    cams += (channel_share(tile) * tl.num_programs(0) + sample) * (R * tile.pixels)
+    pooled += (pixel_share(tile) * tl.num_programs(0) + sample) * tile.channels
+    label = tl.load(labels + sample)
+    known = (label >= 0) & (label < classes)
+    used = tl.where(known, R, 0)
+    missing = tl.where(known, 0.0, float("nan"))
+    weights += label * tile.channels
+    stride = classes.to(tl.int64) * tile.channels
+    classifier = tl.arange(0, R_PADDED)[:, None, None, None]
+    elements = window_index(window, tile)
+
+    if tile.planar:
+        sums = tl.zeros([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], dtype)
+        for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
+            rows = row_index(row, tile)
+            inside = rows < row_end
+            vectors = tl.load(weights + classifier * stride + rows, mask=(classifier < used) & inside, other=0)
+            values = load_tile(features, row, row_end, window, window_end, dtype, tile)
+            sums += sum_in_threads(vectors.to(dtype) * values, True, tile)
+            mean = sum_across_threads(sum_in_threads(values, False, tile), False) * (1 / tile.pixels)
+            tl.store(pooled + rows, mean, mask=inside)
+        sums = sum_across_threads(sums, True) + missing
+        tl.store(cams + classifier * tile.pixels + elements, sums, mask=(classifier < R) & (elements < window_end))
+    else:
+        vectors = load_window(weights, stride, used, window, window_end, R_PADDED, dtype, tile)
+        means = tl.zeros([1, tile.vector, tile.thread_rows, tile.lanes], dtype)
+        for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
+            rows = row_index(row, tile)
+            values = load_tile(features, row, row_end, window, window_end, dtype, tile)
+            sums = sum_across_threads(sum_in_threads(vectors * values, False, tile), False) + missing
+            tl.store(cams + classifier * tile.pixels + rows, sums, mask=(classifier < R) & (rows < row_end))
+            means += sum_in_threads(values, True, tile)
+        tl.store(pooled + elements, sum_across_threads(means, True) * (1 / tile.pixels), mask=elements < window_end)
+
+
+@triton.jit
+def _backward_kernel(
+    grad_cams,
+    grad_pooled,
+    features,
+    weights,
+    labels,
+    grad_features,
+    per_sample,
+    features_sample,
+    classes,
+    FEATURES_NEEDED: tl.constexpr,
+    WEIGHTS_NEEDED: tl.constexpr,
+    R: tl.constexpr,
+    R_PADDED: tl.constexpr,
+    tile: tl.constexpr,
+    written: tl.constexpr,
+):
+    dtype: tl.constexpr = per_sample.dtype.element_ty
+    sample = tl.program_id(0).to(tl.int64)
+    first_row, row_end, window, window_end = share(tile)
+    features += sample * features_sample
+    grad_features += sample * (tile.channels * tile.pixels)
+    grad_cams += sample * (R * tile.pixels)
+    grad_pooled += sample * tile.channels
+    per_sample += (sample * tile.pixel_shares + pixel_share(tile)) * (R * tile.channels)
+    label = tl.load(labels + sample)
+    used = tl.where((label >= 0) & (label < classes), R, 0)
+    weights += label * tile.channels
+    stride = classes.to(tl.int64) * tile.channels
+    classifier = tl.arange(0, R_PADDED)[:, None, None, None]
+
+    if tile.planar:
+        gradients = load_window(grad_cams, tile.pixels, R, window, window_end, R_PADDED, dtype, tile)
+
+    if FEATURES_NEEDED:
+        if not tile.planar:
+            vectors = load_window(weights, stride, used, window, window_end, R_PADDED, dtype, tile)
+            everywhere = load_window(grad_pooled, 0, 1, window, window_end, 1, dtype, tile) * (1 / tile.pixels)
+        for row in range(first_row, row_end, tile.rows):
+            rows = row_index(row, tile)
+            inside = rows < row_end
+            if tile.planar:
+                vectors = tl.load(weights + classifier * stride + rows, mask=(classifier < used) & inside, other=0)
+                vectors = vectors.to(dtype)
+                everywhere = tl.load(grad_pooled + rows, mask=inside, other=0).to(dtype) * (1 / tile.pixels)
+            else:
+                source = grad_cams + classifier * tile.pixels + rows
+                gradients = tl.load(source, mask=(classifier < R) & inside, other=0)
+                gradients = gradients.to(dtype)
+            gradient = tl.sum(vectors * gradients, 0, keep_dims=True) + everywhere
+            store_tile(grad_features, gradient, row, row_end, window, window_end, written)
+
+    if WEIGHTS_NEEDED:
+        per_sample += classifier * tile.channels
+        sums = tl.zeros([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], dtype)
+        for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
+            rows = row_index(row, tile)
+            inside = (classifier < R) & (rows < row_end)
+            if not tile.planar:
+                gradients = tl.load(grad_cams + classifier * tile.pixels + rows, mask=inside, other=0).to(dtype)
+            values = load_tile(features, row, row_end, window, window_end, dtype, tile)
+            products = sum_in_threads(values * gradients, not tile.planar, tile)
+            if tile.planar:
+                tl.store(per_sample + rows, sum_across_threads(products, False), mask=inside)
+            else:
+                sums += products
+        if not tile.planar:
+            elements = window_index(window, tile)
+            inside = (classifier < R) & (elements < window_end)
+            tl.store(per_sample + elements, sum_across_threads(sums, True), mask=inside)
+
+
+@triton.jit
+def _class_sums_kernel(
+    per_sample,
+    labels,
+    grad_weights,
+    batch,
+    classes,
+    PARTS: tl.constexpr,
+    C: tl.constexpr,
+    WIDTH: tl.constexpr,
+    LABELS: tl.constexpr,
+    CLASSES: tl.constexpr,
+    MEMBERS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The first `batch` programs take a sample each: the first one of a class sums its class. The others take
+    `CLASSES` classes each and write the zeros."""
+    task = tl.program_id(0)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < WIDTH
+    target = grad_weights + (column // C).to(tl.int64) * classes * C + column % C
+    if task < batch:
+        label = tl.load(labels + task)
+        earlier = tl.zeros([LABELS], tl.int32)
+        for start in range(0, task, LABELS):
+            sample = start + tl.arange(0, LABELS)
+            earlier += (tl.load(labels + sample, mask=sample < task, other=-1) == label).to(tl.int32)
+        if (tl.sum(earlier) == 0) & (label >= 0) & (label < classes):
+            sums = tl.zeros([BLOCK], per_sample.dtype.element_ty)
+            for start in range(task * PARTS, batch * PARTS, LABELS):
+                part = start + tl.arange(0, LABELS)
+                member = tl.load(labels + part // PARTS, mask=part < batch * PARTS, other=-1) == label
+                rank = tl.cumsum(member.to(tl.int32), 0)
+                count = tl.max(rank)
+                for first in range(1, count + 1, MEMBERS):
+                    wanted = first + tl.arange(0, MEMBERS)[:, None]
+                    chosen = tl.sum(tl.where(member & (rank == wanted), part, 0), 1)[:, None].to(tl.int64)
+                    rows = tl.load(per_sample + chosen * WIDTH + column, mask=(wanted <= count) & inside, other=0)
+                    sums += tl.sum(rows, 0)
+            tl.store(target + label * C, sums.to(grad_weights.dtype.element_ty), mask=inside)
+    else:
+        own = (task - batch) * CLASSES + tl.arange(0, CLASSES)[:, None]
+        present = tl.zeros([CLASSES, LABELS], tl.int32)
+        for start in range(0, batch, LABELS):
+            sample = start + tl.arange(0, LABELS)
+            present |= (tl.load(labels + sample, mask=sample < batch, other=-1) == own).to(tl.int32)
+        absent = tl.max(present, 1, keep_dims=True) == 0
+        zeros = tl.zeros([CLASSES, BLOCK], grad_weights.dtype.element_ty)
+        tl.store(target + own.to(tl.int64) * C, zeros, mask=absent & (own < classes) & inside)
+
+
+def plan_forward(features: Tensor, weights: Tensor, labels: Tensor) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
+    """Allocate the results of `forward` and describe the launches that fill them."""
+    dtype = accumulation_dtype(features, weights)
+    batch, channels, height, width = features.shape
+    classifiers, classes, _ = weights.shape
+    maps = features.flatten(2)
+    tile = Tile.over(maps)
+    if tile.planar and tile.pixel_shares == 1:
+        tile = tile.shared(PROGRAMS // max(1, batch), CHANNELS)
+    cams = features.new_empty((batch, classifiers, height, width), dtype=dtype)
+    pooled = features.new_empty((batch, channels), dtype=dtype)
+    cam_parts = cams if tile.channel_shares == 1 else cams.new_empty((tile.channel_shares, *cams.shape))
+    pooled_parts = pooled if tile.pixel_shares == 1 else pooled.new_empty((tile.pixel_shares, *pooled.shape))
+    launches = [
+        Launch(
+            _forward_kernel,
+            (batch, *tile.shares),
+            {
+                "features": maps,
+                "weights": weights.contiguous(),
+                "labels": labels.contiguous(),
+                "cams": cam_parts,
+                "pooled": pooled_parts,
+                "features_sample": maps.stride(0),
+                "classes": classes,
+            },
+            {"R": classifiers, "R_PADDED": triton.next_power_of_2(classifiers), "tile": tile},
+        )
+    ]
+    if cam_parts is not cams:
+        launches.append(sum_parts(cam_parts, cams))
+    if pooled_parts is not pooled:
+        launches.append(sum_parts(pooled_parts, pooled))
+    return (cams, pooled), launches
+
+
+def plan_backward(
+    grad_cams: Tensor,
+    grad_pooled: Tensor,
+    features: Tensor,
+    weights: Tensor,
+    labels: Tensor,
+    features_needed: bool,
+    weights_needed: bool,
+) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
+    """Allocate the results of `backward` and describe the launches that fill them."""
+    batch, channels = features.shape[:2]
+    classifiers, classes, _ = weights.shape
+    maps = features.flatten(2)
+    tile = Tile.over(maps)
+    if tile.planar:
+        tile = tile.shared(PROGRAMS // max(1, batch * tile.pixel_shares), CHANNELS)
+    grad_features = gradient_like(features) if features_needed else features.new_empty(0)
+    grad_weights = weights.new_empty(weights.shape if weights_needed else 0)
+    parts = batch * tile.pixel_shares if weights_needed else 0
+    per_sample = features.new_empty((parts, classifiers, channels), dtype=accumulation_dtype(features, weights))
+    labels = labels.contiguous()
+    launches = [
+        Launch(
+            _backward_kernel,
+            (batch, *tile.shares),
+            {
+                "grad_cams": grad_cams.contiguous(),
+                "grad_pooled": grad_pooled.contiguous(),
+                "features": maps,
+                "weights": weights.contiguous(),
+                "labels": labels,
+                "grad_features": grad_features,
+                "per_sample": per_sample,
+                "features_sample": maps.stride(0),
+                "classes": classes,
+            },
+            {
+                "FEATURES_NEEDED": features_needed,
+                "WEIGHTS_NEEDED": weights_needed,
+                "R": classifiers,
+                "R_PADDED": triton.next_power_of_2(classifiers),
+                "tile": tile,
+                "written": tile.onto(grad_features.flatten(2)) if features_needed else tile,
+            },
+        )
+    ]
+    if weights_needed:
+        block, classes_each = min(1024, triton.next_power_of_2(classifiers * channels)), 16
+        launches.append(
+            Launch(
+                _class_sums_kernel,
+                (batch + triton.cdiv(classes, classes_each), triton.cdiv(classifiers * channels, block)),
+                {
+                    "per_sample": per_sample,
+                    "labels": labels,
+                    "grad_weights": grad_weights,
+                    "batch": batch,
+                    "classes": classes,
+                },
+                {
+                    "PARTS": tile.pixel_shares,
+                    "C": channels,
+                    "WIDTH": classifiers * channels,
+                    "LABELS": 128,
+                    "CLASSES": classes_each,
+                    "MEMBERS": 4,
+                    "BLOCK": block,
+                },
+            )
+        )
+    return (grad_features, grad_weights), launches
+
+
+def forward(features: Tensor, weights: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    outputs, launches = plan_forward(features, weights, labels)
+    run(launches)
+    return outputs
+
+
+def backward(
+    grad_cams: Tensor,
+    grad_pooled: Tensor,
+    features: Tensor,
+    weights: Tensor,
+    labels: Tensor,
+    features_needed: bool,
+    weights_needed: bool,
+) -> tuple[Tensor, Tensor]:
+    outputs, launches = plan_backward(
+        grad_cams, grad_pooled, features, weights, labels, features_needed, weights_needed
+    )
+    run(launches)
+    return outputs

@@ -1,0 +1,335 @@
+"""masked_pool on Triton: one read of the features forward, one read and one write backward, for all masks.
+
+How a program walks over its share of a sample, and what a tile is: `kernels/tiles.py`.
+
+    forward    Planar maps that fit a window: the program holds all masks of its sample, walks over channels and
+               finishes a few of them with each tile. All others: the program holds some channels, walks over the
+               pixels with the masks beside it, and finishes at the end. The complement 1 - m is summed on its own.
+    backward   The program reads all masks of its sample for their masses, then walks over its share once: a tile of
+               dF is written from masks and descriptors' gradients alone, a tile of F goes into dm. Where several
+               programs share the sum over channels each writes a part, and a second launch adds the parts.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from iir_fast.kernels.contract import MASS_EPSILON, accumulation_dtype, gradient_like
+from iir_fast.kernels.launch import Launch, run
+from iir_fast.kernels.tiles import (
+    STAGES,
+    Tile,
+    channel_share,
+    load_tile,
+    load_window,
+    row_index,
+    share,
+    store_tile,
+    sum_across_threads,
+    sum_in_threads,
+    sum_parts,
+    window_index,
+)
+
+# Programs that keep a large GPU busy, and the fewest channels one of them is worth.
+PROGRAMS = 512
+CHANNELS = 128
+# A narrow window of a large planar map, so that a program can hold many channels and read few masks.
+NARROW = 32
+# Elements of a tile that each thread holds: few, because every region of every mask multiplies them.
+PER_THREAD = 8
+NARROW_PER_THREAD, NARROW_WARPS = 16, 8
+# Backward, flat tiles: elements of a window that stay within one thread.
+THIN = 4
+_MASS_EPSILON = tl.constexpr(MASS_EPSILON)
+
+
+@triton.jit
+def _forward_by_channels_kernel(
+    features,
+    masks,
+    foreground,
+    background,
+    features_sample,
+    R: tl.constexpr,
+    R_PADDED: tl.constexpr,
+    tile: tl.constexpr,
+):
+    dtype: tl.constexpr = foreground.dtype.element_ty
+    sample = tl.program_id(0).to(tl.int64)
+    first_row, row_end, window, window_end = share(tile)
+    features += sample * features_sample
+    mask = load_window(masks + sample * (R * tile.pixels), tile.pixels, R, window, window_end, R_PADDED, dtype, tile)
+    complement = tl.where(window_index(window, tile) < window_end, 1 - mask, 0)
+    mask /= sum_across_threads(sum_in_threads(mask, False, tile), False) + _MASS_EPSILON
+    complement /= sum_across_threads(sum_in_threads(complement, False, tile), False) + _MASS_EPSILON
+    number = tl.arange(0, R_PADDED)[:, None, None, None]
+    target = (sample * R + number) * tile.channels
+    for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
+        rows = row_index(row, tile)
+        inside = (number < R) & (rows < row_end)
+        values = load_tile(features, row, row_end, window, window_end, dtype, tile)
+        under_mask = sum_across_threads(sum_in_threads(mask * values, False, tile), False)
+        beside_mask = sum_across_threads(sum_in_threads(complement * values, False, tile), False)
+        tl.store(foreground + target + rows, under_mask, mask=inside)
+        tl.store(background + target + rows, beside_mask, mask=inside)
+
+
+@triton.jit
+def _forward_by_pixels_kernel(
+    features,
+    masks,
+    foreground,
+    background,
+    features_sample,
+    R: tl.constexpr,
+    R_PADDED: tl.constexpr,
+    tile: tl.constexpr,
+):
+    dtype: tl.constexpr = foreground.dtype.element_ty
+    over_rows: tl.constexpr = not tile.planar
+    sample = tl.program_id(0).to(tl.int64)
+    row, row_end, window, window_end = share(tile)
+    features += sample * features_sample
+    number = tl.arange(0, R_PADDED)[:, None, None, None]
+    masks += (sample * R + number) * tile.pixels
+    if tile.planar:
+        under_mask = tl.zeros([R_PADDED, 1, tile.rows, tile.lanes], dtype)
+        mass = tl.zeros([R_PADDED, 1, 1, tile.lanes], dtype)
+    else:
+        under_mask = tl.zeros([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], dtype)
+        mass = tl.zeros([R_PADDED, 1, tile.thread_rows, 1], dtype)
+    beside_mask, complement_mass = under_mask, mass
+    step: tl.constexpr = tile.window_share if tile.planar else tile.rows
+    for pixel in tl.range(0, tile.pixels, step, num_stages=STAGES):
+        if tile.planar:
+            window, window_end = pixel, tl.minimum(pixel + step, tile.pixels)
+            pixels = window_index(window, tile)
+        else:
+            row, row_end = pixel, tile.pixels
+            pixels = row_index(row, tile)
+        inside = pixels < tl.minimum(pixel + step, tile.pixels)
+        mask = tl.load(masks + pixels, mask=(number < R) & inside, other=0).to(dtype)
+        complement = tl.where(inside, 1 - mask, 0)
+        values = load_tile(features, row, row_end, window, window_end, dtype, tile)
+        under_mask += sum_in_threads(mask * values, over_rows, tile)
+        beside_mask += sum_in_threads(complement * values, over_rows, tile)
+        mass += sum_in_threads(mask, over_rows, tile)
+        complement_mass += sum_in_threads(complement, over_rows, tile)
+    under_mask = sum_across_threads(under_mask, over_rows) / (sum_across_threads(mass, over_rows) + _MASS_EPSILON)
+    beside_mask = sum_across_threads(beside_mask, over_rows)
+    beside_mask /= sum_across_threads(complement_mass, over_rows) + _MASS_EPSILON
+    if tile.planar:
+        channels, channel_end = row_index(row, tile), row_end
+    else:
+        channels, channel_end = window_index(window, tile), window_end
+    target = (sample * R + number) * tile.channels + channels
+    tl.store(foreground + target, under_mask, mask=(number < R) & (channels < channel_end))
+    tl.store(background + target, beside_mask, mask=(number < R) & (channels < channel_end))
+
+
+@triton.jit
+def _inverse_masses(
+    masks, R: tl.constexpr, R_PADDED: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr, dtype: tl.constexpr
+):
+    """1 / (sum_p m + eps) and 1 / (sum_p (1 - m) + eps) of every mask of a sample."""
+    number = tl.arange(0, R_PADDED)[:, None]
+    mass = tl.zeros([R_PADDED, BLOCK], dtype)
+    complement_mass = mass
+    for start in range(0, P, BLOCK):
+        pixel = start + tl.arange(0, BLOCK)[None, :]
+        mask = tl.load(masks + number * P + pixel, mask=(number < R) & (pixel < P), other=0).to(dtype)
+        mass += mask
+        complement_mass += tl.where(pixel < P, 1 - mask, 0)
+    inverse = 1 / (tl.sum(mass, 1) + _MASS_EPSILON)
+    complement_inverse = 1 / (tl.sum(complement_mass, 1) + _MASS_EPSILON)
+    return inverse[:, None, None, None], complement_inverse[:, None, None, None]
+
+
+@triton.jit
+def _backward_kernel(
+    grad_foreground,
+    grad_background,
+    features,
+    masks,
+    foreground,
+    background,
+    grad_features,
+    grad_masks,
+    features_sample,
+    FEATURES_NEEDED: tl.constexpr,
+    MASKS_NEEDED: tl.constexpr,
+    R: tl.constexpr,
+    R_PADDED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TURNS: tl.constexpr,
+    tile: tl.constexpr,
+    written: tl.constexpr,
+):
+    dtype: tl.constexpr = foreground.dtype.element_ty
+    sample = tl.program_id(0).to(tl.int64)
+    first_row, row_end, window, window_end = share(tile)
+    features += sample * features_sample
+    grad_features += sample * (tile.channels * tile.pixels)
+    masks += sample * (R * tile.pixels)
+    descriptors = sample * (R * tile.channels)
+    grad_masks += (channel_share(tile) * tl.num_programs(0) + sample) * (R * tile.pixels)
+    number = tl.arange(0, R_PADDED)[:, None, None, None]
+    inverse, complement_inverse = _inverse_masses(masks, R, R_PADDED, tile.pixels, BLOCK, dtype)
+    elements = window_index(window, tile)
+
+    if tile.planar:
+        mask = load_window(masks, tile.pixels, R, window, window_end, R_PADDED, dtype, tile)
+        sums = tl.zeros([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], dtype)
+        shift = tl.zeros([R_PADDED, 1, tile.rows, 1], dtype)
+    else:
+        C: tl.constexpr = tile.channels
+        u = load_window(grad_foreground + descriptors, C, R, window, window_end, R_PADDED, dtype, tile) * inverse
+        v = load_window(grad_background + descriptors, C, R, window, window_end, R_PADDED, dtype, tile)
+        v *= complement_inverse
+        if MASKS_NEEDED:
+            f = load_window(foreground + descriptors, C, R, window, window_end, R_PADDED, dtype, tile)
+            g = load_window(background + descriptors, C, R, window, window_end, R_PADDED, dtype, tile)
+            shift = sum_across_threads(sum_in_threads(g * v - f * u, False, tile), False)
+    for turn in tl.static_range(TURNS):
+        for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
+            rows = row_index(row, tile)
+            inside = (number < R) & (rows < row_end)
+            if tile.planar:
+                offset = descriptors + number * tile.channels + rows
+                u = tl.load(grad_foreground + offset, mask=inside, other=0).to(dtype) * inverse
+                v = tl.load(grad_background + offset, mask=inside, other=0).to(dtype) * complement_inverse
+            else:
+                mask = tl.load(masks + number * tile.pixels + rows, mask=inside, other=0).to(dtype)
+            if MASKS_NEEDED and turn == TURNS - 1:
+                values = load_tile(features, row, row_end, window, window_end, dtype, tile)
+                if tile.planar:
+                    f = tl.load(foreground + offset, mask=inside, other=0)
+                    g = tl.load(background + offset, mask=inside, other=0)
+                    shift += g * v - f * u
+                    sums += sum_in_threads((u - v) * values, True, tile)
+                else:
+                    products = sum_in_threads(u * values - v * values, False, tile)
+                    products = (sum_across_threads(products, False) + shift).to(grad_masks.dtype.element_ty)
+                    tl.store(grad_masks + number * tile.pixels + rows, products, mask=inside)
+            if FEATURES_NEEDED and turn == 0:
+                gradient = tl.sum(mask * u + (1 - mask) * v, 0, keep_dims=True)
+                store_tile(grad_features, gradient, row, row_end, window, window_end, written)
+    if MASKS_NEEDED and tile.planar:
+        shift = sum_across_threads(sum_in_threads(shift, True, tile), True)
+        sums = (sum_across_threads(sums, True) + shift).to(grad_masks.dtype.element_ty)
+        tl.store(grad_masks + number * tile.pixels + elements, sums, mask=(number < R) & (elements < window_end))
+
+
+def plan_forward(features: Tensor, masks: Tensor) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
+    """Allocate the results of `forward` and describe the launch that fills them."""
+    batch, channels = features.shape[:2]
+    count = masks.shape[1]
+    maps = features.flatten(2)
+    tile = Tile.over(maps, per_thread=PER_THREAD)
+    kernel = _forward_by_pixels_kernel
+    if tile.planar and tile.pixel_shares == 1:
+        kernel = _forward_by_channels_kernel
+        tile = tile.shared(PROGRAMS // max(1, batch), CHANNELS)
+    elif tile.planar:
+        tile = Tile.over(maps, window=NARROW, per_thread=NARROW_PER_THREAD, warps=NARROW_WARPS)
+        tile = tile.shared(channels, tile.rows)
+    foreground, background = (
+        features.new_empty((batch, count, channels), dtype=accumulation_dtype(features, masks)) for _ in range(2)
+    )
+    walks_windows = tile.planar and kernel is _forward_by_pixels_kernel
+    launch = Launch(
+        kernel,
+        (batch, tile.shares[0], 1 if walks_windows else tile.shares[1]),
+        {
+            "features": maps,
+            "masks": masks.contiguous(),
+            "foreground": foreground,
+            "background": background,
+            "features_sample": maps.stride(0),
+        },
+        {"R": count, "R_PADDED": triton.next_power_of_2(count), "tile": tile},
+        num_warps=tile.warps,
+    )
+    return (foreground, background), [launch]
+
+
+def plan_backward(
+    grad_foreground: Tensor,
+    grad_background: Tensor,
+    features: Tensor,
+    masks: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+    features_needed: bool,
+    masks_needed: bool,
+) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
+    """Allocate the results of `backward` and describe the launches that fill them."""
+    batch = features.shape[0]
+    count = masks.shape[1]
+    maps = features.flatten(2)
+    tile = Tile.over(maps, per_thread=PER_THREAD)
+    if tile.flat:
+        tile = tile.thinner(min(THIN, tile.vector))
+    if tile.planar:
+        tile = tile.shared(PROGRAMS // max(1, batch * tile.pixel_shares), 2 * CHANNELS)
+    grad_features = gradient_like(features) if features_needed else features.new_empty(0)
+    grad_masks = masks.new_empty(masks.shape if masks_needed else 0)
+    parts = grad_masks
+    if masks_needed and tile.channel_shares > 1:
+        parts = masks.new_empty((tile.channel_shares, *masks.shape), dtype=accumulation_dtype(features, masks))
+    launches = [
+        Launch(
+            _backward_kernel,
+            (batch, *tile.shares),
+            {
+                "grad_foreground": grad_foreground.contiguous(),
+                "grad_background": grad_background.contiguous(),
+                "features": maps,
+                "masks": masks.contiguous(),
+                "foreground": foreground.contiguous(),
+                "background": background.contiguous(),
+                "grad_features": grad_features,
+                "grad_masks": parts,
+                "features_sample": maps.stride(0),
+            },
+            {
+                "FEATURES_NEEDED": features_needed,
+                "MASKS_NEEDED": masks_needed,
+                "R": count,
+                "R_PADDED": triton.next_power_of_2(count),
+                "TURNS": 2 if tile.planar and not tile.flat else 1,
+                "BLOCK": min(1024, triton.next_power_of_2(tile.pixels)),
+                "tile": tile,
+                "written": tile.onto(grad_features.flatten(2)) if features_needed else tile,
+            },
+        )
+    ]
+    if parts is not grad_masks:
+        launches.append(sum_parts(parts, grad_masks))
+    return (grad_features, grad_masks), launches
+
+
+def forward(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    outputs, launches = plan_forward(features, masks)
+    run(launches)
+    return outputs
+
+
+def backward(
+    grad_foreground: Tensor,
+    grad_background: Tensor,
+    features: Tensor,
+    masks: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+    features_needed: bool,
+    masks_needed: bool,
+) -> tuple[Tensor, Tensor]:
+    outputs, launches = plan_backward(
+        grad_foreground, grad_background, features, masks, foreground, background, features_needed, masks_needed
+    )
+    run(launches)
+    return outputs

@@ -1,0 +1,285 @@
+"""subgroup_similarity on Triton: one launch forward, one backward; a program holds a few whole rows in registers.
+
+Rows are visited in the order of their groups (a sort and binary searches of torch, none of which waits for the
+device), so the partners of neighbouring rows are one range of rows. A program reads ROWS rows, lets them meet each
+other, then reads the rest of their range, one row after another: work is proportional to the pairs, nothing of size
+[N,N] exists, and the descriptors stay where they are. No tl.dot: a group is a handful of rows, and its tiles would be
+mostly padding. A large group costs 2 C / ROWS elements read per ordered pair (half of them forward), mostly from L2.
+
+With u, v the unit vectors of a row's foreground f and background g and cos_i = u_i.v_i, the room's docstring becomes
+    a_ij = e_i + e_j - 2 u_i.u_j,   e_i = cos_i + (|u_i|^2 - |v_i|^2) / 2   (lengths are 1, or 0 for a short vector)
+and with r_i = sum_j s_ij and p_i = sum_j s_ij u_j, the way through x / |x| included,
+    df_i = (2 r_i (v_i - cos_i u_i) - 4 (p_i - (u_i.p_i) u_i)) / |f_i|
+    dg_i =  2 r_i (u_i - cos_i v_i) / |g_i|
+so a row that is met is read once, for its similarities and for p alike.
+
+Forward: the loss is symmetric, so rows meet only those behind them. Backward: rows meet all others of their group.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype
+from iir_fast.kernels.launch import Launch, run
+
+# Rows of up to MOST_WARPS * CHANNELS_PER_WARP channels that fit 64 registers a thread: forward u, backward u, v and p.
+FORWARD_ROWS = 4
+BACKWARD_ROWS = 2
+CHANNELS_PER_WARP = 128
+MOST_WARPS = 16
+
+_SHORT_NORM = tl.constexpr(SHORT_NORM)
+
+
+@triton.jit
+def _rows(matrix, stride, row, inside, C: tl.constexpr, BLOCK: tl.constexpr):
+    """Rows of a matrix [N,C], zero where there is none."""
+    channel = tl.arange(0, BLOCK)
+    mask = inside[:, None] & (channel < C)[None, :]
+    return tl.load(matrix + row[:, None] * stride + channel[None, :], mask=mask, other=0)
+
+
+@triton.jit
+def _row(matrix, stride, row, C: tl.constexpr, BLOCK: tl.constexpr):
+    """One row of a matrix [N,C]."""
+    channel = tl.arange(0, BLOCK)
+    return tl.load(matrix + row * stride + channel, mask=channel < C, other=0)
+
+
+@triton.jit
+def _inverse(squared_norm):
+    """1 / |x|; 0 for a vector that is too short to have a direction."""
+    norm = tl.sqrt(squared_norm)
+    return tl.where(norm <= _SHORT_NORM, 0, 1 / norm)
+
+
+@triton.jit
+def _contrast(f, g):
+    """1/|f|, 1/|g| and e of two vectors, or of each row of two matrices."""
+    axis: tl.constexpr = len(f.shape) - 1
+    f_inverse, g_inverse = _inverse(tl.sum(f * f, axis)), _inverse(tl.sum(g * g, axis))
+    lengths = (f_inverse > 0).to(f.dtype) - (g_inverse > 0).to(f.dtype)
+    return f_inverse, g_inverse, tl.sum(f * g, axis) * f_inverse * g_inverse + lengths / 2
+
+
+@triton.jit
+def _pick(rows, j):
+    """Row j, out of the registers."""
+    return tl.sum(tl.where((tl.arange(0, rows.shape[0]) == j)[:, None], rows, 0), 0)
+
+
+@triton.jit
+def _softplus(x):
+    return tl.maximum(x, 0) + tl.log(1 + tl.exp(-tl.abs(x)))
+
+
+@triton.jit
+def _pairs(last_sum, N, dtype: tl.constexpr):
+    """Unordered pairs, at least 1: every row counts the members of its group behind it."""
+    rows = tl.full((), N, tl.int64)
+    return tl.maximum(tl.load(last_sum) - rows * (rows + 1) // 2, 1).to(dtype)
+
+
+@triton.jit
+def _forward_kernel(
+    foreground,
+    background,
+    order,
+    last,
+    last_sum,
+    shares,
+    N,
+    f_stride,
+    g_stride,
+    C: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    begin = tl.program_id(0) * ROWS
+    lane = tl.arange(0, ROWS)
+    position = begin + lane
+    inside = position < N
+    dtype: tl.constexpr = foreground.dtype.element_ty
+    row = tl.load(order + position, mask=inside, other=0)
+    stop = tl.load(last + position, mask=inside, other=0)
+    u = _rows(foreground, f_stride, row, inside, C, BLOCK)
+    g = _rows(background, g_stride, row, inside, C, BLOCK)
+    inverse, _g_inverse, e = _contrast(u, g)
+    u *= inverse[:, None]
+
+    total = tl.zeros([ROWS], dtype)
+    for j in tl.static_range(ROWS):
+        other = begin + j
+        other_e = tl.sum(tl.where(lane == j, e, 0))
+        a = e + other_e - 2 * tl.sum(u * _pick(u, j)[None, :], 1)
+        total += tl.where((other > position) & (other < stop), _softplus(a), 0)
+    for other in range(begin + ROWS, tl.max(stop)):
+        other_row = tl.load(order + other)
+        other_f = _row(foreground, f_stride, other_row, C, BLOCK)
+        other_g = _row(background, g_stride, other_row, C, BLOCK)
+        other_inverse, _other_g_inverse, other_e = _contrast(other_f, other_g)
+        a = e + other_e - 2 * other_inverse * tl.sum(u * other_f[None, :], 1)
+        total += tl.where(other < stop, _softplus(a), 0)
+    tl.store(shares + tl.program_id(0), tl.sum(total) / _pairs(last_sum, N, dtype))
+
+
+@triton.jit
+def _backward_kernel(
+    grad_inter,
+    foreground,
+    background,
+    order,
+    first,
+    last,
+    last_sum,
+    grad_foreground,
+    grad_background,
+    N,
+    f_stride,
+    g_stride,
+    C: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    begin = tl.program_id(0) * ROWS
+    lane = tl.arange(0, ROWS)
+    position = begin + lane
+    inside = position < N
+    dtype: tl.constexpr = foreground.dtype.element_ty
+    row = tl.load(order + position, mask=inside, other=0)
+    start = tl.load(first + position, mask=inside, other=N)
+    stop = tl.load(last + position, mask=inside, other=0)
+    u = _rows(foreground, f_stride, row, inside, C, BLOCK)
+    g = _rows(background, g_stride, row, inside, C, BLOCK)
+    f_inverse, g_inverse, e = _contrast(u, g)
+    u *= f_inverse[:, None]
+    v = g * g_inverse[:, None]
+
+    r = tl.zeros([ROWS], dtype)
+    p = tl.zeros([ROWS, BLOCK], dtype)
+    for j in tl.static_range(ROWS):
+        other = begin + j
+        other_u = _pick(u, j)
+        other_e = tl.sum(tl.where(lane == j, e, 0))
+        a = e + other_e - 2 * tl.sum(u * other_u[None, :], 1)
+        s = tl.where((other >= start) & (other < stop) & (other != position), tl.sigmoid(a), 0)
+        r += s
+        p += s[:, None] * other_u[None, :]
+    lowest, end = tl.min(start), tl.max(stop)
+    for step in range(0, begin - lowest + tl.maximum(end - begin - ROWS, 0)):
+        # Behind the program's own rows the range goes on after them.
+        other = lowest + step
+        other += tl.where(other >= begin, ROWS, 0)
+        other_row = tl.load(order + other)
+        other_f = _row(foreground, f_stride, other_row, C, BLOCK)
+        other_g = _row(background, g_stride, other_row, C, BLOCK)
+        other_inverse, _other_g_inverse, other_e = _contrast(other_f, other_g)
+        a = e + other_e - 2 * other_inverse * tl.sum(u * other_f[None, :], 1)
+        s = tl.where((other >= start) & (other < stop), tl.sigmoid(a), 0)
+        r += s
+        p += (s * other_inverse)[:, None] * other_f[None, :]
+
+    scale = tl.load(grad_inter) / _pairs(last_sum, N, dtype)
+    k = tl.sum(u * p, 1)
+    cosine = tl.sum(u * v, 1)
+    df = (scale * f_inverse)[:, None] * (r[:, None] * v - 2 * p + (2 * k - r * cosine)[:, None] * u)
+    dg = (scale * g_inverse * r)[:, None] * (u - cosine[:, None] * v)
+    channel = tl.arange(0, BLOCK)
+    mask = inside[:, None] & (channel < C)[None, :]
+    offset = row[:, None] * C + channel[None, :]
+    tl.store(grad_foreground + offset, df, mask=mask)
+    tl.store(grad_background + offset, dg, mask=mask)
+
+
+def _readable(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """The matrix itself if it has that dtype and its channels lie side by side, else such a copy."""
+    matrix = matrix.to(dtype)
+    return matrix if matrix.stride(1) == 1 else matrix.contiguous()
+
+
+def _blocking(channels: int, rows: int) -> tuple[dict[str, int], int]:
+    """Constants of a kernel that holds so many rows, fewer if they are very long, and the warps of a program."""
+    block = max(32, triton.next_power_of_2(channels))
+    rows = max(1, min(rows, rows * MOST_WARPS * CHANNELS_PER_WARP // block))
+    return {"C": channels, "BLOCK": block, "ROWS": rows}, max(1, min(MOST_WARPS, block // CHANNELS_PER_WARP))
+
+
+def plan_forward(foreground: Tensor, background: Tensor, groups: Tensor) -> tuple[tuple[Tensor], list[Launch]]:
+    """Sort the rows, allocate the programs' shares of the loss and describe the launch that fills them."""
+    count, channels = foreground.shape
+    dtype = accumulation_dtype(foreground, background)
+    foreground, background = _readable(foreground, dtype), _readable(background, dtype)
+    ordered, order = torch.sort(groups, stable=True)
+    last = torch.searchsorted(ordered, ordered, right=True, out_int32=True)
+    constants, warps = _blocking(channels, FORWARD_ROWS)
+    programs = triton.cdiv(count, constants["ROWS"])
+    shares = foreground.new_empty(programs)
+    launch = Launch(
+        _forward_kernel,
+        (programs,),
+        {
+            "foreground": foreground,
+            "background": background,
+            "order": order,
+            "last": last,
+            "last_sum": last.sum(),
+            "shares": shares,
+            "N": count,
+            "f_stride": foreground.stride(0),
+            "g_stride": background.stride(0),
+        },
+        constants,
+        num_warps=warps,
+    )
+    return (shares,), [launch]
+
+
+def plan_backward(
+    grad_inter: Tensor, foreground: Tensor, background: Tensor, groups: Tensor
+) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
+    """Sort the rows, allocate both gradients in the accumulation dtype and describe the launch that fills them."""
+    count, channels = foreground.shape
+    dtype = accumulation_dtype(foreground, background)
+    foreground, background = _readable(foreground, dtype), _readable(background, dtype)
+    ordered, order = torch.sort(groups, stable=True)
+    first = torch.searchsorted(ordered, ordered, out_int32=True)
+    last = torch.searchsorted(ordered, ordered, right=True, out_int32=True)
+    constants, warps = _blocking(channels, BACKWARD_ROWS)
+    gradients = foreground.new_empty(foreground.shape), background.new_empty(background.shape)
+    launch = Launch(
+        _backward_kernel,
+        (triton.cdiv(count, constants["ROWS"]),),
+        {
+            "grad_inter": grad_inter,
+            "foreground": foreground,
+            "background": background,
+            "order": order,
+            "first": first,
+            "last": last,
+            "last_sum": last.sum(),
+            "grad_foreground": gradients[0],
+            "grad_background": gradients[1],
+            "N": count,
+            "f_stride": foreground.stride(0),
+            "g_stride": background.stride(0),
+        },
+        constants,
+        num_warps=warps,
+    )
+    return gradients, [launch]
+
+
+def forward(foreground: Tensor, background: Tensor, groups: Tensor) -> Tensor:
+    (shares,), launches = plan_forward(foreground, background, groups)
+    run(launches)
+    return shares.sum()
+
+
+def backward(grad_inter: Tensor, foreground: Tensor, background: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    (grad_foreground, grad_background), launches = plan_backward(grad_inter, foreground, background, groups)
+    run(launches)
+    return grad_foreground.to(foreground.dtype), grad_background.to(background.dtype)

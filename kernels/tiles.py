@@ -1,0 +1,286 @@
+"""Tiles: how a program walks over the [C,P] map of a sample, whatever the memory order.
+
+A tile is a piece of the map that one program holds in registers, shaped [1, vector, rows, lanes]. The axis that is
+contiguous in memory is cut into windows of vector x lanes elements, the other one is walked row by row:
+
+    planar (NCHW)     rows are channels, a window holds pixels
+    channels_last     rows are pixels, a window holds channels
+
+Threads lie along the lanes, then along the rows; `vector` elements of a window, and every `thread_rows`-th row, stay
+within one thread. So a sum starts inside the threads at no cost (`sum_in_threads`), stays there while a loop goes
+on, and crosses the threads once (`sum_across_threads`). The first axis of a tile is free for R classifiers or masks.
+
+Three ways to memory:
+
+- a thread takes `piece` neighbours at once, 16 bytes where the strides are aligned;
+- `flat`, for a planar map of few pixels whose rows start inside a 32-byte sector (7x7, 14x14): the tile's rows are
+  one contiguous stretch, read in 16-byte pieces that ignore where a row ends and dealt out to [rows, window] through
+  shared memory. A sector is then read once, where loading 7x7 rows one by one would touch it 1.6 times on average;
+- neither (large odd maps, slices): `piece` is 1, neighbouring threads take neighbouring elements.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from iir_fast.kernels.launch import Launch
+
+# Tiles on their way from memory while a program works on one.
+STAGES = tl.constexpr(3)
+WINDOW = 256
+VECTOR = 8
+LOAD_BYTES = 16
+BANK_BYTES = 4
+SECTOR_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The shape of a tile and of a program's share of a sample; known to the compiler."""
+
+    planar: bool
+    flat: bool
+    channels: int
+    pixels: int
+    channel_stride: int
+    pixel_stride: int
+    warps: int
+    vector: int
+    piece: int
+    rows: int
+    lanes: int
+    row_share: int
+    """Rows that one program walks over: a multiple of `rows`."""
+    window_share: int
+    """Elements of the contiguous axis that one program takes: at most vector x lanes."""
+
+    @classmethod
+    def over(cls, maps: Tensor, *, window: int = WINDOW, per_thread: int = 16, warps: int = 4) -> Tile:
+        """Choose the tile for maps [B,C,P]; a program walks over all rows of a window.
+
+        Args:
+            maps: any strides.
+            window: elements of a window, at most.
+            per_thread: elements of a tile that each thread holds.
+            warps: of a program.
+        """
+        _, channels, pixels = maps.shape
+        _, channel_stride, pixel_stride = maps.stride()
+        planar = channel_stride != 1 or pixel_stride == 1
+        if planar:
+            all_rows, row_stride, all_elements, element_stride = channels, channel_stride, pixels, pixel_stride
+        else:
+            all_rows, row_stride, all_elements, element_stride = pixels, pixel_stride, channels, channel_stride
+        size = maps.element_size()
+        dense = (row_stride, element_stride) == (all_elements, 1)
+        flat = planar and dense and pixels <= WINDOW and pixels * size % SECTOR_BYTES != 0
+        padded = triton.next_power_of_2(all_elements)
+        vector = min(VECTOR, padded)
+        lanes = min(window, padded) // vector
+        if flat:
+            # Neighbouring threads read neighbouring words of shared memory.
+            piece = min(vector, max(1, BANK_BYTES // size))
+        else:
+            piece = min(vector, math.gcd(row_stride, LOAD_BYTES // size)) if element_stride == 1 else 1
+        rows = min(per_thread * 32 * warps // (vector * lanes), triton.next_power_of_2(all_rows))
+        windows = triton.cdiv(all_elements, vector * lanes)
+        return cls(
+            planar=planar,
+            flat=flat,
+            channels=channels,
+            pixels=pixels,
+            channel_stride=channel_stride,
+            pixel_stride=pixel_stride,
+            warps=warps,
+            vector=vector,
+            piece=piece,
+            rows=rows,
+            lanes=lanes,
+            row_share=triton.cdiv(all_rows, rows) * rows,
+            # Windows of equal size that begin at a whole sector.
+            window_share=min(vector * lanes, triton.cdiv(triton.cdiv(all_elements, windows), 16) * 16),
+        )
+
+    def shared(self, programs: int, fewest: int) -> Tile:
+        """The same tile with the rows shared among up to `programs` programs of at least `fewest` rows each."""
+        programs = max(1, min(programs, self.all_rows // fewest))
+        return replace(self, row_share=triton.cdiv(triton.cdiv(self.all_rows, programs), self.rows) * self.rows)
+
+    def thinner(self, vector: int) -> Tile:
+        """The same tile with fewer elements of a window in each thread and more threads along it; for flat tiles."""
+        return replace(self, vector=vector, lanes=self.vector * self.lanes // vector)
+
+    def onto(self, maps: Tensor) -> Tile:
+        """The same tile with the strides of other maps [B,C,P]."""
+        return replace(self, channel_stride=maps.stride(1), pixel_stride=maps.stride(2))
+
+    @property
+    def wide(self) -> bool:
+        """Whether a sample reaches beyond 32-bit offsets, padding included: slices of larger tensors do."""
+        return 2 * (self.channels * self.channel_stride + self.pixels * self.pixel_stride) >= 2**31
+
+    @property
+    def thread_rows(self) -> int:
+        return min(self.rows, max(1, 32 * self.warps // self.lanes))
+
+    @property
+    def all_rows(self) -> int:
+        return self.channels if self.planar else self.pixels
+
+    @property
+    def all_elements(self) -> int:
+        return self.pixels if self.planar else self.channels
+
+    @property
+    def shares(self) -> tuple[int, int]:
+        """Programs per sample, along the rows and along the windows."""
+        return triton.cdiv(self.all_rows, self.row_share), triton.cdiv(self.all_elements, self.window_share)
+
+    @property
+    def channel_shares(self) -> int:
+        return self.shares[0] if self.planar else self.shares[1]
+
+    @property
+    def pixel_shares(self) -> int:
+        return self.shares[1] if self.planar else self.shares[0]
+
+
+@triton.jit
+def share(tile: tl.constexpr):
+    """First and last row, first and last window element of this program, of axes 1 and 2 of the grid."""
+    row = tl.program_id(1) * tile.row_share
+    window = tl.program_id(2) * tile.window_share
+    row_end = tl.minimum(row + tile.row_share, tile.all_rows)
+    window_end = tl.minimum(window + tile.window_share, tile.all_elements)
+    return row, row_end, window, window_end
+
+
+@triton.jit
+def channel_share(tile: tl.constexpr):
+    return tl.program_id(1) if tile.planar else tl.program_id(2)
+
+
+@triton.jit
+def pixel_share(tile: tl.constexpr):
+    return tl.program_id(2) if tile.planar else tl.program_id(1)
+
+
+@triton.jit
+def row_index(row, tile: tl.constexpr):
+    return row + tl.arange(0, tile.rows)[None, None, :, None]
+
+
+@triton.jit
+def window_index(window, tile: tl.constexpr):
+    element = tl.arange(0, tile.vector)[None, :, None, None]
+    lane = tl.arange(0, tile.lanes)[None, None, None, :]
+    return window + (element // tile.piece * tile.lanes + lane) * tile.piece + element % tile.piece
+
+
+@triton.jit
+def load_window(vectors, stride, count, window, window_end, R: tl.constexpr, dtype: tl.constexpr, tile: tl.constexpr):
+    """A window of `count` <= R dense vectors, `stride` apart: [R,vector,1,lanes], zero outside."""
+    length: tl.constexpr = tile.vector * tile.lanes
+    slot = tl.arange(0, R * length)
+    element = window + slot % length
+    inside = (slot // length < count) & (element < window_end)
+    values = tl.load(vectors + slot // length * stride + element, mask=inside, other=0)
+    # Through shared memory, so that the compiler does not lay out the tiles like this small load.
+    source = tl.arange(0, R)[:, None, None, None] * length + window_index(0, tile)
+    values = tl.gather(values, tl.reshape(source, [R * length]), 0)
+    return tl.reshape(values, [R, tile.vector, 1, tile.lanes]).to(dtype)
+
+
+@triton.jit
+def sum_in_threads(values, over_rows: tl.constexpr, tile: tl.constexpr):
+    """Sum over rows or window as far as each thread can alone: rows -> thread_rows, or vector -> 1."""
+    if over_rows:
+        repeats: tl.constexpr = values.shape[2] // tile.thread_rows
+        shape: tl.constexpr = [values.shape[0], values.shape[1], repeats, tile.thread_rows, values.shape[3]]
+        return tl.sum(tl.reshape(values, shape), 2)
+    else:
+        return tl.sum(values, 1, keep_dims=True)
+
+
+@triton.jit
+def sum_across_threads(values, over_rows: tl.constexpr):
+    """Finish the sum: thread_rows -> 1, or lanes -> 1."""
+    return tl.sum(values, 2 if over_rows else 3, keep_dims=True)
+
+
+@triton.jit
+def _pointers(maps, rows, elements, tile: tl.constexpr):
+    if tile.wide:
+        rows, elements = rows.to(tl.int64), elements.to(tl.int64)
+    if tile.planar:
+        return maps + rows * tile.channel_stride + elements * tile.pixel_stride
+    else:
+        return maps + rows * tile.pixel_stride + elements * tile.channel_stride
+
+
+@triton.jit
+def load_tile(maps, row, row_end, window, window_end, dtype: tl.constexpr, tile: tl.constexpr):
+    """The tile at `row` and `window` of the sample that `maps` points to; zero outside."""
+    if tile.flat:
+        size: tl.constexpr = tile.vector * tile.rows * tile.lanes
+        slot = tl.arange(0, size)
+        end = tl.minimum(row_end - row, tile.rows) * tile.pixels
+        stretch = tl.load(maps + row * tile.pixels + slot, mask=slot < end, other=0)
+        element, lane = slot // (tile.rows * tile.lanes), slot % tile.lanes
+        pixel = (element // tile.piece * tile.lanes + lane) * tile.piece + element % tile.piece
+        source = slot // tile.lanes % tile.rows * tile.pixels + pixel
+        # The last slot lies behind the last row wherever a window is longer than a row: it holds zero.
+        source = tl.where(pixel < tile.pixels, source, size - 1)
+        values = tl.reshape(tl.gather(stretch, source, 0), [1, tile.vector, tile.rows, tile.lanes])
+    else:
+        rows, elements = row_index(row, tile), window_index(window, tile)
+        inside = (rows < row_end) & (elements < window_end)
+        values = tl.load(_pointers(maps, rows, elements, tile), mask=inside, other=0)
+    return values.to(dtype)
+
+
+@triton.jit
+def store_tile(maps, values, row, row_end, window, window_end, tile: tl.constexpr):
+    """Write a tile to the sample that `maps` points to; `tile` has the strides of what is written."""
+    values = values.to(maps.dtype.element_ty)
+    if tile.flat:
+        size: tl.constexpr = tile.vector * tile.rows * tile.lanes
+        slot = tl.arange(0, size)
+        pixel = slot % tile.pixels
+        piece = pixel // tile.piece
+        element = piece // tile.lanes * tile.piece + pixel % tile.piece
+        source = (element * tile.rows + slot // tile.pixels) * tile.lanes + piece % tile.lanes
+        # What lies behind the last row is not stored, but must come from somewhere.
+        stretch = tl.gather(tl.reshape(values, [size]), tl.minimum(source, size - 1), 0)
+        end = tl.minimum(row_end - row, tile.rows) * tile.pixels
+        tl.store(maps + row * tile.pixels + slot, stretch, mask=slot < end)
+    else:
+        rows, elements = row_index(row, tile), window_index(window, tile)
+        inside = (rows < row_end) & (elements < window_end)
+        tl.store(_pointers(maps, rows, elements, tile), values, mask=inside)
+
+
+@triton.jit
+def _sum_parts_kernel(parts, total, size, PARTS: tl.constexpr, BLOCK: tl.constexpr):
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < size
+    values = tl.zeros([BLOCK], parts.dtype.element_ty)
+    for part in tl.static_range(PARTS):
+        values += tl.load(parts + part * size + index, mask=inside, other=0)
+    tl.store(total + index, values.to(total.dtype.element_ty), mask=inside)
+
+
+def sum_parts(parts: Tensor, total: Tensor) -> Launch:
+    """The launch that writes parts[0] + parts[1] + ..., added in that order, to `total`."""
+    block = 512
+    return Launch(
+        _sum_parts_kernel,
+        (triton.cdiv(total.numel(), block),),
+        {"parts": parts, "total": total, "size": total.numel()},
+        {"PARTS": parts.shape[0], "BLOCK": block},
+    )
