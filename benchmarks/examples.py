@@ -1,0 +1,161 @@
+"""Calls of every operator, forward and backward, on tensors of a given shape: what gets compiled and run.
+
+They are the calls of a training step with mixed precision: features in the dtype of the shape, and weights, CAMs,
+masks and descriptors in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import iir_fast.kernels  # noqa: F401  (registers the operators)
+from iir_fast.kernels.launch import Launch
+
+CLASSES = 12
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Features [batch, channels, side, side], their dtype and layout."""
+
+    batch: int
+    channels: int
+    side: int
+    dtype: torch.dtype
+    channels_last: bool
+
+    @property
+    def dtype_name(self) -> str:
+        return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[self.dtype]
+
+    @property
+    def layout(self) -> str:
+        return "channels_last" if self.channels_last else "NCHW"
+
+    @property
+    def map(self) -> str:
+        return f"{self.side}x{self.side}"
+
+    def __str__(self) -> str:
+        return f"{self.dtype_name} {self.layout} {self.map} C {self.channels}"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One call of an operator's forward function, or of its backward function."""
+
+    operator: str
+    inputs: tuple[Any, ...]
+    """What the operator takes."""
+    gradients: tuple[Tensor, ...] = ()
+    """Backward: those of its outputs."""
+    needed: tuple[bool, ...] = ()
+    """Backward: which gradients to make, for the operators that ask."""
+    option: str = ""
+    """What sets the call apart from the usual one."""
+
+    def __str__(self) -> str:
+        direction = "backward" if self.gradients else "forward"
+        return f"{self.operator} {direction}{self.option and ', ' + self.option}"
+
+    def plan(self) -> list[Launch]:
+        """The launches of the Triton implementation."""
+        launches: list[Launch] = self._call("plan_forward", "plan_backward")[1]
+        return [launch for launch in launches if all(launch.grid)]
+
+    def run(self) -> tuple[Tensor, ...]:
+        """The results of the Triton implementation."""
+        return _tuple(self._call("forward", "backward"))
+
+    def _call(self, forward: str, backward: str) -> Any:
+        room = import_module(f"iir_fast.kernels.{self.operator}.triton")
+        if not self.gradients:
+            return getattr(room, forward)(*self.inputs)
+        saved = self._outputs() if self.operator == "masked_pool" else ()
+        return getattr(room, backward)(*self.gradients, *self.inputs, *saved, *self.needed)
+
+    def expected(self) -> tuple[Tensor | None, ...]:
+        """What the float64 reference gives; None for a gradient that is not needed."""
+        exact = [_exact(value) for value in self.inputs]
+        room = import_module(f"iir_fast.kernels.{self.operator}.reference")
+        outputs = _tuple(getattr(room, self.operator)(*exact))
+        if not self.gradients:
+            return tuple(output.detach() for output in outputs)
+        leaves = [value for value in exact if isinstance(value, Tensor) and value.requires_grad]
+        found = torch.autograd.grad(outputs, leaves, [gradient.double() for gradient in self.gradients])
+        needed = self.needed or [True] * len(found)
+        return tuple(gradient if wanted else None for gradient, wanted in zip(found, needed, strict=True))
+
+    def backward(self, *needed: bool) -> Example:
+        """The backward call that belongs to this forward call."""
+        gradients = tuple(_random(*output.shape, like=output, seed=9) for output in self._outputs())
+        return replace(self, gradients=gradients, needed=needed)
+
+    def _outputs(self) -> tuple[Tensor, ...]:
+        return _tuple(getattr(torch.ops.iir_fast, self.operator)(*self.inputs))
+
+
+def examples(shape: Shape, device: str = "cpu") -> list[Example]:
+    """Every call for features of that shape, with every option that changes a kernel.
+
+    On the meta device it takes no memory.
+    """
+    like = torch.empty(0, device=device)
+    batch, channels, side = shape.batch, shape.channels, shape.side
+    features = _random(batch, channels, side, side, like=like).to(shape.dtype)
+    if shape.channels_last:
+        features = features.contiguous(memory_format=torch.channels_last)
+    weights = _random(2, CLASSES, channels, like=like, seed=1)
+    labels = (torch.arange(batch) // 2 % CLASSES).to(device)
+    cams = _random(batch, 2, side, side, like=like, seed=2).unbind(1)
+    thresholds = torch.sigmoid(_random(batch, 2, like=like, seed=3))
+    masks = torch.sigmoid(_random(batch, 2, side, side, like=like, seed=4))
+    groups = torch.stack((2 * labels, 2 * labels + 1), dim=1).flatten()
+    descriptors = _random(2 * batch, channels, like=like, seed=5), _random(2 * batch, channels, like=like, seed=6)
+
+    label_cam = Example("label_cam", (features, weights, labels))
+    single = Example("label_cam", (features, weights[:1], labels), option="one classifier")
+    regulate = Example("regulate", (*cams, None, 0.1, False))
+    hard = Example("regulate", (*cams, None, 0.1, True), option="hard")
+    given = Example("regulate", (*cams, thresholds, 0.1, False), option="given thresholds")
+    pool = Example("masked_pool", (features, masks))
+    similarity = Example("subgroup_similarity", (*descriptors, groups))
+    evidence = Example("evidence_map", (features, _random(batch, 1, channels, like=like, seed=7)))
+    return [
+        label_cam,
+        label_cam.backward(True, True),
+        replace(label_cam, option="frozen features").backward(False, True),
+        single,
+        single.backward(True, True),
+        regulate,
+        regulate.backward(),
+        hard,
+        hard.backward(),
+        given,
+        given.backward(),
+        pool,
+        pool.backward(True, True),
+        replace(pool, option="frozen features").backward(False, True),
+        similarity,
+        similarity.backward(),
+        evidence,
+    ]
+
+
+def _random(*shape: int, like: Tensor, seed: int = 0) -> Tensor:
+    if like.device.type == "meta":
+        return torch.empty(shape, device="meta")
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(like.device)
+
+
+def _exact(value: Any) -> Any:
+    return value.double().requires_grad_() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def _tuple(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (result,) if isinstance(result, Tensor) else tuple(result)
