@@ -80,7 +80,7 @@ class Example:
         return getattr(room, backward)(*self.gradients, *self.inputs, *saved, *self.needed)
 
     def expected(self) -> tuple[Tensor | None, ...]:
-        """What the float64 reference gives; None for a gradient that is not needed."""
+        """What the float64 reference gives; None for a gradient that is not needed or of an input that is not there."""
         exact = [_exact(value) for value in self.inputs]
         room = import_module(f"iir_fast.kernels.{self.operator}.reference")
         outputs = _tuple(getattr(room, self.operator)(*exact))
@@ -89,7 +89,8 @@ class Example:
         leaves = [value for value in exact if isinstance(value, Tensor) and value.requires_grad]
         found = torch.autograd.grad(outputs, leaves, [gradient.double() for gradient in self.gradients])
         needed = self.needed or [True] * len(found)
-        return tuple(gradient if wanted else None for gradient, wanted in zip(found, needed, strict=True))
+        made = [gradient if wanted else None for gradient, wanted in zip(found, needed, strict=True)]
+        return (*made, *(None for value in self.inputs if value is None))
 
     def backward(self, *needed: bool) -> Example:
         """The backward call that belongs to this forward call."""

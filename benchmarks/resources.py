@@ -2,11 +2,13 @@
 
 The launchers plan each operator's calls on tensors without memory, for all `SHAPES`; each launch is compiled for every
 target of `benchmarks.compiled`. Fails on a spill, on an atomic, on less than half occupancy on sm_90, and on loads of F
-that are narrower than the alignment of its rows allows. Writes ``results/resources.md``.
+that are narrower than the alignment of its rows allows. Writes ``results/resources.md``, with the figures of
+`benchmarks.sectors` where there are any.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import sys
 from collections.abc import Collection, Iterable
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import gcd
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +25,7 @@ from benchmarks.compiled import TARGETS, Resources, compile_launch, occupancy, r
 from benchmarks.examples import Shape, examples
 
 RESULTS = Path(__file__).parent / "results" / "resources.md"
+SECTORS = RESULTS.with_name("sectors.json")
 SHAPES = [
     Shape(64, channels, side, dtype, channels_last)
     for dtype, channels_last, side, channels in product(
@@ -29,6 +33,7 @@ SHAPES = [
     )
 ]
 LEAST_OCCUPANCY = 0.5
+FEW_SECTORS = 16
 COLUMNS = [
     "call",
     "kernel",
@@ -41,6 +46,8 @@ COLUMNS = [
     "spilled",
     "F load bytes",
     "occupancy sm_90",
+    "sectors of F",
+    "sectors of the rest",
 ]
 INTRODUCTION = """# What the compiler makes of the kernels
 
@@ -49,6 +56,9 @@ code differs between them, a cell gives the range. Registers are per thread, spi
 registers (AMD) over all targets, occupancy is what registers and shared memory leave on sm_90, and "F load bytes" is
 the narrowest load of the features by one thread in the PTX for sm_90. The calls are those of a step with mixed
 precision: everything but F is float32.
+
+The last two columns come from `python -m benchmarks.sectors PTXRUN`, which runs the code compiled for sm_80 in an
+interpreter of PTX: 32-byte sectors read / different ones among them, for everything that fills more than a few.
 
 """
 
@@ -129,8 +139,9 @@ def render(compiled: Iterable[Compiled]) -> str:
     same: dict[tuple[str, ...], list[Row]] = {}
     for row in rows.values():
         same.setdefault(tuple(each.variant for each in row), []).append(row)
+    read = {(each["call"], each["shape"]): each["read"] for each in json.loads(SECTORS.read_text(encoding="utf-8"))}
     cells = [COLUMNS, ["---"] * len(COLUMNS)]
-    cells += [_cells([each for row in group for each in row]) for group in same.values()]
+    cells += [[*_cells([each for row in group for each in row]), *_sectors(group, read)] for group in same.values()]
     return INTRODUCTION + "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
@@ -150,6 +161,17 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
+def _sectors(group: Iterable[Row], read: dict[tuple[str, str], Any]) -> list[str]:
+    """How often each sector of the features, and of anything else that fills a few, was read when the code was run."""
+    ratios: dict[str, list[float]] = {}
+    for each in (each for row in group for each in row if each.target == "sm_90"):
+        for name, (times, unique) in read.get((each.call, str(each.shape)), {}).get(each.kernel, {}).items():
+            if unique >= FEW_SECTORS:
+                ratios.setdefault(name, []).append(times / unique)
+    cells = {name: f"{max(values):.2f}" for name, values in ratios.items()}
+    return [cells.pop("features", "-"), ", ".join(f"{name} {cell}" for name, cell in cells.items()) or "-"]
+
+
 def _axis(shapes: Iterable[Shape], name: str) -> str:
     """The values of one axis that occur, or "any" if all do."""
     found = dict.fromkeys(str(getattr(shape, name)) for shape in shapes)
@@ -163,7 +185,6 @@ def _span(values: Iterable[int]) -> str:
 
 def main() -> None:
     compiled = compile_all()
-    RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(render(compiled), encoding="utf-8")
     faults = [fault for each in compiled for fault in each.faults()]
     variants = len({each.variant for each in compiled})

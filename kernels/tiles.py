@@ -111,6 +111,9 @@ class Tile:
         programs = max(1, min(programs, self.all_rows // fewest))
         return replace(self, row_share=triton.cdiv(triton.cdiv(self.all_rows, programs), self.rows) * self.rows)
 
+    def sharing(self, rows: int) -> Tile:
+        return replace(self, row_share=max(self.rows, min(rows, triton.next_power_of_2(self.all_rows))))
+
     def thinner(self, vector: int) -> Tile:
         """The same tile with fewer elements of a window in each thread and more threads along it; for flat tiles."""
         return replace(self, vector=vector, lanes=self.vector * self.lanes // vector)
@@ -197,6 +200,26 @@ def load_window(vectors, stride, count, window, window_end, R: tl.constexpr, dty
 
 
 @triton.jit
+def pick_rows(vectors, first, tile: tl.constexpr):
+    """What belongs to the rows of a tile, from vectors [R,row_share]: [R,1,rows,1]."""
+    R: tl.constexpr = vectors.shape[0]
+    SHARE: tl.constexpr = vectors.shape[1]
+    slot = tl.arange(0, R * tile.rows)
+    source = slot // tile.rows * SHARE + first + slot % tile.rows
+    return tl.reshape(tl.gather(tl.reshape(vectors, [R * SHARE]), source, 0), [R, 1, tile.rows, 1])
+
+
+@triton.jit
+def pick_window(vectors, tile: tl.constexpr):
+    """Vectors [R,window] as they meet a tile: [R,vector,1,lanes]."""
+    R: tl.constexpr = vectors.shape[0]
+    source = tl.arange(0, R)[:, None, None, None] * vectors.shape[1] + window_index(0, tile)
+    source = tl.reshape(source, [R * tile.vector * tile.lanes])
+    picked = tl.gather(tl.reshape(vectors, [R * vectors.shape[1]]), source, 0)
+    return tl.reshape(picked, [R, tile.vector, 1, tile.lanes])
+
+
+@triton.jit
 def sum_in_threads(values, over_rows: tl.constexpr, tile: tl.constexpr):
     """Sum over rows or window as far as each thread can alone: rows -> thread_rows, or vector -> 1."""
     if over_rows:
@@ -277,7 +300,8 @@ def _sum_parts_kernel(parts, total, size, PARTS: tl.constexpr, BLOCK: tl.constex
 
 def sum_parts(parts: Tensor, total: Tensor) -> Launch:
     """The launch that writes parts[0] + parts[1] + ..., added in that order, to `total`."""
-    block = 512
+    # An element for each thread: the parts need not be aligned to more.
+    block = 128
     return Launch(
         _sum_parts_kernel,
         (triton.cdiv(total.numel(), block),),

@@ -112,7 +112,7 @@ def plan_forward(features: Tensor, vectors: Tensor) -> tuple[Tensor, list[Launch
         tile = tile.shared(PROGRAMS // max(1, batch * tile.pixel_shares), CHANNELS)
     evidence = features.new_empty((batch, count, height, width), dtype=accumulation_dtype(features, vectors))
     parts = evidence.new_empty((tile.channel_shares, batch, count + 1, tile.pixels))
-    padded, block = triton.next_power_of_2(count), min(1024, triton.next_power_of_2(tile.pixels))
+    padded, block = triton.next_power_of_2(count), min(256, triton.next_power_of_2(tile.pixels))
     return evidence, [
         Launch(
             _sums_kernel,

@@ -302,7 +302,7 @@ def plan_backward(
         )
     ]
     if weights_needed:
-        block, classes_each = min(1024, triton.next_power_of_2(classifiers * channels)), 16
+        block, classes_each = min(512, triton.next_power_of_2(classifiers * channels)), 16
         launches.append(
             Launch(
                 _class_sums_kernel,

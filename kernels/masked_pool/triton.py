@@ -24,6 +24,8 @@ from iir_fast.kernels.tiles import (
     channel_share,
     load_tile,
     load_window,
+    pick_rows,
+    pick_window,
     row_index,
     share,
     store_tile,
@@ -40,9 +42,13 @@ CHANNELS = 128
 NARROW = 32
 # Elements of a tile that each thread holds: few, because every region of every mask multiplies them.
 PER_THREAD = 8
-NARROW_PER_THREAD, NARROW_WARPS = 16, 8
-# Backward, flat tiles: elements of a window that stay within one thread.
+NARROW_WARPS = 16
+# Backward: a wide window of a large planar map reads the descriptors less often; of a flat tile, the elements of a
+# window that stay within one thread; and the channels that one program writes the gradients of.
+WIDE = 512
 THIN = 4
+SPAN = 256
+
 _MASS_EPSILON = tl.constexpr(MASS_EPSILON)
 
 
@@ -103,7 +109,7 @@ def _forward_by_pixels_kernel(
         mass = tl.zeros([R_PADDED, 1, tile.thread_rows, 1], dtype)
     beside_mask, complement_mass = under_mask, mass
     step: tl.constexpr = tile.window_share if tile.planar else tile.rows
-    for pixel in tl.range(0, tile.pixels, step, num_stages=STAGES):
+    for pixel in tl.range(0, tile.pixels, step, num_stages=2):
         if tile.planar:
             window, window_end = pixel, tl.minimum(pixel + step, tile.pixels)
             pixels = window_index(window, tile)
@@ -145,7 +151,7 @@ def _inverse_masses(
         complement_mass += tl.where(pixel < P, 1 - mask, 0)
     inverse = 1 / (tl.sum(mass, 1) + _MASS_EPSILON)
     complement_inverse = 1 / (tl.sum(complement_mass, 1) + _MASS_EPSILON)
-    return inverse[:, None, None, None], complement_inverse[:, None, None, None]
+    return inverse[:, None], complement_inverse[:, None]
 
 
 @triton.jit
@@ -164,7 +170,6 @@ def _backward_kernel(
     R: tl.constexpr,
     R_PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
-    TURNS: tl.constexpr,
     tile: tl.constexpr,
     written: tl.constexpr,
 ):
@@ -178,49 +183,58 @@ def _backward_kernel(
     grad_masks += (channel_share(tile) * tl.num_programs(0) + sample) * (R * tile.pixels)
     number = tl.arange(0, R_PADDED)[:, None, None, None]
     inverse, complement_inverse = _inverse_masses(masks, R, R_PADDED, tile.pixels, BLOCK, dtype)
-    elements = window_index(window, tile)
 
     if tile.planar:
         mask = load_window(masks, tile.pixels, R, window, window_end, R_PADDED, dtype, tile)
         sums = tl.zeros([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], dtype)
-        shift = tl.zeros([R_PADDED, 1, tile.rows, 1], dtype)
+        first, end = first_row, row_end
     else:
-        C: tl.constexpr = tile.channels
-        u = load_window(grad_foreground + descriptors, C, R, window, window_end, R_PADDED, dtype, tile) * inverse
-        v = load_window(grad_background + descriptors, C, R, window, window_end, R_PADDED, dtype, tile)
-        v *= complement_inverse
-        if MASKS_NEEDED:
-            f = load_window(foreground + descriptors, C, R, window, window_end, R_PADDED, dtype, tile)
-            g = load_window(background + descriptors, C, R, window, window_end, R_PADDED, dtype, tile)
-            shift = sum_across_threads(sum_in_threads(g * v - f * u, False, tile), False)
-    for turn in tl.static_range(TURNS):
-        for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
-            rows = row_index(row, tile)
-            inside = (number < R) & (rows < row_end)
+        first, end = window, window_end
+    span: tl.constexpr = tile.row_share if tile.planar else tile.vector * tile.lanes
+    channel = first + tl.arange(0, span)[None, :]
+    each = tl.arange(0, R_PADDED)[:, None]
+    mine = (each < R) & (channel < end)
+    offset = descriptors + each * tile.channels + channel
+    u = tl.load(grad_foreground + offset, mask=mine, other=0).to(dtype) * inverse
+    v = tl.load(grad_background + offset, mask=mine, other=0).to(dtype) * complement_inverse
+
+    if FEATURES_NEEDED:
+        if not tile.planar:
+            u_here, v_here = pick_window(u, tile), pick_window(v, tile)
+        for row in tl.range(first_row, row_end, tile.rows):
             if tile.planar:
-                offset = descriptors + number * tile.channels + rows
-                u = tl.load(grad_foreground + offset, mask=inside, other=0).to(dtype) * inverse
-                v = tl.load(grad_background + offset, mask=inside, other=0).to(dtype) * complement_inverse
+                u_here, v_here = pick_rows(u, row - first_row, tile), pick_rows(v, row - first_row, tile)
             else:
+                rows = row_index(row, tile)
+                inside = (number < R) & (rows < row_end)
                 mask = tl.load(masks + number * tile.pixels + rows, mask=inside, other=0).to(dtype)
-            if MASKS_NEEDED and turn == TURNS - 1:
-                values = load_tile(features, row, row_end, window, window_end, dtype, tile)
-                if tile.planar:
-                    f = tl.load(foreground + offset, mask=inside, other=0)
-                    g = tl.load(background + offset, mask=inside, other=0)
-                    shift += g * v - f * u
-                    sums += sum_in_threads((u - v) * values, True, tile)
-                else:
-                    products = sum_in_threads(u * values - v * values, False, tile)
-                    products = (sum_across_threads(products, False) + shift).to(grad_masks.dtype.element_ty)
-                    tl.store(grad_masks + number * tile.pixels + rows, products, mask=inside)
-            if FEATURES_NEEDED and turn == 0:
-                gradient = tl.sum(mask * u + (1 - mask) * v, 0, keep_dims=True)
-                store_tile(grad_features, gradient, row, row_end, window, window_end, written)
-    if MASKS_NEEDED and tile.planar:
-        shift = sum_across_threads(sum_in_threads(shift, True, tile), True)
-        sums = (sum_across_threads(sums, True) + shift).to(grad_masks.dtype.element_ty)
-        tl.store(grad_masks + number * tile.pixels + elements, sums, mask=(number < R) & (elements < window_end))
+            gradient = tl.sum(mask * u_here + (1 - mask) * v_here, 0, keep_dims=True)
+            store_tile(grad_features, gradient, row, row_end, window, window_end, written)
+
+    if MASKS_NEEDED:
+        f = tl.load(foreground + offset, mask=mine, other=0)
+        g = tl.load(background + offset, mask=mine, other=0)
+        shift = tl.sum(g * v - f * u, 1)[:, None, None, None]
+        difference = u - v
+        if not tile.planar:
+            difference_here = pick_window(difference, tile)
+        for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
+            values = load_tile(features, row, row_end, window, window_end, dtype, tile)
+            if tile.planar:
+                difference_here = pick_rows(difference, row - first_row, tile)
+                sums += sum_in_threads(difference_here * values, True, tile)
+            else:
+                rows = row_index(row, tile)
+                products = sum_across_threads(sum_in_threads(difference_here * values, False, tile), False) + shift
+                inside = (number < R) & (rows < row_end)
+                tl.store(
+                    grad_masks + number * tile.pixels + rows, products.to(grad_masks.dtype.element_ty), mask=inside
+                )
+        if tile.planar:
+            elements = window_index(window, tile)
+            inside = (number < R) & (elements < window_end)
+            sums = sum_across_threads(sums, True) + shift
+            tl.store(grad_masks + number * tile.pixels + elements, sums.to(grad_masks.dtype.element_ty), mask=inside)
 
 
 def plan_forward(features: Tensor, masks: Tensor) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
@@ -234,7 +248,7 @@ def plan_forward(features: Tensor, masks: Tensor) -> tuple[tuple[Tensor, Tensor]
         kernel = _forward_by_channels_kernel
         tile = tile.shared(PROGRAMS // max(1, batch), CHANNELS)
     elif tile.planar:
-        tile = Tile.over(maps, window=NARROW, per_thread=NARROW_PER_THREAD, warps=NARROW_WARPS)
+        tile = Tile.over(maps, window=NARROW, per_thread=PER_THREAD, warps=NARROW_WARPS)
         tile = tile.shared(channels, tile.rows)
     foreground, background = (
         features.new_empty((batch, count, channels), dtype=accumulation_dtype(features, masks)) for _ in range(2)
@@ -273,8 +287,10 @@ def plan_backward(
     tile = Tile.over(maps, per_thread=PER_THREAD)
     if tile.flat:
         tile = tile.thinner(min(THIN, tile.vector))
+    elif tile.planar and tile.pixel_shares > 1:
+        tile = Tile.over(maps, window=WIDE, per_thread=PER_THREAD)
     if tile.planar:
-        tile = tile.shared(PROGRAMS // max(1, batch * tile.pixel_shares), 2 * CHANNELS)
+        tile = tile.sharing(SPAN)
     grad_features = gradient_like(features) if features_needed else features.new_empty(0)
     grad_masks = masks.new_empty(masks.shape if masks_needed else 0)
     parts = grad_masks
@@ -300,7 +316,6 @@ def plan_backward(
                 "MASKS_NEEDED": masks_needed,
                 "R": count,
                 "R_PADDED": triton.next_power_of_2(count),
-                "TURNS": 2 if tile.planar and not tile.flat else 1,
                 "BLOCK": min(1024, triton.next_power_of_2(tile.pixels)),
                 "tile": tile,
                 "written": tile.onto(grad_features.flatten(2)) if features_needed else tile,

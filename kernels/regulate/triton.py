@@ -22,7 +22,8 @@ from iir_fast.kernels.launch import Launch, run
 
 LARGEST_HELD = 1024
 LOOP_BLOCK = 512
-PIXELS_PER_WARP = 64
+PIXELS_PER_WARP = 32
+MOST_WARPS = 16
 
 _FLAT_RELATIVE = tl.constexpr(FLAT_RELATIVE)
 _FLAT_ABSOLUTE = tl.constexpr(FLAT_ABSOLUTE)
@@ -57,9 +58,9 @@ def _normalize(values, low, span):
 
 
 @triton.jit
-def _prepare(cam, given, P: tl.constexpr, BLOCK: tl.constexpr):
-    """Minimum, maximum, divisor and threshold of one CAM: all it needs before it meets the other."""
-    dtype: tl.constexpr = cam[0].dtype
+def _prepare(pointer, stride, given, dtype: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
+    """All that a CAM needs before it meets the other: its plane, minimum, maximum, divisor and threshold."""
+    cam = _plane(pointer, stride, dtype, P, BLOCK)
     low = tl.full((), float("inf"), dtype)
     high = tl.full((), float("-inf"), dtype)
     flaw = tl.full((), 0, dtype)
@@ -75,24 +76,50 @@ def _prepare(cam, given, P: tl.constexpr, BLOCK: tl.constexpr):
     # Dividing by infinity gives a constant map the value 0 and the gradient 0.
     span = tl.where(flat, float("inf"), span) + flaw
     if given is not None:
-        return low, high, span, tl.load(given).to(dtype)
+        return cam, low, high, span, tl.load(given).to(dtype)
     total = tl.full((), 0, dtype)
     for start in range(0, P, BLOCK):
         inside = start + tl.arange(0, BLOCK) < P
         total += tl.sum(tl.where(inside, _normalize(_block(cam, start, P, BLOCK), low, span), 0))
-    return low, high, span, total / P
+    return cam, low, high, span, total / P
 
 
 @triton.jit
-def _masks(normalized, cut, temperature, HARD: tl.constexpr):
-    """The soft mask, and the mask in use."""
+def _prepare_both(
+    cam_a,
+    cam_b,
+    given,
+    a_sample,
+    a_pixel,
+    b_sample,
+    b_pixel,
+    dtype: tl.constexpr,
+    P: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """`_prepare` for both CAMs of the program's sample."""
+    sample = tl.program_id(0).to(tl.int64)
+    given_a = None if given is None else given + 2 * sample
+    given_b = None if given is None else given + 2 * sample + 1
+    a = _prepare(cam_a + sample * a_sample, a_pixel, given_a, dtype, P, BLOCK)
+    b = _prepare(cam_b + sample * b_sample, b_pixel, given_b, dtype, P, BLOCK)
+    return a, b
+
+
+@triton.jit
+def _masked(cam, start, temperature, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
+    """Block of a prepared CAM: its values, normalized map, soft mask, and the mask in use."""
+    plane, low, _high, span, cut = cam
+    values = _block(plane, start, P, BLOCK)
+    normalized = _normalize(values, low, span)
     distance = normalized - cut
+    # A compiled kernel takes every float argument as float32: with float64 maps, tau is rounded to that.
     soft = tl.sigmoid(distance / temperature)
+    mask = soft
     if HARD:
         # The difference keeps a NaN a NaN.
-        return soft, tl.where(distance >= 0, 1.0, 0.0).to(soft.dtype) + (distance - distance)
-    else:
-        return soft, soft
+        mask = tl.where(distance >= 0, 1.0, 0.0).to(soft.dtype) + (distance - distance)
+    return values, normalized, soft, mask
 
 
 @triton.jit
@@ -115,22 +142,16 @@ def _forward_kernel(
 ):
     sample = tl.program_id(0).to(tl.int64)
     dtype: tl.constexpr = maps.dtype.element_ty
-    a = _plane(cam_a + sample * a_sample, a_pixel, dtype, P, BLOCK)
-    b = _plane(cam_b + sample * b_sample, b_pixel, dtype, P, BLOCK)
-    low_a, _high_a, span_a, cut_a = _prepare(a, None if given is None else given + 2 * sample, P, BLOCK)
-    low_b, _high_b, span_b, cut_b = _prepare(b, None if given is None else given + 2 * sample + 1, P, BLOCK)
-    tl.store(thresholds + 2 * sample, cut_a)
-    tl.store(thresholds + 2 * sample + 1, cut_b)
-
+    a, b = _prepare_both(cam_a, cam_b, given, a_sample, a_pixel, b_sample, b_pixel, dtype, P, BLOCK)
+    tl.store(thresholds + 2 * sample, a[4])
+    tl.store(thresholds + 2 * sample + 1, b[4])
     dual = tl.full((), 0, dtype)
     agreement = tl.full((), 0, dtype)
     for start in range(0, P, BLOCK):
         pixel = start + tl.arange(0, BLOCK)
         inside = pixel < P
-        map_a = _normalize(_block(a, start, P, BLOCK), low_a, span_a)
-        map_b = _normalize(_block(b, start, P, BLOCK), low_b, span_b)
-        mask_a = _masks(map_a, cut_a, temperature, HARD)[1]
-        mask_b = _masks(map_b, cut_b, temperature, HARD)[1]
+        _values_a, map_a, _soft_a, mask_a = _masked(a, start, temperature, HARD, P, BLOCK)
+        _values_b, map_b, _soft_b, mask_b = _masked(b, start, temperature, HARD, P, BLOCK)
         apart = map_a - map_b
         dual_here = mask_a * mask_b * map_a * map_b + (1 - mask_a) * (1 - mask_b) * apart * apart
         agreement_here = mask_a * (1 - mask_b) + mask_b * (1 - mask_a)
@@ -146,28 +167,24 @@ def _forward_kernel(
 
 
 @triton.jit
-def _z_and_q(own, own_cut, other, other_cut, grad_mask, grad_map, dual, agreement, temperature, HARD: tl.constexpr):
-    """The gradient of one normalized map: z, and q without the threshold's part."""
-    soft, mask = _masks(own, own_cut, temperature, HARD)
-    other_mask = _masks(other, other_cut, temperature, HARD)[1]
-    apart = own - other
-    of_mask = dual * (other_mask * own * other - (1 - other_mask) * apart * apart) + agreement * (1 - 2 * other_mask)
-    of_map = dual * (mask * other_mask * other + 2 * (1 - mask) * (1 - other_mask) * apart)
-    z = (grad_mask + of_mask) * soft * (1 - soft) / temperature
-    return z, grad_map + of_map + z
+def _z_and_q(own, other, incoming, start, temperature, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
+    """Block of one CAM: its values, normalized map, z, and q without the threshold's part."""
+    grad_mask, grad_map, dual, agreement = incoming
+    values, map_x, soft, mask = _masked(own, start, temperature, HARD, P, BLOCK)
+    _values, map_y, _soft, mask_y = _masked(other, start, temperature, HARD, P, BLOCK)
+    apart = map_x - map_y
+    h = dual * (mask_y * map_x * map_y - (1 - mask_y) * apart * apart) + agreement * (1 - 2 * mask_y)
+    z = (_block(grad_mask, start, P, BLOCK) + h) * soft * (1 - soft) / temperature
+    q = dual * (mask * mask_y * map_y + 2 * (1 - mask) * (1 - mask_y) * apart)
+    return values, map_x, z, _block(grad_map, start, P, BLOCK) + q + z
 
 
 @triton.jit
 def _write_gradient(
     own,
-    own_scalars,
     other,
-    other_scalars,
-    grad_mask,
-    grad_map,
+    incoming,
     grad_cut,
-    dual,
-    agreement,
     temperature,
     gradient,
     CUT_IS_MEAN: tl.constexpr,
@@ -175,10 +192,9 @@ def _write_gradient(
     P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Write the gradient of the CAM `own`, given the other; the scalars are `_prepare`'s. Returns e."""
-    low, high, span, cut = own_scalars
-    other_low, _other_high, other_span, other_cut = other_scalars
-    dtype: tl.constexpr = own[0].dtype
+    """Write the gradient of the CAM `own`, both being prepared. Returns e."""
+    _plane, low, high, span, cut = own
+    dtype: tl.constexpr = low.dtype
     sum_z = tl.full((), 0, dtype)
     through_low = tl.full((), 0, dtype)
     through_high = tl.full((), 0, dtype)
@@ -186,13 +202,7 @@ def _write_gradient(
     at_high = tl.full((), 0, tl.int32)
     for start in range(0, P, BLOCK):
         inside = start + tl.arange(0, BLOCK) < P
-        values = _block(own, start, P, BLOCK)
-        normalized = _normalize(values, low, span)
-        other_normalized = _normalize(_block(other, start, P, BLOCK), other_low, other_span)
-        from_mask, from_map = _block(grad_mask, start, P, BLOCK), _block(grad_map, start, P, BLOCK)
-        z, q = _z_and_q(
-            normalized, cut, other_normalized, other_cut, from_mask, from_map, dual, agreement, temperature, HARD
-        )
+        values, normalized, z, q = _z_and_q(own, other, incoming, start, temperature, HARD, P, BLOCK)
         sum_z += tl.sum(tl.where(inside, z, 0))
         through_low += tl.sum(tl.where(inside, q * (normalized - 1), 0))
         through_high += tl.sum(tl.where(inside, q * normalized, 0))
@@ -207,16 +217,9 @@ def _write_gradient(
         through_high += e * cut
     to_lowest = through_low / (span * at_low)
     to_highest = through_high / (span * at_high)
-
     for start in range(0, P, BLOCK):
         pixel = start + tl.arange(0, BLOCK)
-        values = _block(own, start, P, BLOCK)
-        normalized = _normalize(values, low, span)
-        other_normalized = _normalize(_block(other, start, P, BLOCK), other_low, other_span)
-        from_mask, from_map = _block(grad_mask, start, P, BLOCK), _block(grad_map, start, P, BLOCK)
-        z, q = _z_and_q(
-            normalized, cut, other_normalized, other_cut, from_mask, from_map, dual, agreement, temperature, HARD
-        )
+        values, normalized, z, q = _z_and_q(own, other, incoming, start, temperature, HARD, P, BLOCK)
         result = (q + to_all) / span
         result += tl.where(values == low, to_lowest, 0) - tl.where(values == high, to_highest, 0)
         tl.store(gradient + pixel, result.to(gradient.dtype.element_ty), mask=pixel < P)
@@ -254,50 +257,20 @@ def _backward_kernel(
     dtype: tl.constexpr = grad_maps.dtype.element_ty
     grad_masks += sample * masks_sample
     grad_maps += sample * maps_sample
-    a = _plane(cam_a + sample * a_sample, a_pixel, dtype, P, BLOCK)
-    b = _plane(cam_b + sample * b_sample, b_pixel, dtype, P, BLOCK)
     grad_mask_a = _plane(grad_masks, masks_pixel, dtype, P, BLOCK)
     grad_mask_b = _plane(grad_masks + masks_map, masks_pixel, dtype, P, BLOCK)
     grad_map_a = _plane(grad_maps, maps_pixel, dtype, P, BLOCK)
     grad_map_b = _plane(grad_maps + maps_map, maps_pixel, dtype, P, BLOCK)
-    of_a = _prepare(a, None if given is None else given + 2 * sample, P, BLOCK)
-    of_b = _prepare(b, None if given is None else given + 2 * sample + 1, P, BLOCK)
+    a, b = _prepare_both(cam_a, cam_b, given, a_sample, a_pixel, b_sample, b_pixel, dtype, P, BLOCK)
     dual = tl.load(grad_terms + 2 * sample) / P
     agreement = tl.load(grad_terms + 2 * sample + 1) / P
-    e_a = _write_gradient(
-        a,
-        of_a,
-        b,
-        of_b,
-        grad_mask_a,
-        grad_map_a,
-        tl.load(grad_thresholds + 2 * sample),
-        dual,
-        agreement,
-        temperature,
-        grad_a + sample * P,
-        given is None,
-        HARD,
-        P,
-        BLOCK,
-    )
-    e_b = _write_gradient(
-        b,
-        of_b,
-        a,
-        of_a,
-        grad_mask_b,
-        grad_map_b,
-        tl.load(grad_thresholds + 2 * sample + 1),
-        dual,
-        agreement,
-        temperature,
-        grad_b + sample * P,
-        given is None,
-        HARD,
-        P,
-        BLOCK,
-    )
+    to_a = grad_mask_a, grad_map_a, dual, agreement
+    to_b = grad_mask_b, grad_map_b, dual, agreement
+    to_cut_a = tl.load(grad_thresholds + 2 * sample)
+    to_cut_b = tl.load(grad_thresholds + 2 * sample + 1)
+    mean: tl.constexpr = given is None
+    e_a = _write_gradient(a, b, to_a, to_cut_a, temperature, grad_a + sample * P, mean, HARD, P, BLOCK)
+    e_b = _write_gradient(b, a, to_b, to_cut_b, temperature, grad_b + sample * P, mean, HARD, P, BLOCK)
     if given is not None:
         tl.store(grad_given + 2 * sample, e_a.to(grad_given.dtype.element_ty))
         tl.store(grad_given + 2 * sample + 1, e_b.to(grad_given.dtype.element_ty))
@@ -306,7 +279,7 @@ def _backward_kernel(
 def _blocking(pixels: int) -> tuple[int, int]:
     """Lanes of a block and warps of a program for a map of so many pixels."""
     block = triton.next_power_of_2(pixels) if pixels <= LARGEST_HELD else LOOP_BLOCK
-    return block, max(1, block // PIXELS_PER_WARP)
+    return block, max(1, min(MOST_WARPS, block // PIXELS_PER_WARP))
 
 
 def plan_forward(

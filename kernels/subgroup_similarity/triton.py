@@ -1,7 +1,8 @@
-"""subgroup_similarity on Triton: one launch forward, one backward; a program holds a few whole rows in registers.
+"""subgroup_similarity on Triton: two launches forward, two backward; a program holds a few whole rows in registers.
 
-Rows are visited in the order of their groups (a sort and binary searches of torch, none of which waits for the
-device), so the partners of neighbouring rows are one range of rows. A program reads ROWS rows, lets them meet each
+Rows are visited in the order of their groups, so the partners of neighbouring rows are one range of rows. The first
+launch finds that order by counting: N^2 comparisons of integers, little beside the C products of every pair, in
+place of a sort and its launches. In the second a program reads ROWS rows, lets them meet each
 other, then reads the rest of their range, one row after another: work is proportional to the pairs, nothing of size
 [N,N] exists, and the descriptors stay where they are. No tl.dot: a group is a handful of rows, and its tiles would be
 mostly padding. A large group costs 2 C / ROWS elements read per ordered pair (half of them forward), mostly from L2.
@@ -31,8 +32,11 @@ FORWARD_ROWS = 4
 BACKWARD_ROWS = 2
 CHANNELS_PER_WARP = 128
 MOST_WARPS = 16
+# Rows that one program finds the places of.
+PLACES = 32
 
 _SHORT_NORM = tl.constexpr(SHORT_NORM)
+_PLACES = tl.constexpr(PLACES)
 
 
 @triton.jit
@@ -78,10 +82,41 @@ def _softplus(x):
 
 
 @triton.jit
-def _pairs(last_sum, N, dtype: tl.constexpr):
-    """Unordered pairs, at least 1: every row counts the members of its group behind it."""
-    rows = tl.full((), N, tl.int64)
-    return tl.maximum(tl.load(last_sum) - rows * (rows + 1) // 2, 1).to(dtype)
+def _order_kernel(groups, order, first, last, pairs, N):
+    """The rows in the order of their groups, each group's first place and its end at every place of it, and the number
+    of pairs, counted by their later row and summed over this program's rows."""
+    begin = tl.program_id(0) * _PLACES
+    row = begin + tl.arange(0, _PLACES)
+    own = tl.load(groups + row, mask=row < N, other=0)
+    smaller = tl.zeros([_PLACES], tl.int32)
+    members = tl.zeros([_PLACES], tl.int32)
+    earlier = tl.zeros([_PLACES], tl.int32)
+    for start in range(0, N, _PLACES):
+        other = start + tl.arange(0, _PLACES)
+        group = own
+        if start != begin:
+            group = tl.load(groups + other, mask=other < N, other=0)
+        exists = (other < N)[:, None]
+        same = exists & (group[:, None] == own[None, :])
+        smaller += tl.sum((exists & (group[:, None] < own[None, :])).to(tl.int32), 0)
+        members += tl.sum(same.to(tl.int32), 0)
+        earlier += tl.sum((same & (other[:, None] < row[None, :])).to(tl.int32), 0)
+    place = smaller + earlier
+    tl.store(order + place, row, mask=row < N)
+    tl.store(first + place, smaller, mask=row < N)
+    tl.store(last + place, smaller + members, mask=row < N)
+    tl.store(pairs + tl.program_id(0), tl.sum(tl.where(row < N, earlier, 0).to(tl.int64)))
+
+
+@triton.jit
+def _count(pairs, N, dtype: tl.constexpr):
+    """Unordered pairs in all, at least 1."""
+    programs = tl.cdiv(N, _PLACES)
+    total = tl.zeros([_PLACES], tl.int64)
+    for start in range(0, programs, _PLACES):
+        part = start + tl.arange(0, _PLACES)
+        total += tl.load(pairs + part, mask=part < programs, other=0)
+    return tl.maximum(tl.sum(total), 1).to(dtype)
 
 
 @triton.jit
@@ -90,7 +125,7 @@ def _forward_kernel(
     background,
     order,
     last,
-    last_sum,
+    pairs,
     shares,
     N,
     f_stride,
@@ -124,7 +159,7 @@ def _forward_kernel(
         other_inverse, _other_g_inverse, other_e = _contrast(other_f, other_g)
         a = e + other_e - 2 * other_inverse * tl.sum(u * other_f[None, :], 1)
         total += tl.where(other < stop, _softplus(a), 0)
-    tl.store(shares + tl.program_id(0), tl.sum(total) / _pairs(last_sum, N, dtype))
+    tl.store(shares + tl.program_id(0), tl.sum(total) / _count(pairs, N, dtype))
 
 
 @triton.jit
@@ -135,7 +170,7 @@ def _backward_kernel(
     order,
     first,
     last,
-    last_sum,
+    pairs,
     grad_foreground,
     grad_background,
     N,
@@ -183,7 +218,7 @@ def _backward_kernel(
         r += s
         p += (s * other_inverse)[:, None] * other_f[None, :]
 
-    scale = tl.load(grad_inter) / _pairs(last_sum, N, dtype)
+    scale = tl.load(grad_inter) / _count(pairs, N, dtype)
     k = tl.sum(u * p, 1)
     cosine = tl.sum(u * v, 1)
     df = (scale * f_inverse)[:, None] * (r[:, None] * v - 2 * p + (2 * k - r * cosine)[:, None] * u)
@@ -208,13 +243,22 @@ def _blocking(channels: int, rows: int) -> tuple[dict[str, int], int]:
     return {"C": channels, "BLOCK": block, "ROWS": rows}, max(1, min(MOST_WARPS, block // CHANNELS_PER_WARP))
 
 
+def _places(groups: Tensor) -> tuple[dict[str, Tensor], Launch]:
+    """What `_order_kernel` finds, by its own names, and the launch that does."""
+    first, last = torch.empty((2, len(groups)), dtype=torch.int32, device=groups.device)
+    programs = triton.cdiv(len(groups), PLACES)
+    order, pairs = torch.empty_like(groups, memory_format=torch.contiguous_format), groups.new_empty(programs)
+    found = {"order": order, "first": first, "last": last, "pairs": pairs}
+    arguments = {"groups": groups.contiguous(), **found, "N": len(groups)}
+    return found, Launch(_order_kernel, (programs,), arguments)
+
+
 def plan_forward(foreground: Tensor, background: Tensor, groups: Tensor) -> tuple[tuple[Tensor], list[Launch]]:
-    """Sort the rows, allocate the programs' shares of the loss and describe the launch that fills them."""
+    """Allocate the programs' shares of the loss and describe the launches that fill them."""
     count, channels = foreground.shape
     dtype = accumulation_dtype(foreground, background)
     foreground, background = _readable(foreground, dtype), _readable(background, dtype)
-    ordered, order = torch.sort(groups, stable=True)
-    last = torch.searchsorted(ordered, ordered, right=True, out_int32=True)
+    places, ordering = _places(groups)
     constants, warps = _blocking(channels, FORWARD_ROWS)
     programs = triton.cdiv(count, constants["ROWS"])
     shares = foreground.new_empty(programs)
@@ -224,9 +268,9 @@ def plan_forward(foreground: Tensor, background: Tensor, groups: Tensor) -> tupl
         {
             "foreground": foreground,
             "background": background,
-            "order": order,
-            "last": last,
-            "last_sum": last.sum(),
+            "order": places["order"],
+            "last": places["last"],
+            "pairs": places["pairs"],
             "shares": shares,
             "N": count,
             "f_stride": foreground.stride(0),
@@ -235,19 +279,17 @@ def plan_forward(foreground: Tensor, background: Tensor, groups: Tensor) -> tupl
         constants,
         num_warps=warps,
     )
-    return (shares,), [launch]
+    return (shares,), [ordering, launch]
 
 
 def plan_backward(
     grad_inter: Tensor, foreground: Tensor, background: Tensor, groups: Tensor
 ) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
-    """Sort the rows, allocate both gradients in the accumulation dtype and describe the launch that fills them."""
+    """Allocate both gradients in the accumulation dtype and describe the launches that fill them."""
     count, channels = foreground.shape
     dtype = accumulation_dtype(foreground, background)
     foreground, background = _readable(foreground, dtype), _readable(background, dtype)
-    ordered, order = torch.sort(groups, stable=True)
-    first = torch.searchsorted(ordered, ordered, out_int32=True)
-    last = torch.searchsorted(ordered, ordered, right=True, out_int32=True)
+    places, ordering = _places(groups)
     constants, warps = _blocking(channels, BACKWARD_ROWS)
     gradients = foreground.new_empty(foreground.shape), background.new_empty(background.shape)
     launch = Launch(
@@ -257,10 +299,7 @@ def plan_backward(
             "grad_inter": grad_inter,
             "foreground": foreground,
             "background": background,
-            "order": order,
-            "first": first,
-            "last": last,
-            "last_sum": last.sum(),
+            **places,
             "grad_foreground": gradients[0],
             "grad_background": gradients[1],
             "N": count,
@@ -270,7 +309,7 @@ def plan_backward(
         constants,
         num_warps=warps,
     )
-    return gradients, [launch]
+    return gradients, [ordering, launch]
 
 
 def forward(foreground: Tensor, background: Tensor, groups: Tensor) -> Tensor:

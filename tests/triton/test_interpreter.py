@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-SUBJECTS = [TESTS / "kernels", TESTS / "test_loss.py", TESTS / "test_head.py"]
+SUBJECTS = [TESTS / "kernels", TESTS / "test_loss.py", TESTS / "test_head.py", TESTS / "triton" / "interpreted"]
 
 
 @pytest.mark.slow
