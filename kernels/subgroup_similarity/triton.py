@@ -205,7 +205,8 @@ def _backward_kernel(
         r += s
         p += s[:, None] * other_u[None, :]
     lowest, end = tl.min(start), tl.max(stop)
-    for step in range(0, begin - lowest + tl.maximum(end - begin - ROWS, 0)):
+    # What could be computed before the loop would wait in registers that are not there.
+    for step in tl.range(0, begin - lowest + tl.maximum(end - begin - ROWS, 0), disable_licm=True):
         # Behind the program's own rows the range goes on after them.
         other = lowest + step
         other += tl.where(other >= begin, ROWS, 0)
