@@ -2,11 +2,28 @@
 
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, ExecError, LinkError, PlatformError
 
 # kernels/ stands at the top level, one room per operator, and is installed as iir_fast.kernels.
 PUBLIC = find_packages(include=["iir_fast", "iir_fast.*"])
 KERNELS = [f"iir_fast.{name}" for name in find_packages(include=["kernels", "kernels.*"])]
+
+NATIVE = Path("kernels/native")
+
+
+class BuildIfPossible(build_ext):
+    """Build the compiled host kernels, or say in one line that the package goes without them."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except (CompileError, ExecError, LinkError, PlatformError, OSError) as error:
+            print(f"iir-fast: no compiled host kernels, operators on CPU tensors will run on ATen ({error}).")
+            # An editable installation copies what was built.
+            self.extensions = []
+
 
 setup(
     name="iir-fast",
@@ -20,12 +37,22 @@ setup(
     packages=[*PUBLIC, *KERNELS],
     package_dir={"iir_fast": "iir_fast", "iir_fast.kernels": "kernels"},
     package_data={"iir_fast": ["py.typed"]},
+    ext_modules=[
+        # Loaded through ctypes: needs neither the headers of Python nor those of torch.
+        Extension(
+            "iir_fast.kernels.native._kernels",
+            sources=[str(path) for path in sorted(NATIVE.glob("*.cpp"))],
+            depends=[str(path) for path in sorted(NATIVE.glob("*.h"))],
+            extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden"],
+        )
+    ],
+    cmdclass={"build_ext": BuildIfPossible},
     install_requires=[
-        "torch>=2.7",
-        "triton>=3.3; sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64')",
+        "torch>=2.9",
+        "triton>=3.5; sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64')",
         "numpy>=1.26",
         "timm>=1.0.22",
-        "torchvision>=0.22",
+        "torchvision>=0.24",
         "opencv-python-headless>=4.8",
         "pillow>=10.3",
         "pyyaml>=6.0",

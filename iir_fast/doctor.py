@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from iir_fast import functional
-from iir_fast.kernels import backend
+from iir_fast.kernels import backend, native
 from iir_fast.kernels.selection import choose
 
 Shape = tuple[int, int, int, int]
@@ -48,7 +48,7 @@ def describe() -> list[str]:
     lines = [
         f"iir-fast {version('iir-fast')}, Python {platform.python_version()}",
         f"torch {torch.__version__}, triton {_triton_version()}",
-        f"cpu: {platform.machine()}, {torch.get_num_threads()} threads",
+        f"cpu: {platform.machine()}, {torch.get_num_threads()} threads, host kernels {native.describe()}",
     ]
     for index in range(torch.cuda.device_count()):
         found = torch.cuda.get_device_properties(index)

@@ -17,7 +17,7 @@ from iir_fast.kernels.contract import (
     check_shape,
     full_precision,
 )
-from iir_fast.kernels.evidence_map import host, reference
+from iir_fast.kernels.evidence_map import native, reference
 from iir_fast.kernels.registration import deferred, register, register_no_gradient
 
 
@@ -64,7 +64,7 @@ def _fake(features: Tensor, vectors: Tensor) -> Tensor:
 register(
     "evidence_map",
     "(Tensor features, Tensor vectors) -> Tensor",
-    {"host": host.forward, "triton": deferred(f"{__name__}.triton", "forward")},
+    {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
 register_no_gradient("evidence_map", "is for inference only")

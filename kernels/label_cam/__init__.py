@@ -26,7 +26,7 @@ from iir_fast.kernels.contract import (
     full_precision,
     gradient_like,
 )
-from iir_fast.kernels.label_cam import host, reference
+from iir_fast.kernels.label_cam import native, reference
 from iir_fast.kernels.registration import deferred, register, register_gradient
 
 
@@ -110,14 +110,14 @@ def _backward(ctx: Any, grad_cams: Tensor, grad_pooled: Tensor) -> tuple[Tensor 
 register(
     "label_cam",
     "(Tensor features, Tensor weights, Tensor labels) -> (Tensor, Tensor)",
-    {"host": host.forward, "triton": deferred(f"{__name__}.triton", "forward")},
+    {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
 register(
     "label_cam_backward",
     "(Tensor grad_cams, Tensor grad_pooled, Tensor features, Tensor weights, Tensor labels, "
     "bool features_needed, bool weights_needed) -> (Tensor, Tensor)",
-    {"host": host.backward, "triton": deferred(f"{__name__}.triton", "backward")},
+    {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )
 register_gradient("label_cam", _backward, _setup_context)

@@ -23,7 +23,7 @@ from iir_fast.kernels.contract import (
     full_precision,
     gradient_like,
 )
-from iir_fast.kernels.masked_pool import host, reference
+from iir_fast.kernels.masked_pool import native, reference
 from iir_fast.kernels.registration import deferred, register, register_gradient
 
 
@@ -101,14 +101,14 @@ def _backward(ctx: Any, grad_foreground: Tensor, grad_background: Tensor) -> tup
 register(
     "masked_pool",
     "(Tensor features, Tensor masks) -> (Tensor, Tensor)",
-    {"host": host.forward, "triton": deferred(f"{__name__}.triton", "forward")},
+    {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
 register(
     "masked_pool_backward",
     "(Tensor grad_foreground, Tensor grad_background, Tensor features, Tensor masks, Tensor foreground, "
     "Tensor background, bool features_needed, bool masks_needed) -> (Tensor, Tensor)",
-    {"host": host.backward, "triton": deferred(f"{__name__}.triton", "backward")},
+    {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )
 register_gradient("masked_pool", _backward, _setup_context)

@@ -8,7 +8,7 @@ from torch import Tensor
 from iir_fast.kernels.contract import MASS_EPSILON, accumulation_dtype, gradient_like
 
 
-def _both_regions(masks: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def both_regions(masks: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """Masks and complements [B,2R,P] and their masses [B,2R,1]."""
     flat = masks.flatten(2).to(dtype)
     # The complement gets its own sum: total minus foreground would cancel where a mask covers nearly everything.
@@ -18,7 +18,7 @@ def _both_regions(masks: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 def forward(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     dtype = accumulation_dtype(features, masks)
-    regions, mass = _both_regions(masks, dtype)
+    regions, mass = both_regions(masks, dtype)
     descriptors = torch.bmm(regions, features.flatten(2).transpose(1, 2).to(dtype)) / mass
     foreground, background = descriptors.chunk(2, dim=1)
     return foreground.contiguous(), background.contiguous()
@@ -35,7 +35,7 @@ def backward(
     masks_needed: bool,
 ) -> tuple[Tensor, Tensor]:
     dtype = accumulation_dtype(features, masks)
-    regions, mass = _both_regions(masks, dtype)
+    regions, mass = both_regions(masks, dtype)
     per_mass = torch.cat((grad_foreground, grad_background), dim=1).to(dtype) / mass
     grad_features, grad_masks = features.new_empty(0), masks.new_empty(0)
     if features_needed:

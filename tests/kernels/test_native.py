@@ -1,0 +1,204 @@
+"""The compiled host kernels: every instruction set against float64, same bits on any number of threads, sanitizers."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from iir_fast import functional
+from iir_fast.kernels import native
+from iir_fast.kernels.native.memory import Memory
+
+ROOT = Path(__file__).parents[2]
+COMPILER = shutil.which("g++") or shutil.which("c++")
+pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="other kernels are under test")
+needs_kernels = pytest.mark.skipif(not native.all_kernels(), reason="installed without a C++ compiler")
+
+LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+@pytest.fixture(params=native.all_kernels(), ids=lambda found: found.name)
+def instruction_set(request, monkeypatch):
+    monkeypatch.setattr(native, "kernels", lambda: request.param)
+
+
+@pytest.fixture
+def without_kernels(monkeypatch):
+    monkeypatch.setattr(native, "kernels", lambda: None)
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def features_of(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> Tensor:
+    features = torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
+    return features.contiguous(memory_format=LAYOUTS[layout])
+
+
+def error(actual: Tensor, expected: Tensor) -> float:
+    return float((actual.double() - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+
+
+@needs_kernels
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (3, 5, 5, 9), (2, 40, 7, 7), (2, 129, 14, 14), (1, 700, 28, 28)], ids=str
+)
+def test_sums_and_products_agree_with_float64(instruction_set, shape, dtype, layout):
+    features = features_of(shape, dtype, layout)
+    batch, channels, height, width = shape
+    pixels = height * width
+    per_channel, per_pixel = torch.randn(batch, 2, channels), torch.randn(batch, 2, pixels)
+    one, added = torch.rand(1, 1, pixels), torch.randn(batch, channels)
+    exact = features.flatten(2).double()
+    over_channels, over_pixels, _ = native.sums(features, per_channel, one)
+    assert error(over_channels, torch.einsum("bnc,bcp->bnp", per_channel.double(), exact)) <= 2e-6
+    assert error(over_pixels, torch.einsum("np,bcp->bnc", one[0].double(), exact)) <= 2e-6
+    _, over_pixels, _ = native.sums(features, None, torch.cat((per_pixel, -per_pixel), 1))
+    expected = torch.einsum("bnp,bcp->bnc", per_pixel.double(), exact)
+    assert error(over_pixels, torch.cat((expected, -expected), 1)) <= 2e-6
+    _, _, squares = native.sums(features, per_channel[:, :1], None, squares=True)
+    assert error(squares, exact.square().sum(1)) <= 2e-6
+    gradient = native.products(features, per_channel, per_pixel, added)
+    assert (gradient.shape, gradient.dtype, gradient.stride()) == (features.shape, dtype, features.stride())
+    product = torch.einsum("bnc,bnp->bcp", per_channel.double(), per_pixel.double()) + added.double().unsqueeze(2)
+    assert error(gradient.flatten(2), product) <= max(2e-6, torch.finfo(dtype).eps)
+
+
+@needs_kernels
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_same_bits_on_any_number_of_threads(layout, threads):
+    # Large enough to be shared among threads, and for its gradient to lie in memory that is used again.
+    features = features_of((6, 512, 28, 28), torch.float32, layout).requires_grad_()
+    weights, labels = torch.randn(2, 5, 512).requires_grad_(), torch.arange(6) % 5
+    masks = torch.rand(6, 2, 28, 28).requires_grad_()
+
+    def results() -> list[Tensor]:
+        outs = [*functional.label_cam(features, weights, labels), *functional.masked_pool(features, masks)]
+        loss = sum((out.square().sum() for out in outs), start=torch.zeros(()))
+        return [*outs, *torch.autograd.grad(loss, (features, weights, masks))]
+
+    threads(1)
+    expected = results()
+    for count in (2, 3, 8):
+        threads(count)
+        assert all(map(torch.equal, results(), expected))
+
+
+@needs_kernels
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nan_stays_where_it_is(layout):
+    features = features_of((2, 9, 7, 7), torch.float32, layout)
+    features[1, 4, 3, 3] = torch.nan
+    over_channels, _, _ = native.sums(features, torch.ones(2, 1, 9), None)
+    _, over_pixels, _ = native.sums(features, None, torch.ones(2, 1, 49))
+    assert over_channels.isnan().nonzero().tolist() == [[1, 0, 3 * 7 + 3]]
+    assert over_pixels.isnan().nonzero().tolist() == [[1, 0, 4]]
+
+
+@needs_kernels
+def test_what_the_kernels_do_not_take_is_left_to_aten():
+    features = features_of((2, 8, 6, 6), torch.float32, "NCHW")
+    assert native.serves(features)
+    assert native.serves(features[:, :, :, :].contiguous(memory_format=torch.channels_last))
+    assert native.serves(features.bfloat16(), torch.ones(1))
+    for refused in (features.half(), features.double(), features[:, :, ::2], features[:, ::2], features[:0]):
+        assert not native.serves(refused)
+    assert not native.serves(features, torch.ones(1, dtype=torch.float64))
+    with pytest.raises(ValueError, match="5 and 0 sums were asked for"):
+        native.sums(features, None, torch.ones(2, 5, 36))
+    with pytest.raises(ValueError, match="5 products were asked for"):
+        native.products(features, torch.ones(2, 5, 8), torch.ones(2, 5, 36), torch.ones(2, 8))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 8e-3)])
+def test_without_the_kernels_aten_agrees_with_the_reference(case, shape, dtype, tolerance, without_kernels):
+    tensors = case.make(shape, dtype)
+    expected = case.run_with_gradients([tensor.double() for tensor in tensors], shape, "reference")
+    for actual, exact in zip(case.run_with_gradients(tensors, shape), expected, strict=True):
+        # On a single pixel a mask's gradient is what is left of terms of size 1 that cancel.
+        scale = exact.abs().max().clamp(min=1.0 if shape[2:] == (1, 1) else 1e-30)
+        assert float((actual.double() - exact).abs().max() / scale) <= tolerance
+
+
+def test_memory_is_used_again_and_never_while_it_is_in_use():
+    memory, like = Memory(), torch.empty(3, 2**20).t()
+    first = memory.empty_like(like)
+    assert (first.shape, first.stride(), first.dtype) == (like.shape, like.stride(), like.dtype)
+    address = first.data_ptr()
+    assert address % 2**21 == 0
+    kept = first[:2].fill_(7)
+    second = memory.empty_like(like).zero_()
+    assert second.data_ptr() != address
+    del first
+    third = memory.empty_like(like).zero_()
+    assert third.data_ptr() != address
+    assert torch.equal(kept, torch.full_like(kept, 7))
+    del kept
+    assert memory.empty_like(like).data_ptr() == address
+
+
+def test_memory_is_let_go_of_when_other_sizes_are_asked_for():
+    memory = Memory()
+    several = [memory.empty_like(torch.empty(2**20)) for _ in range(3)]
+    # In whichever thread the last reference goes.
+    thread = threading.Thread(target=several.clear)
+    thread.start()
+    thread.join()
+    gc.collect()
+    assert memory.held >= 3 * 2**22
+    larger = memory.empty_like(torch.empty(2**22))
+    assert memory.held == 0
+    assert larger.fill_(1).sum() == 2**22
+
+
+def test_a_gradient_outlives_everything_else():
+    features = torch.randn(4, 512, 28, 28, requires_grad=True)
+    functional.masked_pool(features, torch.rand(4, 2, 28, 28)).foreground.sum().backward()
+    before = features.grad.clone()
+    for _ in range(3):
+        other = torch.randn(4, 512, 28, 28, requires_grad=True)
+        functional.masked_pool(other, torch.rand(4, 2, 28, 28)).foreground.sum().backward()
+    assert torch.equal(features.grad, before)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
+def test_the_sanitizers_find_nothing(tmp_path):
+    sources = [Path(__file__).with_name("check_native.cpp"), *sorted((ROOT / "kernels" / "native").glob("*.cpp"))]
+    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    command = [COMPILER, "-std=c++17", "-O1", "-g", *sanitize, f"-I{ROOT / 'kernels' / 'native'}"]
+    command += ["-o", str(tmp_path / "check"), *map(str, sources), "-lpthread"]
+    subprocess.run(command, check=True)
+    result = subprocess.run([str(tmp_path / "check")], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    assert result.stdout.rstrip().endswith(" 0 faults")
+
+
+@pytest.mark.slow
+def test_an_installation_without_a_compiler_says_so_once_and_goes_on(tmp_path):
+    shutil.copytree(ROOT / "kernels", tmp_path / "kernels", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shutil.copytree(ROOT / "iir_fast", tmp_path / "iir_fast", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    environment = {**os.environ, "CC": "no-such-compiler", "CXX": "no-such-compiler"}
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(tmp_path / "lib")]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    lines = [line for line in result.stdout.splitlines() if "no compiled host kernels" in line]
+    assert len(lines) == 1
+    assert not list(tmp_path.rglob("*.so"))
