@@ -17,7 +17,9 @@ INTRA_WEIGHT, INTER_WEIGHT = 5.0, 3.0
 EPSILON = 1e-6
 
 
-def step_with_class_maps(features: Tensor, weights: Tensor, biases: Tensor, labels: Tensor) -> Tensor:
+def step_with_class_maps(
+    features: Tensor, weights: Tensor, biases: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Peer (a): class maps by 1x1 convolutions, as ACoL's head has it, and the loss on materialized masked features.
 
     Args:
@@ -27,41 +29,44 @@ def step_with_class_maps(features: Tensor, weights: Tensor, biases: Tensor, labe
         labels: int64 [B].
 
     Returns:
-        Scalar: both cross-entropies plus IIR's loss, float32 or wider.
+        Scalar, both cross-entropies plus IIR's loss, float32 or wider; and the class maps [B,K,H,W] of both
+        classifiers, which such a head keeps for localization: they are alive while the loss goes backward.
     """
     dtype, wide = features.dtype, _wide(features)
-    samples = torch.arange(len(labels), device=labels.device)
-    same = _same_class(labels)
+    kernels = weights[:, :, :, None, None].to(dtype)
+    maps_a = F.conv2d(features, kernels[0], biases[0].to(dtype))
+    maps_b = F.conv2d(features, kernels[1], biases[1].to(dtype))
     loss = torch.zeros((), dtype=wide, device=features.device)
-    maps, masks = [], []
-    for weight, bias in zip(weights.unbind(), biases.unbind(), strict=True):
-        class_maps = F.conv2d(features, weight[:, :, None, None].to(dtype), bias.to(dtype))
+    for class_maps in (maps_a, maps_b):
         logits = F.adaptive_avg_pool2d(class_maps, 1).flatten(1)
         loss = loss + F.cross_entropy(logits.to(wide), labels)
-        cam = class_maps[samples, labels].to(wide)
-        low, high = cam.amin(dim=(1, 2), keepdim=True), cam.amax(dim=(1, 2), keepdim=True)
-        maps.append((cam - low) / (high - low))
-        threshold = maps[-1].mean(dim=(1, 2), keepdim=True)
-        masks.append(torch.sigmoid((maps[-1] - threshold) / TEMPERATURE))
-    (map_a, map_b), (mask_a, mask_b) = maps, masks
+    samples = torch.arange(len(labels), device=labels.device)
+    map_a, mask_a = _normalize_and_cut(maps_a[samples, labels].to(wide))
+    map_b, mask_b = _normalize_and_cut(maps_b[samples, labels].to(wide))
     adversarial = mask_a * mask_b * map_a * map_b
     cooperative = (1 - mask_a) * (1 - mask_b) * (map_a - map_b) ** 2
-    loss = loss + INTRA_WEIGHT * (adversarial + cooperative).mean()
-    for mask in masks:
-        foreground = F.normalize(_mean_under(mask, features), dim=1)
-        background = F.normalize(_mean_under(1 - mask, features), dim=1)
-        distances = (foreground[:, None] - foreground[None]).square().sum(dim=2)
-        contrast = (foreground - background).square().sum(dim=1)
-        pair_loss = F.softplus(distances - (contrast[:, None] + contrast[None]) / 2)
-        inter = (pair_loss * same).sum() / same.sum().clamp(min=1)
-        loss = loss + INTER_WEIGHT * inter / 2
-    return loss
+    inter_a = _similarity_of_masked_features(features, mask_a, labels)
+    inter_b = _similarity_of_masked_features(features, mask_b, labels)
+    loss = loss + INTRA_WEIGHT * (adversarial + cooperative).mean() + INTER_WEIGHT * (inter_a + inter_b) / 2
+    return loss, maps_a.detach(), maps_b.detach()
 
 
-def _mean_under(mask: Tensor, features: Tensor) -> Tensor:
-    """Descriptors [B,C] under masks [B,H,W], by way of masked features [B,C,H,W]."""
-    masked = features * mask.unsqueeze(1).to(features.dtype)
-    return masked.sum(dim=(2, 3)).to(mask.dtype) / (mask.sum(dim=(1, 2)) + EPSILON).unsqueeze(1)
+def _normalize_and_cut(cam: Tensor) -> tuple[Tensor, Tensor]:
+    """Normalized CAM and soft mask, both [B,H,W]."""
+    low, high = cam.amin(dim=(1, 2), keepdim=True), cam.amax(dim=(1, 2), keepdim=True)
+    normalized = (cam - low) / (high - low)
+    threshold = normalized.mean(dim=(1, 2), keepdim=True)
+    return normalized, torch.sigmoid((normalized - threshold) / TEMPERATURE)
+
+
+def _similarity_of_masked_features(features: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+    """The inter-sample criterion under one classifier's masks [B,H,W]."""
+    selected = mask.unsqueeze(1)
+    foreground = features * selected.to(features.dtype)
+    background = features * (1 - selected).to(features.dtype)
+    foreground_mean = foreground.sum(dim=(2, 3)).to(mask.dtype) / (selected.sum(dim=(2, 3)) + EPSILON)
+    background_mean = background.sum(dim=(2, 3)).to(mask.dtype) / ((1 - selected).sum(dim=(2, 3)) + EPSILON)
+    return subgroup_similarity_by_differences(foreground_mean, background_mean, labels)
 
 
 def step_with_contractions(features: Tensor, weights: Tensor, biases: Tensor, labels: Tensor) -> Tensor:
@@ -70,7 +75,10 @@ def step_with_contractions(features: Tensor, weights: Tensor, biases: Tensor, la
     Two batched products read the map: one makes the label CAMs, the other the sums under all masks and complements,
     from which the pooled features of the logits follow without a further read.
 
-    Args and Returns: as `step_with_class_maps`.
+    Args: as `step_with_class_maps`.
+
+    Returns:
+        The same scalar.
     """
     wide = _wide(features)
     cams = _project(features, weights[:, labels].transpose(0, 1)).to(wide)

@@ -25,11 +25,11 @@ def draw(evidence: Evidence, folder: Path) -> list[Path]:
     """Draw what the evidence suffices for, the plot for the README first; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     steps = [each for each in evidence.measurements if each.what == STEP]
-    usual = [each for each in steps if {"c_compiled", "b"} <= each.ratios.keys()]
     drawn = []
-    if usual:
-        drawn.append(_save(_step_speedup(usual), folder / "step_speedup.png"))
     if steps:
+        usual = {key: steps[0].shape[key] for key in ("batch", "classes", "dtype", "channels_last")}
+        same = [each for each in steps if usual.items() <= each.shape.items()]
+        drawn.append(_save(_step_speedup(same), folder / "step_speedup.png"))
         drawn.append(_save(_all_shapes(steps), folder / "step_shapes.png"))
     if evidence.scaling:
         drawn.append(_save(_growth(evidence.scaling["curves"]), folder / "scaling.png"))
@@ -45,26 +45,30 @@ def _save(figure: Any, path: Path) -> Path:
 
 def _step_speedup(measurements: list[Measurement]) -> Any:
     """Bars of the speed-up over every peer, a group per map."""
-    figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
-    width = 0.8 / len(PEER_NAMES)
-    for number, peer in enumerate(PEER_NAMES):
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    peers = [peer for peer in PEER_NAMES if all(peer in each.ratios for each in measurements)]
+    width = 0.8 / len(peers)
+    for number, peer in enumerate(peers):
         ratios = [each.ratios[peer] for each in measurements]
-        places = [group + (number - (len(PEER_NAMES) - 1) / 2) * width for group in range(len(measurements))]
+        places = [group + (number - (len(peers) - 1) / 2) * width for group in range(len(measurements))]
         heights = [ratio.median for ratio in ratios]
         spread = [
             [ratio.median - ratio.first_quartile for ratio in ratios],
             [ratio.third_quartile - ratio.median for ratio in ratios],
         ]
-        bars = axes.bar(places, heights, width, yerr=spread, color=COLORS[peer], label=CONTENDERS[peer], capsize=2)
+        label = f"{PEER_NAMES[peer]}: {CONTENDERS[peer]}" if peer in ("a", "c") else PEER_NAMES[peer]
+        bars = axes.bar(places, heights, width, yerr=spread, color=COLORS[peer], label=label, capsize=2)
         axes.bar_label(bars, [f"{height:.1f}" for height in heights], fontsize=8, padding=2)
     axes.set_xticks(range(len(measurements)), [_map_name(each) for each in measurements])
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.margins(y=0.15)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_ylabel("times as fast as the peer")
     shape = measurements[0].shape
-    axes.set_title(f"Head and loss, forward and backward: batch {shape['batch']}, 1000 classes, fp32", fontsize=10)
-    axes.legend(fontsize=8, frameon=False)
+    words = f"batch {shape['batch']}, {shape['classes']} classes, {shape['dtype']}"
+    axes.set_title(f"iir_fast, head and loss, forward and backward: {words}", fontsize=10)
+    figure.legend(loc="outside lower center", fontsize=8, frameon=False, ncols=2)
     _plain(axes)
     return figure
 
@@ -84,6 +88,7 @@ def _all_shapes(measurements: list[Measurement]) -> Any:
         memory.scatter(ratios, places, s=16, color=COLORS[peer])
     for axes, words in ((speed, "times as fast as the peer"), (memory, "peer's extra memory / package's")):
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set_xlabel(words)
         axes.grid(axis="y", linewidth=0.3)
@@ -103,7 +108,7 @@ def _growth(curves: list[dict[str, Any]]) -> Any:
             contender = curve["contender"]
             sizes, seconds, extra = zip(*curve["points"], strict=True)
             style = {"color": COLORS[contender], "marker": "o", "markersize": 3}
-            grid[0][column].plot(sizes, seconds, label=CONTENDERS[contender], **style)
+            grid[0][column].plot(sizes, seconds, label=PEER_NAMES.get(contender, CONTENDERS[PACKAGE]), **style)
             grid[1][column].plot(sizes, [(each or float("nan")) / 1e6 for each in extra], **style)
             if curve["out_of_memory_at"]:
                 for row, last in ((0, seconds[-1]), (1, (extra[-1] or float("nan")) / 1e6)):
@@ -113,8 +118,14 @@ def _growth(curves: list[dict[str, Any]]) -> Any:
         grid[0][column].set_title(name, fontsize=10)
         for row, words in enumerate(("seconds", "extra peak memory, MB")):
             grid[row][column].set(xscale="log", yscale="log", xlabel=name.rpartition(" ")[2], ylabel=words)
+            longest = max((curve["points"] for curve in curves if curve["name"] == name), key=len)
+            grid[row][column].set_xticks([size for size, _, _ in longest][:: 2 if len(longest) > 4 else 1])
+            grid[row][column].xaxis.set_major_formatter("{x:,g}")
+            grid[row][column].xaxis.minorticks_off()
             _plain(grid[row][column])
-    grid[0][0].legend(fontsize=7, frameon=False)
+    figure.legend(
+        *grid[0][0].get_legend_handles_labels(), loc="outside lower center", fontsize=8, frameon=False, ncols=3
+    )
     return figure
 
 

@@ -45,7 +45,7 @@ def package_loss(head: DualCAMHead, features: Tensor, labels: Tensor) -> Tensor:
 
 
 def peer_loss(head: DualCAMHead, features: Tensor, labels: Tensor) -> Tensor:
-    return peers.step_with_class_maps(features, head.weight, head.bias, labels)
+    return peers.step_with_class_maps(features, head.weight, head.bias, labels)[0]
 
 
 LOSSES: dict[str, LossOf] = {PACKAGE: package_loss, "a": peer_loss}
