@@ -46,7 +46,7 @@ class Clock:
         stopped = torch.cuda.Event(enable_timing=True)
         stopped.record()
         stopped.synchronize()
-        return self._started.elapsed_time(stopped) / 1000
+        return float(self._started.elapsed_time(stopped)) / 1000
 
     def seconds(self, call: Callable[[], object]) -> float:
         """How long one call takes."""

@@ -27,7 +27,7 @@ import torch
 
 from benchmarks import agreement, machine, peers
 from benchmarks.clock import Clock
-from benchmarks.workloads import MAPS, PACKAGE, STEP, Shape, Workload, make
+from benchmarks.workloads import MAPS, PACKAGE, STEP, Forward, Shape, Workload, make
 from iir_fast import functional
 
 RESULTS = Path(__file__).parent / "results"
@@ -87,7 +87,7 @@ def similarity_against_descriptors(size: int, device: str, channels: int = CHANN
     descriptors = [torch.randn(size, channels, generator=random).to(device).requires_grad_() for _ in range(2)]
     # Images of a class do not come in a row.
     groups = (torch.randperm(size, generator=random) // PER_CLASS).to(device)
-    contenders = {
+    contenders: dict[str, Forward] = {
         PACKAGE: lambda *inputs: (functional.subgroup_similarity(*inputs),),
         "a": lambda *inputs: (peers.subgroup_similarity_by_differences(*inputs),),
         "c": lambda *inputs: (peers.subgroup_similarity(*inputs),),

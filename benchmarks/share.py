@@ -26,7 +26,7 @@ from iir_fast.models import create_backbone
 BACKBONES = {"resnet50": 16, "vgg16": 8}
 """Name -> stride of the map: 14x14 and 28x28."""
 BATCH = {"cpu": 8, "cuda": 64}
-IMAGE_SIZE, CLASSES, ROUNDS = 224, 1000, 5
+IMAGE_SIZE, CLASSES, ROUNDS = 224, 1000, 3
 
 LossOf = Callable[[DualCAMHead, Tensor, Tensor], Tensor]
 
@@ -41,7 +41,7 @@ class Share(NamedTuple):
 def package_loss(head: DualCAMHead, features: Tensor, labels: Tensor) -> Tensor:
     out = head(features, labels)
     loss = F.cross_entropy(out.logits_a, labels) + F.cross_entropy(out.logits_b, labels)
-    return loss + IIRLoss()(out.cam_a, out.cam_b, features, labels, out.thresholds)
+    return loss + IIRLoss().terms(out.cam_a, out.cam_b, features, labels, out.thresholds).loss
 
 
 def peer_loss(head: DualCAMHead, features: Tensor, labels: Tensor) -> Tensor:

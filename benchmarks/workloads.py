@@ -201,6 +201,8 @@ def _operator(what: str, shape: Shape, device: str) -> Workload:
     labels = _labels(shape, device)
     features: Tensor | None = None
     inputs: tuple[Tensor, ...]
+    package: Forward
+    peer: Forward
     if what == "label_cam":
         features = _features(shape, device).requires_grad_()
         weights = _random(shape, device, 2, shape.classes, channels, seed=1).requires_grad_()
