@@ -1,1 +1,1 @@
-"""What is counted, compiled and measured: commands ``python -m benchmarks.NAME`` that write into ``results/``."""
+"""What is counted, compiled and measured: ``pytest benchmarks/`` and commands ``python -m benchmarks.NAME``."""

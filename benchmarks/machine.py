@@ -1,0 +1,129 @@
+"""The machine at hand: what it is, how fast it moves bytes, and how much memory a call takes."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.clock import Clock
+
+COPY_BYTES = 1 << 28
+READS = 4
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def describe(device: str) -> dict[str, Any]:
+    """Processor, threads, memory and versions, for a JSON file."""
+    found: dict[str, Any] = {
+        "device": device,
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": _memory_bytes(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": _version("triton"),
+        "iir_fast": _version("iir-fast"),
+    }
+    if device == "cuda":
+        found |= {"gpu": torch.cuda.get_device_name(), "gpu_memory_bytes": torch.cuda.mem_get_info()[1]}
+        found["gpu_state"] = gpu_state()
+    return found
+
+
+def gpu_state() -> dict[str, Any]:
+    """Name, clocks [MHz] and power [W] of the first GPU, as its driver says them."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+        return {
+            "name": pynvml.nvmlDeviceGetName(handle),
+            "sm_clock_mhz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
+            "memory_clock_mhz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
+            "power_w": pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+            "power_limit_w": pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
+        }
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def copy_bandwidth(clock: Clock, device: str, size: int = COPY_BYTES) -> float:
+    """Bytes per second, read and written, of copying `size` bytes that no cache holds; median of 9."""
+    source, target = (torch.ones(size // 4, device=device) for _ in range(2))
+    seconds = [clock.seconds(lambda: target.copy_(source)) for _ in range(10)]
+    return 2 * source.nbytes / statistics.median(seconds[1:])
+
+
+def floor_calls(features: Tensor) -> dict[str, Callable[[], object]]:
+    """What the whole step cannot do without: four "reads" of as much as the features, one "write" of as much anew.
+
+    The sum of both is the floor's time. What is read are ones, by the fastest reduction that torch has: a product.
+    """
+    flat = torch.ones(features.nbytes // 4, device=features.device)
+
+    def reads() -> None:
+        for _ in range(READS):
+            torch.dot(flat, flat)
+
+    return {"reads": reads, "write": lambda: torch.empty_like(flat).fill_(1)}
+
+
+def extra_peak_bytes(call: Callable[[], object], device: str) -> int | None:
+    """Most memory that a warm call holds beyond what is held before it.
+
+    On the CPU it is the process's resident set, which Linux alone lets us reset; None elsewhere.
+    """
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    if not _CLEAR.exists():
+        return None
+    # Freed memory that the allocator keeps would hide what the call takes of it.
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+    _CLEAR.write_text("5")
+    before = status_bytes("VmRSS")
+    call()
+    return max(status_bytes("VmHWM") - before, 0)
+
+
+def status_bytes(field: str) -> int:
+    """A size out of what Linux says of this process, such as VmRSS."""
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
+    return int(line.split()[1]) * 1024
+
+
+def _memory_bytes() -> int | None:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+
+
+def _processor() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
