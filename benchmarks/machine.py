@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.clock import Clock
+from iir_fast.kernels.native.memory import memory
 
 COPY_BYTES = 1 << 28
 READS = 4
@@ -95,7 +96,8 @@ def extra_peak_bytes(call: Callable[[], object], device: str) -> int | None:
         return torch.cuda.max_memory_allocated() - before
     if not _CLEAR.exists():
         return None
-    # Freed memory that the allocator keeps would hide what the call takes of it.
+    # Freed memory that an allocator keeps would hide what the call takes of it.
+    memory.release()
     if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
     _CLEAR.write_text("5")

@@ -100,14 +100,21 @@ class DualCAMHead(nn.Module):
 
     def _logits(self, pooled_a: Tensor, pooled_b: Tensor) -> tuple[Tensor, Tensor]:
         dtype = self.weight.dtype
-        return (
-            F.linear(pooled_a.to(dtype), self.weight[0], self.bias[0]),
-            F.linear(pooled_b.to(dtype), self.weight[1], self.bias[1]),
-        )
+        if pooled_a is pooled_b:
+            # One product: its gradient is that of all weights, where each half of them would get zeros for the other.
+            both = F.linear(pooled_a.to(dtype), self.weight.flatten(0, 1), self.bias.flatten())
+            logits_a, logits_b = both.chunk(2, dim=1)
+        else:
+            weight_a, weight_b = self.weight.unbind()
+            bias_a, bias_b = self.bias.unbind()
+            logits_a = F.linear(pooled_a.to(dtype), weight_a, bias_a)
+            logits_b = F.linear(pooled_b.to(dtype), weight_b, bias_b)
+        return logits_a, logits_b
 
     def _predict(self, maps: list[Tensor]) -> Tensor:
         with torch.no_grad():
-            logits_a, logits_b = self._logits(maps[0].mean(dim=(2, 3)), maps[-1].mean(dim=(2, 3)))
+            pooled = [each.mean(dim=(2, 3)) for each in maps]
+            logits_a, logits_b = self._logits(pooled[0], pooled[-1])
             return (logits_a + logits_b).argmax(dim=1)
 
     def extra_repr(self) -> str:

@@ -58,6 +58,12 @@ class Memory:
             if self.held + len(block) <= self._most_lent:
                 self._free.append(block)
 
+    def release(self) -> None:
+        """Give back what no tensor uses."""
+        with self._lock:
+            self._free.clear()
+            self._most_lent = self._lent
+
     @property
     def held(self) -> int:
         """Bytes that are kept for later."""
