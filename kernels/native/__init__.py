@@ -1,9 +1,9 @@
 """Compiled host kernels: sums over the map of every sample from one read of it, and products that write one.
 
-Every operator is made of these two. They take CPU tensors in float32 or bfloat16, NCHW or channels_last, accumulate in
-float32, use the best instruction set that the machine has and torch's own threads, and give the same bits on any
-number of them. What they do not take (`serves`), and everything where no compiler was at hand when the package was
-installed (`fault`), runs on ATen.
+Every operator on features is made of these two; `regulate` and `subgroup_similarity`, which see no features, have loops
+of their own. They take CPU tensors in float32 or bfloat16, NCHW or channels_last, accumulate in float32, use the best
+instruction set that the machine has and torch's own threads, and give the same bits on any number of them. What they do
+not take (`serves`), and everything where no compiler was at hand when the package was installed, runs on ATen.
 
 The C++ stands beside this file: `native.h` says what can be asked for, `walk.h` does it.
 """
@@ -80,13 +80,11 @@ class Kernels:
         self._number = number
         self._team = _POINTER(_team())
 
-    def sums(self, work: _Sums, threads: int) -> bool:
-        """Run it; False if there is no kernel for that number of vectors."""
-        return bool(self._library.iir_fast_sums(ctypes.byref(work), self._number, _NUMBERS(threads), self._team))
-
-    def products(self, work: _Products, threads: int) -> bool:
-        """Run it; False if there is no kernel for that number of terms."""
-        return bool(self._library.iir_fast_products(ctypes.byref(work), self._number, _NUMBERS(threads), self._team))
+    def call(self, function: str, work: ctypes.Structure, *options: int, threads: int) -> int:
+        """Call a function of native.cpp; what it returns, if anything."""
+        called = getattr(self._library, function)
+        result: int = called(ctypes.byref(work), *options, self._number, _NUMBERS(threads), self._team)
+        return result
 
 
 @cache
@@ -133,13 +131,22 @@ def _team() -> int | None:
 def serves(features: Tensor, *others: Tensor) -> bool:
     """Whether the kernels take these features [B,C,H,W] together with these small tensors."""
     return (
-        kernels() is not None
-        and features.device.type == "cpu"
+        serves_small(features, *others)
         and features.dtype in _DTYPES
-        and features.numel() > 0
         and (_is_planar(features) or _is_channels_last(features))
-        and not any(other.dtype == torch.float64 for other in others)
     )
+
+
+def serves_small(*tensors: Tensor) -> bool:
+    """Whether the kernels that read no features take these tensors, once they are float32 and contiguous."""
+    return kernels() is not None and all(
+        tensor.device.type == "cpu" and tensor.dtype != torch.float64 and tensor.numel() > 0 for tensor in tensors
+    )
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Where a tensor's memory begins, for a structure of native.h."""
+    return None if tensor is None else tensor.data_ptr()
 
 
 def _is_planar(features: Tensor) -> bool:
@@ -194,7 +201,7 @@ def sums(
         shares,
     )
     found = kernels()
-    if found is None or not found.sums(work, _threads(features)):
+    if found is None or not found.call("iir_fast_sums", work, threads=threads_for(features.nbytes)):
         raise ValueError(f"native.sums: {dot_count} and {add_count} sums were asked for; see its docstring.")
     added = adds.sum(1) if shares > 1 else adds.squeeze(1)
     squared = torch.empty(0)
@@ -240,7 +247,7 @@ def products(features: Tensor, per_channel: Tensor, per_pixel: Tensor, added: Te
         terms,
         _shares(gradient, rows),
     )
-    if found is None or not found.products(work, _threads(gradient)):
+    if found is None or not found.call("iir_fast_products", work, threads=threads_for(gradient.nbytes)):
         raise ValueError(f"native.products: {terms} products were asked for; accepted are 1 to 4.")
     return gradient
 
@@ -260,5 +267,6 @@ def _shares(features: Tensor, rows: int) -> int:
     return max(1, min(by_size, rows // 8, -(-_TURNS // features.shape[0])))
 
 
-def _threads(features: Tensor) -> int:
-    return max(1, min(torch.get_num_threads(), features.numel() * features.element_size() // _SHARE_BYTES))
+def threads_for(size: int) -> int:
+    """Threads that so many bytes are worth."""
+    return max(1, min(torch.get_num_threads(), size // _SHARE_BYTES))

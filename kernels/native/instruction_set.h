@@ -14,6 +14,8 @@
 
 extern "C" void* calloc(unsigned long, unsigned long);
 extern "C" void free(void*);
+extern "C" float expf(float);
+extern "C" float log1pf(float);
 
 namespace {
 
@@ -28,6 +30,9 @@ struct Scratch {
 };
 
 #include "walk.h"
+
+#include "regulate.h"
+#include "similarity.h"
 
 template <class Element>
 SumsPart sums_of(const Sums& work) {
@@ -69,4 +74,11 @@ ProductsPart products(const Products& work) {
 
 #define TEXT(name) #name
 #define TEXT_OF(name) TEXT(name)
-extern const InstructionSet NAME = {TEXT_OF(NAME), sums, products};
+extern const InstructionSet NAME = {TEXT_OF(NAME),
+                                    sums,
+                                    products,
+                                    regulate_forward,
+                                    regulate_backward,
+                                    similarity_lengths,
+                                    similarity_forward,
+                                    similarity_backward};

@@ -57,8 +57,8 @@ struct Queue {
 typedef void (*Team)(void (*)(void*), void*, unsigned threads, unsigned flags);
 
 template <class Work>
-void run(const Work& work, void (*part)(const Work&, long), long threads, Team team) {
-    Queue<Work> queue{work, part, work.samples * work.shares};
+void run(const Work& work, void (*part)(const Work&, long), long parts, long threads, Team team) {
+    Queue<Work> queue{work, part, parts};
     if (threads > queue.count) threads = queue.count;
     if (threads <= 1) return Queue<Work>::drain(&queue);
     if (team) return team(Queue<Work>::drain, &queue, static_cast<unsigned>(threads), 0);
@@ -84,12 +84,24 @@ EXPORTED const char* iir_fast_instruction_set(int i) {
 // Both return 0 if there is no kernel for that number of vectors, else 1.
 EXPORTED int iir_fast_sums(const Sums* work, int instruction_set, long threads, Team team) {
     SumsPart part = suited(instruction_set, work->columns).sums(*work);
-    if (part) run(*work, part, threads, team);
+    if (part) run(*work, part, work->samples * work->shares, threads, team);
     return part != nullptr;
 }
 
 EXPORTED int iir_fast_products(const Products* work, int instruction_set, long threads, Team team) {
     ProductsPart part = suited(instruction_set, work->columns).products(*work);
-    if (part) run(*work, part, threads, team);
+    if (part) run(*work, part, work->samples * work->shares, threads, team);
     return part != nullptr;
+}
+
+EXPORTED void iir_fast_regulate(const Regulation* work, int backward, int instruction_set, long threads, Team team) {
+    const InstructionSet& set = suited(instruction_set, work->pixels);
+    run(*work, backward ? set.regulate_backward : set.regulate_forward, work->samples, threads, team);
+}
+
+EXPORTED void iir_fast_similarity(const Similarity* work, int backward, int instruction_set, long threads, Team team) {
+    const InstructionSet& set = suited(instruction_set, work->channels);
+    const long parts = (work->rows + work->rows_of_a_part - 1) / work->rows_of_a_part;
+    run(*work, set.similarity_lengths, parts, threads, team);
+    run(*work, backward ? set.similarity_backward : set.similarity_forward, parts, threads, team);
 }

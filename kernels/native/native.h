@@ -42,14 +42,44 @@ struct Products {
     long shares;
 };
 
+// Two CAMs of every sample, regulated: one part is one sample.
+struct Regulation {
+    const float* cams;   // [samples, 2, pixels]
+    const float* given;  // thresholds [samples, 2] or null: each map's mean
+    float temperature, flat_relative, flat_absolute;
+    long hard, samples, pixels;
+    // Forward.
+    float *terms, *masks, *maps, *thresholds;  // [samples, 2], [samples, 2, pixels] twice, [samples, 2]
+    // Backward: the gradients of these, then those that are asked for.
+    const float *grad_terms, *grad_masks, *grad_maps, *grad_thresholds;
+    float *grad_cams, *grad_given;  // [samples, 2, pixels], [samples, 2] where thresholds were given
+};
+
+// Same-group pairs of rows; a part is `rows_of_a_part` rows.
+struct Similarity {
+    const float *foreground, *background;  // [rows, channels]
+    // The rows in the order of their groups, and for each place where its group begins and ends.
+    const long *order, *first, *last;  // [rows]
+    long rows, channels, rows_of_a_part;
+    float shortest;
+    float* lengths;  // [rows, 3]: made first, then used
+    double* totals;  // forward: [parts], sums over unordered pairs
+    float scale;     // backward: gradient of the loss, per unordered pair
+    float *grad_foreground, *grad_background;  // [rows, channels]
+};
+
 typedef void (*SumsPart)(const Sums&, long part);
 typedef void (*ProductsPart)(const Products&, long part);
+typedef void (*RegulationPart)(const Regulation&, long part);
+typedef void (*SimilarityPart)(const Similarity&, long part);
 
-// The code for one instruction set. Null where there is none for that combination.
+// The code for one instruction set. `sums` and `products` are null where there is none for that number of vectors.
 struct InstructionSet {
     const char* name;
     SumsPart (*sums)(const Sums&);
     ProductsPart (*products)(const Products&);
+    RegulationPart regulate_forward, regulate_backward;
+    SimilarityPart similarity_lengths, similarity_forward, similarity_backward;
 };
 
 extern const InstructionSet avx512, avx2, baseline;

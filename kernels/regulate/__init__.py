@@ -25,7 +25,7 @@ from torch import Tensor
 from iir_fast.kernels import selection
 from iir_fast.kernels.contract import accumulation_dtype, check_floating, check_shape, full_precision
 from iir_fast.kernels.registration import deferred, register, register_gradient
-from iir_fast.kernels.regulate import host, reference
+from iir_fast.kernels.regulate import native, reference
 
 
 class RegulatedCAMs(NamedTuple):
@@ -133,14 +133,14 @@ register(
     "regulate",
     "(Tensor cam_a, Tensor cam_b, Tensor? thresholds, float temperature, bool hard) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
-    {"host": host.forward, "triton": deferred(f"{__name__}.triton", "forward")},
+    {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
 register(
     "regulate_backward",
     "(Tensor grad_terms, Tensor grad_masks, Tensor grad_maps, Tensor grad_thresholds, Tensor cam_a, Tensor cam_b, "
     "Tensor? thresholds, float temperature, bool hard) -> (Tensor, Tensor, Tensor)",
-    {"host": host.backward, "triton": deferred(f"{__name__}.triton", "backward")},
+    {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )
 register_gradient("regulate", _backward, _setup_context)

@@ -28,7 +28,7 @@ from iir_fast.kernels.contract import (
     full_precision,
 )
 from iir_fast.kernels.registration import deferred, register, register_gradient
-from iir_fast.kernels.subgroup_similarity import host, reference
+from iir_fast.kernels.subgroup_similarity import native, reference
 
 
 def subgroup_similarity(foreground: Tensor, background: Tensor, groups: Tensor) -> Tensor:
@@ -87,13 +87,13 @@ def _backward(ctx: Any, grad_inter: Tensor) -> tuple[Tensor | None, ...]:
 register(
     "subgroup_similarity",
     "(Tensor foreground, Tensor background, Tensor groups) -> Tensor",
-    {"host": host.forward, "triton": deferred(f"{__name__}.triton", "forward")},
+    {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
 register(
     "subgroup_similarity_backward",
     "(Tensor grad_inter, Tensor foreground, Tensor background, Tensor groups) -> (Tensor, Tensor)",
-    {"host": host.backward, "triton": deferred(f"{__name__}.triton", "backward")},
+    {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )
 register_gradient("subgroup_similarity", _backward, _setup_context)

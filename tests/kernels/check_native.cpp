@@ -14,6 +14,8 @@ typedef void (*Team)(void (*)(void*), void*, unsigned, unsigned);
 extern "C" const char* iir_fast_instruction_set(int);
 extern "C" int iir_fast_sums(const Sums*, int, long, Team);
 extern "C" int iir_fast_products(const Products*, int, long, Team);
+extern "C" void iir_fast_regulate(const Regulation*, int, int, long, Team);
+extern "C" void iir_fast_similarity(const Similarity*, int, int, long, Team);
 
 static std::mt19937 generator(0);
 static int faults = 0;
@@ -111,6 +113,41 @@ static void check_products(int level, long dtype, long rows, long columns, long 
             }
 }
 
+// The results are held against the reference by the operators' own tests; here it is only watched what they touch.
+static void run_regulate(int level, long pixels, bool given, bool hard) {
+    const long samples = 2;
+    Memory<float> cams = random<float>(samples * 2 * pixels), cuts = random<float>(samples * 2);
+    Memory<float> grads = random<float>(samples * 2 * pixels), few = random<float>(samples * 2);
+    Memory<float> terms(samples * 2), masks(samples * 2 * pixels), maps(samples * 2 * pixels), thresholds(samples * 2);
+    Memory<float> grad_cams(samples * 2 * pixels), grad_given(samples * 2);
+    Regulation work = {cams.get(),  given ? cuts.get() : nullptr, 0.1f, 1e-6f, 1e-12f, hard, samples, pixels,
+                       terms.get(), masks.get(), maps.get(), thresholds.get(), few.get(), grads.get(), grads.get(),
+                       few.get(),   grad_cams.get(), grad_given.get()};
+    for (int backward : {0, 1}) iir_fast_regulate(&work, backward, level, 2, nullptr);
+    for (long i = 0; i < samples * 2 * pixels; ++i) {
+        expect("mask in [0,1]", level, masks[i], 0.5, 0.5);
+        expect("finite gradient", level, grad_cams[i] - grad_cams[i], 0, 0);
+    }
+}
+
+static void run_similarity(int level, long rows, long channels, long group) {
+    Memory<float> foreground = random<float>(rows * channels), background = random<float>(rows * channels);
+    Memory<long> order(rows), first(rows), last(rows);
+    for (long i = 0; i < rows; ++i) {
+        order[i] = rows - 1 - i, first[i] = i / group * group;
+        last[i] = first[i] + group < rows ? first[i] + group : rows;
+    }
+    const long together = 4, parts = (rows + together - 1) / together;
+    Memory<float> lengths(rows * 3), grad_foreground(rows * channels), grad_background(rows * channels);
+    Memory<double> totals(parts);
+    Similarity work = {foreground.get(), background.get(), order.get(),   first.get(),  last.get(), rows, channels, together,
+                       1e-12f,           lengths.get(),    totals.get(),  0.5f,         grad_foreground.get(),
+                       grad_background.get()};
+    for (int backward : {0, 1}) iir_fast_similarity(&work, backward, level, 2, nullptr);
+    for (long i = 0; i < parts; ++i) expect("finite total", level, totals[i] - totals[i], 0, 0);
+    for (long i = 0; i < rows * channels; ++i) expect("finite gradient", level, grad_foreground[i] - grad_foreground[i], 0, 0);
+}
+
 template <class Element>
 static void check_all(int level, long dtype) {
     const long shapes[][2] = {{1, 1}, {3, 2}, {1, 40}, {7, 15}, {9, 16}, {13, 17}, {40, 1}, {21, 49}, {6, 196}};
@@ -132,6 +169,11 @@ int main() {
         ++checked;
         check_all<float>(level, FLOAT32);
         check_all<Bfloat16>(level, BFLOAT16);
+        for (long pixels : {1, 7, 16, 45, 49, 196, 300})
+            for (bool given : {false, true})
+                for (bool hard : {false, true}) run_regulate(level, pixels, given, hard);
+        for (long channels : {1, 5, 16, 33, 130})
+            for (long group : {1, 3, 9}) run_similarity(level, 10, channels, group);
     }
     std::printf("%d instruction sets checked, %d faults\n", checked, faults);
     return faults != 0 || checked == 0;

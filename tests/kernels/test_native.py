@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from iir_fast import functional
+from iir_fast import backend, functional
 from iir_fast.kernels import native
 from iir_fast.kernels.native.memory import Memory
 
@@ -49,7 +49,7 @@ def features_of(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> Tens
 
 
 def error(actual: Tensor, expected: Tensor) -> float:
-    return float((actual.double() - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+    return float((actual.detach().double() - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
 
 
 @needs_kernels
@@ -80,15 +80,33 @@ def test_sums_and_products_agree_with_float64(instruction_set, shape, dtype, lay
 
 
 @needs_kernels
+def test_every_operator_agrees_with_the_reference(case, shape, instruction_set):
+    tensors = case.make(shape, torch.float32)
+    assert_agrees(case, shape, tensors, 1e-5)
+
+
+def assert_agrees(case, shape: tuple[int, ...], tensors: list[Tensor], tolerance: float) -> None:
+    expected = case.run_with_gradients([tensor.double() for tensor in tensors], shape, "reference")
+    for actual, exact in zip(case.run_with_gradients(tensors, shape), expected, strict=True):
+        # On a single pixel a mask's gradient is what is left of terms of size 1 that cancel.
+        scale = exact.abs().max().clamp(min=1.0 if shape[2:] == (1, 1) else 1e-30)
+        assert float((actual.double() - exact).abs().max() / scale) <= tolerance
+
+
+@needs_kernels
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_same_bits_on_any_number_of_threads(layout, threads):
     # Large enough to be shared among threads, and for its gradient to lie in memory that is used again.
     features = features_of((6, 512, 28, 28), torch.float32, layout).requires_grad_()
     weights, labels = torch.randn(2, 5, 512).requires_grad_(), torch.arange(6) % 5
     masks = torch.rand(6, 2, 28, 28).requires_grad_()
+    groups = torch.arange(12) % 3
 
     def results() -> list[Tensor]:
-        outs = [*functional.label_cam(features, weights, labels), *functional.masked_pool(features, masks)]
+        cams, pooled = functional.label_cam(features, weights, labels)
+        descriptors = functional.masked_pool(features, masks)
+        similarity = functional.subgroup_similarity(*(each.flatten(0, 1) for each in descriptors), groups)
+        outs = [cams, pooled, *descriptors, similarity, *functional.regulate(*cams.unbind(1))]
         loss = sum((out.square().sum() for out in outs), start=torch.zeros(()))
         return [*outs, *torch.autograd.grad(loss, (features, weights, masks))]
 
@@ -127,12 +145,16 @@ def test_what_the_kernels_do_not_take_is_left_to_aten():
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 8e-3)])
 def test_without_the_kernels_aten_agrees_with_the_reference(case, shape, dtype, tolerance, without_kernels):
-    tensors = case.make(shape, dtype)
-    expected = case.run_with_gradients([tensor.double() for tensor in tensors], shape, "reference")
-    for actual, exact in zip(case.run_with_gradients(tensors, shape), expected, strict=True):
-        # On a single pixel a mask's gradient is what is left of terms of size 1 that cancel.
-        scale = exact.abs().max().clamp(min=1.0 if shape[2:] == (1, 1) else 1e-30)
-        assert float((actual.double() - exact).abs().max() / scale) <= tolerance
+    assert_agrees(case, shape, case.make(shape, dtype), tolerance)
+
+
+def test_large_groups_are_left_to_aten():
+    foreground, background = torch.randn(2, 300, 8).requires_grad_().unbind()
+    for groups in (torch.zeros(300, dtype=torch.int64), torch.arange(300) // 4):
+        loss = functional.subgroup_similarity(foreground, background, groups)
+        with backend("reference"):
+            exact = functional.subgroup_similarity(foreground.double(), background.double(), groups)
+        assert error(loss, exact) <= 1e-5
 
 
 def test_memory_is_used_again_and_never_while_it_is_in_use():

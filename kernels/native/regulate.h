@@ -1,0 +1,165 @@
+// Two CAMs of a sample, regulated; the letters are those of the docstring of kernels/regulate.
+//
+// Included once for each instruction set. Every array of a sample is padded to whole vectors; `valid` is all ones in the
+// lanes that are pixels.
+
+INLINE Floats choose(Words condition, Floats yes, Floats no) {
+    return (Floats)((condition & (Words)yes) | (~condition & (Words)no));
+}
+
+// e^x to about a unit in the last place; below -87 the smallest normal number, above 88 the largest power. A NaN stays.
+INLINE Floats exponential(Floats x) {
+    x = choose((Words)(x < splat(-87)), splat(-87), x);
+    x = choose((Words)(x > splat(88)), splat(88), x);
+    // Adding 1.5 * 2^23 rounds to an integer, which then stands in the lowest bits.
+    const Floats shifted = x * splat(1.44269504f) + splat(12582912);
+    const Floats power = shifted - splat(12582912);
+    const Floats rest = x - power * splat(0.693359375f) - power * splat(-2.12194440e-4f);
+    Floats value = splat(1.9875691500e-4f);
+    value = value * rest + splat(1.3981999507e-3f);
+    value = value * rest + splat(8.3334519073e-3f);
+    value = value * rest + splat(4.1665795894e-2f);
+    value = value * rest + splat(1.6666665459e-1f);
+    value = value * rest + splat(5.0000001201e-1f);
+    value = value * rest * rest + rest + splat(1);
+    return value * (Floats)(((Words)shifted + (127u - 0x4b400000u)) << 23);
+}
+
+// One CAM before it meets the other.
+struct Prepared {
+    const float* values;
+    float *map, *soft, *mask;
+    float low, high, span, cut;
+};
+
+INLINE Words valid_at(long pixel, long pixels) {
+    return pixel + LANES <= pixels ? ~Words{} : first_lanes(pixels - pixel);
+}
+
+INLINE Floats only(Floats values, Words valid) { return (Floats)((Words)values & valid); }
+
+// `cam` holds `pixels` values; scratch for 4 * padded(pixels).
+static Prepared prepare(const Regulation& work, const float* cam, const float* given, float* scratch) {
+    const long pixels = work.pixels, width = padded(pixels);
+    float* const values = scratch;
+    Prepared own = {values, scratch + width, scratch + 2 * width, scratch + 3 * width, 0, 0, 0, 0};
+    __builtin_memcpy(values, cam, pixels * sizeof(float));
+    for (long pixel = pixels; pixel < width; ++pixel) values[pixel] = cam[0];
+    Floats lowest = load(values), highest = lowest, flaw = {};
+    for (long pixel = 0; pixel < width; pixel += LANES) {
+        const Floats here = load(values + pixel);
+        lowest = choose((Words)(here < lowest), here, lowest);
+        highest = choose((Words)(here > highest), here, highest);
+        // A comparison skips a NaN; a value minus itself is 0 if it is finite, else NaN.
+        flaw += here - here;
+    }
+    own.low = lowest[0], own.high = highest[0];
+    for (int lane = 1; lane < LANES; ++lane) {
+        own.low = lowest[lane] < own.low ? lowest[lane] : own.low;
+        own.high = highest[lane] > own.high ? highest[lane] : own.high;
+    }
+    const float largest = __builtin_fmaxf(__builtin_fabsf(own.low), __builtin_fabsf(own.high));
+    own.span = own.high - own.low;
+    // Dividing by infinity gives a constant map the value 0 and the gradient 0.
+    if (own.span <= work.flat_relative * largest + work.flat_absolute) own.span = __builtin_inff();
+    own.span += sum(flaw);
+    Floats total = {};
+    for (long pixel = 0; pixel < width; pixel += LANES) {
+        const Floats map = (load(values + pixel) - splat(own.low)) / splat(own.span);
+        store(own.map + pixel, map);
+        total += only(map, valid_at(pixel, pixels));
+    }
+    own.cut = given ? *given : sum(total) / pixels;
+    for (long pixel = 0; pixel < width; pixel += LANES) {
+        const Floats distance = load(own.map + pixel) - splat(own.cut);
+        const Floats soft = splat(1) / (splat(1) + exponential(-distance / splat(work.temperature)));
+        store(own.soft + pixel, soft);
+        // The difference keeps a NaN a NaN.
+        const Floats hard = choose((Words)(distance >= Floats{}), splat(1), Floats{}) + (distance - distance);
+        store(own.mask + pixel, work.hard ? hard : soft);
+    }
+    return own;
+}
+
+static void regulate_forward(const Regulation& work, long sample) {
+    const long pixels = work.pixels, width = padded(pixels);
+    Scratch scratch(8 * width);
+    Prepared both[2];
+    for (int i = 0; i < 2; ++i) {
+        const long number = 2 * sample + i;
+        both[i] = prepare(work, work.cams + number * pixels, work.given ? work.given + number : nullptr,
+                          scratch.data + 4 * i * width);
+        work.thresholds[number] = both[i].cut;
+        __builtin_memcpy(work.maps + number * pixels, both[i].map, pixels * sizeof(float));
+        __builtin_memcpy(work.masks + number * pixels, both[i].mask, pixels * sizeof(float));
+    }
+    Floats dual = {}, agreement = {};
+    for (long pixel = 0; pixel < width; pixel += LANES) {
+        const Words valid = valid_at(pixel, pixels);
+        const Floats map_a = load(both[0].map + pixel), mask_a = load(both[0].mask + pixel);
+        const Floats map_b = load(both[1].map + pixel), mask_b = load(both[1].mask + pixel);
+        const Floats out_a = splat(1) - mask_a, out_b = splat(1) - mask_b, apart = map_a - map_b;
+        dual += only(mask_a * mask_b * map_a * map_b + out_a * out_b * apart * apart, valid);
+        agreement += only(mask_a * out_b + mask_b * out_a, valid);
+    }
+    work.terms[2 * sample] = sum(dual) / pixels;
+    work.terms[2 * sample + 1] = sum(agreement) / pixels;
+}
+
+static void regulate_backward(const Regulation& work, long sample) {
+    const long pixels = work.pixels, width = padded(pixels);
+    Scratch scratch(9 * width);
+    Prepared both[2];
+    for (int i = 0; i < 2; ++i) {
+        const long number = 2 * sample + i;
+        both[i] = prepare(work, work.cams + number * pixels, work.given ? work.given + number : nullptr,
+                          scratch.data + 4 * i * width);
+    }
+    const float dual = work.grad_terms[2 * sample] / pixels, agreement = work.grad_terms[2 * sample + 1] / pixels;
+    float* const q = scratch.data + 8 * width;
+    for (int i = 0; i < 2; ++i) {
+        const long number = 2 * sample + i;
+        const Prepared &own = both[i], &other = both[1 - i];
+        const float *grad_mask = work.grad_masks + number * pixels, *grad_map = work.grad_maps + number * pixels;
+        Floats sum_z = {}, through_low = {}, through_high = {}, at_low = {}, at_high = {};
+        for (long pixel = 0; pixel < width; pixel += LANES) {
+            const Words valid = valid_at(pixel, pixels);
+            const long left = pixels - pixel;
+            const Floats values = load(own.values + pixel);
+            const Floats x = load(own.map + pixel), soft = load(own.soft + pixel), mask = load(own.mask + pixel);
+            const Floats y = load(other.map + pixel), other_mask = load(other.mask + pixel);
+            const Floats apart = x - y, outside = splat(1) - other_mask;
+            const Floats h = splat(dual) * (other_mask * x * y - outside * apart * apart) +
+                             splat(agreement) * (splat(1) - splat(2) * other_mask);
+            const Floats from_mask = left >= LANES ? load(grad_mask + pixel) : load_some(grad_mask + pixel, left);
+            const Floats from_map = left >= LANES ? load(grad_map + pixel) : load_some(grad_map + pixel, left);
+            const Floats z = (from_mask + h) * soft * (splat(1) - soft) / splat(work.temperature);
+            const Floats here = from_map + z +
+                                splat(dual) * (mask * other_mask * y + splat(2) * (splat(1) - mask) * outside * apart);
+            store(q + pixel, here);
+            sum_z += only(z, valid);
+            through_low += only(here * (x - splat(1)), valid);
+            through_high += only(here * x, valid);
+            at_low += only(splat(1), valid & (Words)(values == splat(own.low)));
+            at_high += only(splat(1), valid & (Words)(values == splat(own.high)));
+        }
+        const float e = work.grad_thresholds[number] - sum(sum_z);
+        const float to_all = work.given ? 0 : e / pixels;
+        const float low = sum(through_low) + (work.given ? 0 : e * (own.cut - 1));
+        const float high = sum(through_high) + (work.given ? 0 : e * own.cut);
+        const Floats to_lowest = splat(low / (own.span * sum(at_low)));
+        const Floats to_highest = splat(high / (own.span * sum(at_high)));
+        for (long pixel = 0; pixel < width; pixel += LANES) {
+            const Floats values = load(own.values + pixel);
+            Floats gradient = (load(q + pixel) + splat(to_all)) / splat(own.span);
+            gradient += only(to_lowest, (Words)(values == splat(own.low)));
+            gradient -= only(to_highest, (Words)(values == splat(own.high)));
+            float* const target = work.grad_cams + number * pixels + pixel;
+            if (pixel + LANES <= pixels)
+                store(target, gradient);
+            else
+                store_some(target, gradient, pixels - pixel);
+        }
+        if (work.given) work.grad_given[number] = e;
+    }
+}
