@@ -16,6 +16,10 @@ NATIVE = Path("kernels/native")
 class BuildIfPossible(build_ext):
     """Build the compiled host kernels, or say in one line that the package goes without them."""
 
+    def get_ext_filename(self, fullname: str) -> str:
+        # Not a name that Python would take for a module of its own.
+        return str(Path(*fullname.split(".")).with_suffix(".library"))
+
     def run(self) -> None:
         try:
             super().run()

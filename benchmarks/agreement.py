@@ -9,8 +9,10 @@ from torch import Tensor
 
 from benchmarks.workloads import OPERATORS, PACKAGE, STEP, TINY_SHAPES, Workload, make
 
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 1e-2}
-"""By the dtype of the features: largest L2 distance of two results or gradients, relative to the package's L2 norm."""
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 1e-2}
+"""By the dtype of the features: largest L2 distance of two results or gradients, relative to the package's L2 norm. In
+float32 only peer (a)'s gradient of the biases comes near: to a map that is normalized a bias is nothing, so that what
+the pixels of a class map give it cancels, down to their rounding."""
 MOVED_EXTREMA = 0.4
 """The same for gradients in bf16 that go to the extreme pixels of a map: a CAM rounded to bf16 has them elsewhere. That
 the formulas are the same is what float64 and float32 show."""

@@ -90,8 +90,8 @@ class Kernels:
 @cache
 def all_kernels() -> list[Kernels]:
     """The kernels for every instruction set that this machine has, best first; empty if there is no library."""
-    path = next(iter(sorted(Path(__file__).parent.glob("_kernels*.so"))), None)
-    if path is None:
+    path = Path(__file__).with_name("_kernels.library")
+    if not path.exists():
         return []
     library = ctypes.CDLL(str(path))
     library.iir_fast_instruction_set.restype = ctypes.c_char_p

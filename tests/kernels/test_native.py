@@ -213,7 +213,7 @@ def test_the_sanitizers_find_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_an_installation_without_a_compiler_says_so_once_and_goes_on(tmp_path):
-    shutil.copytree(ROOT / "kernels", tmp_path / "kernels", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shutil.copytree(ROOT / "kernels", tmp_path / "kernels", ignore=shutil.ignore_patterns("*.library", "__pycache__"))
     shutil.copytree(ROOT / "iir_fast", tmp_path / "iir_fast", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
@@ -223,4 +223,4 @@ def test_an_installation_without_a_compiler_says_so_once_and_goes_on(tmp_path):
     assert result.returncode == 0, result.stderr[-2000:]
     lines = [line for line in result.stdout.splitlines() if "no compiled host kernels" in line]
     assert len(lines) == 1
-    assert not list(tmp_path.rglob("*.so"))
+    assert not list(tmp_path.rglob("*.library"))
