@@ -1,5 +1,6 @@
 """Build description of iir-fast: metadata, dependencies and where each package lives in the tree."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -13,8 +14,18 @@ KERNELS = [f"iir_fast.{name}" for name in find_packages(include=["kernels", "ker
 NATIVE = Path("kernels/native")
 
 
+def _library(name: str, sources: Iterable[Path], headers: Iterable[Path] = ()) -> Extension:
+    """A library that is loaded through ctypes: it needs neither the headers of Python nor those of torch."""
+    return Extension(
+        name,
+        sources=sorted(map(str, sources)),
+        depends=sorted(map(str, headers)),
+        extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden"],
+    )
+
+
 class BuildIfPossible(build_ext):
-    """Build the compiled host kernels, or say in one line that the package goes without them."""
+    """Build the compiled host code, or say in one line that the package goes without it."""
 
     def get_ext_filename(self, fullname: str) -> str:
         # Not a name that Python would take for a module of its own.
@@ -24,7 +35,7 @@ class BuildIfPossible(build_ext):
         try:
             super().run()
         except (CompileError, ExecError, LinkError, PlatformError, OSError) as error:
-            print(f"iir-fast: no compiled host kernels, operators on CPU tensors will run on ATen ({error}).")
+            print(f"iir-fast: no compiled host kernels, CPU tensors and the evaluator go without them ({error}).")
             # An editable installation copies what was built.
             self.extensions = []
 
@@ -42,13 +53,8 @@ setup(
     package_dir={"iir_fast": "iir_fast", "iir_fast.kernels": "kernels"},
     package_data={"iir_fast": ["py.typed"]},
     ext_modules=[
-        # Loaded through ctypes: needs neither the headers of Python nor those of torch.
-        Extension(
-            "iir_fast.kernels.native._kernels",
-            sources=[str(path) for path in sorted(NATIVE.glob("*.cpp"))],
-            depends=[str(path) for path in sorted(NATIVE.glob("*.h"))],
-            extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden"],
-        )
+        _library("iir_fast.kernels.native._kernels", NATIVE.glob("*.cpp"), NATIVE.glob("*.h")),
+        _library("iir_fast.evaluation._contours", [Path("iir_fast/evaluation/contours.cpp")]),
     ],
     cmdclass={"build_ext": BuildIfPossible},
     install_requires=[

@@ -96,3 +96,22 @@ def largest_box(scoremap: NDArray[np.float64], threshold: float) -> tuple[int, i
     sweep = sweep_boxes(scoremap, np.array([threshold]))
     x0, y0, x1, y1 = sweep.boxes[sweep.largest[0]].tolist()
     return x0, y0, x1, y1
+
+
+def box_iou(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Intersection over union of boxes whose corner pixels both belong to them: a side is x1 - x0 + 1 long.
+
+    Args:
+        first: int64 [n, 4], x0, y0, x1, y1.
+        second: int64 [m, 4].
+
+    Returns:
+        float64 [n, m].
+    """
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    intersection = np.maximum(high - low + 1, 0).prod(axis=2)
+    area_first = (first[:, 2:] - first[:, :2] + 1).prod(axis=1)
+    area_second = (second[:, 2:] - second[:, :2] + 1).prod(axis=1)
+    iou: NDArray[np.float64] = intersection / (area_first[:, None] + area_second - intersection)
+    return iou

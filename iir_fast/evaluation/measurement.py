@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_fast.data import GroundTruth
-from iir_fast.evaluation.boxes import sweep_boxes
+from iir_fast.evaluation.contours import score_contours
 from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, check_scoremap
 
 
@@ -75,10 +75,7 @@ def measure(image: ScoredImage, taus: NDArray[np.float64], edges: NDArray[np.flo
     truth = image.ground_truth
     largest_iou = best_iou = foreground = background = label_rank = None
     if len(truth.boxes):
-        sweep = sweep_boxes(image.scoremap, taus)
-        iou = box_iou(sweep.boxes, scale_boxes(truth.boxes, truth.size)).max(axis=1)
-        largest_iou = iou[sweep.largest][sweep.level]
-        best_iou = np.maximum.reduceat(iou, sweep.starts)[sweep.level]
+        largest_iou, best_iou = score_contours(image.scoremap, taus, scale_boxes(truth.boxes, truth.size))
     if truth.masks:
         on_object, elsewhere = scale_masks(truth, image.image_id)
         # What np.histogram counts, in a third of its time: one search serves both histograms.
@@ -102,25 +99,6 @@ def scale_boxes(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np
         int64 [n, 4], truncated towards zero.
     """
     return (boxes * float(PROTOCOL_SIZE) / (size + size)).astype(np.int64)
-
-
-def box_iou(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Intersection over union of boxes whose corner pixels both belong to them: a side is x1 - x0 + 1 long.
-
-    Args:
-        first: int64 [n, 4], x0, y0, x1, y1.
-        second: int64 [m, 4].
-
-    Returns:
-        float64 [n, m].
-    """
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    intersection = np.maximum(high - low + 1, 0).prod(axis=2)
-    area_first = (first[:, 2:] - first[:, :2] + 1).prod(axis=1)
-    area_second = (second[:, 2:] - second[:, :2] + 1).prod(axis=1)
-    iou: NDArray[np.float64] = intersection / (area_first[:, None] + area_second - intersection)
-    return iou
 
 
 def scale_masks(truth: GroundTruth, image_id: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

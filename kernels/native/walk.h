@@ -167,9 +167,10 @@ void read_part(const Sums& work, long part) {
                                                                    adds.data);
         row += ROWS;
     };
-    // Several rows at a time save loads of what they meet; long ones would be as many streams from memory.
+    // Several rows at a time save loads and stores of what they meet; long ones are as many streams from memory, which
+    // pays if they meet much.
     constexpr long SHORT = 1024 / sizeof(Element);
-    if (columns <= SHORT)
+    if (columns <= SHORT || ADDS > 2)
         while (row + 4 <= end && (rows - row - 4) * columns >= LANES)
             walk(Constant<4>(), Constant<1>(), Constant<true>());
     while (row < end && (rows - row - 1) * columns >= LANES) walk(Constant<1>(), Constant<4>(), Constant<true>());

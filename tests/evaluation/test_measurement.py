@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from iir_fast.data import GroundTruth
 from iir_fast.evaluation import ScoredImage
-from iir_fast.evaluation.measurement import box_iou, measure, scale_boxes, scale_masks
+from iir_fast.evaluation.boxes import box_iou
+from iir_fast.evaluation.measurement import measure, scale_boxes, scale_masks
 
 NO_BOXES = np.zeros((0, 4))
 TAUS = np.array([0.0, 0.5])

@@ -1,0 +1,60 @@
+"""How well the boxes of a score map fit, at every threshold of the protocol, in one pass over its grey levels."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iir_fast.evaluation.boxes import box_iou, sweep_boxes
+
+_LEVELS = 256
+
+
+@cache
+def compiled() -> ctypes.CDLL | None:
+    """The compiled component tree of `contours.cpp`; None where there was no C++ compiler to install it with."""
+    path = Path(__file__).with_name("_contours.library")
+    return ctypes.CDLL(str(path)) if path.exists() else None
+
+
+def score_contours(
+    scoremap: NDArray[np.float64], taus: NDArray[np.float64], boxes: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """IoU of a score map's boxes with the true ones at every threshold; the boxes are those of `sweep_boxes`.
+
+    Args:
+        scoremap: float64 [H, W] in [0, 1].
+        taus: float64 [T] in [0, 1), in any order.
+        boxes: int64 [n, 4], x0, y0, x1, y1 of n >= 1 true boxes in the map's pixels.
+
+    Returns:
+        float64 [T] twice: the best IoU of the largest contour's box with any true box, and that of any contour's.
+    """
+    library = compiled()
+    if library is None:
+        sweep = sweep_boxes(scoremap, taus)
+        iou = box_iou(sweep.boxes, boxes).max(axis=1)
+        return iou[sweep.largest][sweep.level], np.maximum.reduceat(iou, sweep.starts)[sweep.level]
+    image = np.ascontiguousarray((scoremap * 255).astype(np.uint8))
+    boxes = np.ascontiguousarray(boxes, dtype=np.int64)
+    largest, best = np.empty(_LEVELS), np.empty(_LEVELS)
+    done = library.iir_fast_score_contours(
+        _address(image),
+        *map(ctypes.c_int, image.shape),
+        _address(boxes),
+        ctypes.c_int64(len(boxes)),
+        _address(largest),
+        _address(best),
+    )
+    if not done:
+        raise MemoryError(f"score_contours: no memory for a map of {image.shape[0]} x {image.shape[1]} pixels.")
+    level = (taus * image.max()).astype(np.int64)
+    return largest[level], best[level]
+
+
+def _address(array: NDArray[np.generic]) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)

@@ -1,0 +1,113 @@
+"""The component tree scores exactly what OpenCV's contours score, at every threshold."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.evaluator import count_differences, search, search_every_threshold
+from benchmarks.scoremaps import KINDS, true_boxes
+from iir_fast.evaluation import contours
+from iir_fast.evaluation.boxes import thresholds
+from iir_fast.evaluation.contours import score_contours
+
+needs_library = pytest.mark.skipif(contours.compiled() is None, reason="installed without a C++ compiler")
+TAUS = thresholds(0.001)
+
+
+@needs_library
+def test_no_difference_on_maps_of_all_kinds():
+    assert count_differences(40 * len(KINDS), seed=1) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_protocols_own_loop_gives_the_same(kind):
+    random = np.random.default_rng(2)
+    scoremap, boxes = KINDS[kind](random, 40), true_boxes(random, 40)
+    for one, other in zip(
+        score_contours(scoremap, TAUS, boxes), search_every_threshold(scoremap, TAUS, boxes), strict=True
+    ):
+        assert np.array_equal(one, other)
+
+
+@needs_library
+def test_of_equally_large_contours_the_one_that_begins_last_counts():
+    scoremap = np.zeros((12, 12))
+    scoremap[2:4, 1:3] = scoremap[2:4, 8:10] = scoremap[7:9, 4:6] = 1
+    for row, column, expected in ((2, 1, 0.0), (2, 8, 0.0), (7, 4, 4 / 9)):
+        boxes = np.array([[column, row, column + 1, row + 1]])
+        largest, best = score_contours(scoremap, np.array([0.5]), boxes)
+        assert largest[0] == expected
+        assert best[0] == 4 / 9
+
+
+@needs_library
+@pytest.mark.parametrize("shape", [(1, 1), (1, 30), (30, 1), (17, 41)], ids=str)
+def test_any_shape(shape):
+    scoremap = np.random.default_rng(3).random(shape)
+    boxes = np.array([[0, 0, shape[1] - 1, shape[0] - 1]])
+    for one, other in zip(score_contours(scoremap, TAUS, boxes), search(scoremap, TAUS, boxes), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_without_a_compiler_opencv_does_it(monkeypatch):
+    random = np.random.default_rng(4)
+    scoremap, boxes = KINDS["14x14"](random, 48), true_boxes(random, 48)
+    expected = search(scoremap, TAUS, boxes)
+    monkeypatch.setattr(contours, "compiled", lambda: None)
+    for one, other in zip(score_contours(scoremap, TAUS, boxes), expected, strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_the_sanitizers_find_nothing(tmp_path):
+    source = Path(contours.__file__).with_name("contours.cpp")
+    driver = tmp_path / "driver.cpp"
+    driver.write_text(f"""
+#include "{source}"
+#include <cstdio>
+int main() {{
+    unsigned state = 1;
+    for (int round = 0; round < 400; ++round) {{
+        const int height = 1 + round % 23, width = 1 + round / 3 % 19, levels = 1 + round % 5 * 63;
+        std::unique_ptr<uint8_t[]> image(new uint8_t[height * width]);
+        for (int i = 0; i < height * width; ++i) {{
+            state = state * 1664525u + 1013904223u;
+            image[i] = uint8_t(state >> 16) % levels;
+        }}
+        const int64_t boxes[8] = {{0, 0, width - 1, height - 1, 1, 1, 2, 2}};
+        std::unique_ptr<double[]> largest(new double[256]), best(new double[256]);
+        if (!iir_fast_score_contours(image.get(), height, width, boxes, 2, largest.get(), best.get())) return 1;
+        for (int cut = 0; cut < 256; ++cut)
+            if (!(largest[cut] >= 0 && largest[cut] <= best[cut] && best[cut] <= 1)) return 2;
+    }}
+    std::puts("sound");
+}}
+""")
+    program = tmp_path / "driver"
+    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    subprocess.run(["g++", "-std=c++17", "-O1", "-g", *sanitize, "-o", str(program), str(driver)], check=True)
+    result = subprocess.run([str(program)], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.strip()) == (0, "sound"), result.stderr[-2000:]
+
+
+@pytest.mark.slow
+@needs_library
+def test_the_benchmark_runs():
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks.evaluator", "50"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == "50 maps at 1,000 thresholds: 0 differ."
+    assert [line.split(":")[0] for line in lines[1:]] == ["from 7x7", "from 14x14", "from 28x28"]
