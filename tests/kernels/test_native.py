@@ -49,6 +49,7 @@ def features_of(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> Tens
 
 
 def error(actual: Tensor, expected: Tensor) -> float:
+    expected = expected.detach()
     return float((actual.detach().double() - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
 
 
