@@ -178,7 +178,7 @@ def _step(shape: Shape, device: str, compiler: str | None) -> Workload:
         # Weights and biases are the head's own.
         out = head(features, labels)
         loss = F.cross_entropy(out.logits_a, labels) + F.cross_entropy(out.logits_b, labels)
-        return (loss + functional.iir_loss(out.cam_a, out.cam_b, features, labels, out.thresholds).loss,)
+        return (loss + functional.iir_loss(out.cam_a, out.cam_b, out.features, labels, out.thresholds).loss,)
 
     contenders: dict[str, Forward] = {
         PACKAGE: package,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iir_fast.kernels import label_cam, regulate
+from iir_fast.kernels import joint_label_cam, label_cam, regulate
 
 ThresholdKind = Literal["mean", "learned"]
 
@@ -29,6 +29,8 @@ class HeadOutput(NamedTuple):
     """[B,2] in (0,1) with `threshold="learned"`, else None: each map's own mean."""
     labels: Tensor
     """int64 [B]: the class each CAM belongs to."""
+    features: Tensor
+    """[B,C,H,W]: what the head was given, to be handed on to the loss: then both make one gradient of it."""
 
 
 class DualCAMHead(nn.Module):
@@ -83,10 +85,14 @@ class DualCAMHead(nn.Module):
             TypeError, ValueError, IndexError: as `iir_fast.functional.label_cam` says.
         """
         maps = [branch(features) for branch in self.branches] or [features]
-        weights = self.weight.split(1) if self.branches else (self.weight,)
         if labels is None:
             labels = self._predict(maps)
-        parts = [label_cam(each, weight, labels) for each, weight in zip(maps, weights, strict=True)]
+        if self.branches:
+            weights = self.weight.split(1)
+            parts = [label_cam(each, weight, labels) for each, weight in zip(maps, weights, strict=True)]
+        else:
+            part, features = joint_label_cam(features, self.weight, labels)
+            parts = [part]
         cam_a, cam_b = torch.cat([part.cams for part in parts], dim=1).unbind(1)
         pooled_a, pooled_b = parts[0].pooled, parts[-1].pooled
         logits_a, logits_b = self._logits(pooled_a, pooled_b)
@@ -96,7 +102,7 @@ class DualCAMHead(nn.Module):
             pooled = torch.stack((pooled_a, pooled_b), dim=1)
             offset = (pooled * self.threshold_weight).sum(2) + self.threshold_bias
             thresholds = torch.sigmoid(torch.logit(own, eps=1e-4) + offset)
-        return HeadOutput(logits_a, logits_b, cam_a, cam_b, thresholds, labels)
+        return HeadOutput(logits_a, logits_b, cam_a, cam_b, thresholds, labels, features)
 
     def _logits(self, pooled_a: Tensor, pooled_b: Tensor) -> tuple[Tensor, Tensor]:
         dtype = self.weight.dtype

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from iir_fast.gate import mixing_gate
 from iir_fast.gather import gather_rows
-from iir_fast.kernels import RegionDescriptors, masked_pool, regulate, subgroup_similarity
+from iir_fast.kernels import RegionDescriptors, joint_masked_pool, regulate, subgroup_similarity
 from iir_fast.kernels.contract import check_integer_vector, check_range
 
 Regulation = Literal["dual", "agreement", "mixed"]
@@ -58,7 +58,8 @@ def iir_loss(
     Args:
         cam_a: label CAMs [B,H,W], or class maps [B,K,H,W], of classifier A; floating.
         cam_b: the same of classifier B.
-        features: [B,C,H,W], floating: the shared map that descriptors are pooled from.
+        features: [B,C,H,W], floating: the shared map that descriptors are pooled from. Those that `DualCAMHead` hands
+            on make one gradient with its own, in place of two that autograd adds.
         labels: int64 [B].
         thresholds: [B,2] in (0,1); None: each map's own mean.
         intra_weight: weight of the regulation of the two CAMs.
@@ -82,7 +83,7 @@ def iir_loss(
     check_integer_vector("iir_loss", "labels", labels, len(features))
     cam_a, cam_b = select_label_cam(cam_a, labels, "cam_a"), select_label_cam(cam_b, labels, "cam_b")
     terms, masks, maps, thresholds = regulate(cam_a, cam_b, thresholds, temperature, hard)
-    descriptors = masked_pool(features, masks)
+    descriptors = joint_masked_pool(features, masks)
 
     foreground, background = descriptors
     if gather:
@@ -121,7 +122,7 @@ class IIRLoss(nn.Module):
     Example:
         >>> out = head(features, labels)
         >>> loss = F.cross_entropy(out.logits_a, labels) + F.cross_entropy(out.logits_b, labels)
-        >>> loss = loss + loss_fn(out.cam_a, out.cam_b, features, labels, out.thresholds)
+        >>> loss = loss + loss_fn(out.cam_a, out.cam_b, out.features, labels, out.thresholds)
 
     Args:
         intra_weight, inter_weight, regulation, temperature, hard, gather: as in `iir_fast.functional.iir_loss`.

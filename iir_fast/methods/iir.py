@@ -21,7 +21,7 @@ class IIR:
 
     def __call__(self, features: Tensor, out: HeadOutput, labels: Tensor, ramp: float) -> MethodLoss:
         classification = classification_loss(out, labels)
-        terms = self.loss.terms(out.cam_a, out.cam_b, features, labels, out.thresholds)
+        terms = self.loss.terms(out.cam_a, out.cam_b, out.features, labels, out.thresholds)
         log = {"classification": classification, "intra": terms.intra, "inter": terms.inter}
         return MethodLoss(
             classification + ramp * terms.loss,

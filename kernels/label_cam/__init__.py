@@ -58,6 +58,15 @@ def label_cam(features: Tensor, weights: Tensor, labels: Tensor) -> LabelCAMs:
         ValueError: shapes do not fit, or C, H, W, R or K is 0.
         IndexError: a label is outside [0,K) (looked at on the CPU only).
     """
+    check_arguments(features, weights, labels)
+    if selection.is_reference_forced():
+        with full_precision(features.device):
+            return LabelCAMs(*reference.label_cam(features, weights, labels))
+    return LabelCAMs(*torch.ops.iir_fast.label_cam(features, weights, labels))
+
+
+def check_arguments(features: Tensor, weights: Tensor, labels: Tensor) -> None:
+    """Raise what `label_cam` raises."""
     check_features("label_cam", features)
     check_floating("label_cam", weights=weights)
     check_shape("label_cam", "weights", weights, f"[R,K,{features.shape[1]}]", None, None, features.shape[1])
@@ -65,10 +74,6 @@ def label_cam(features: Tensor, weights: Tensor, labels: Tensor) -> LabelCAMs:
         raise ValueError(f"label_cam: weights has shape {list(weights.shape)}; R and K must be at least 1.")
     check_integer_vector("label_cam", "labels", labels, features.shape[0])
     check_range("label_cam", "labels", labels, weights.shape[1])
-    if selection.is_reference_forced():
-        with full_precision(features.device):
-            return LabelCAMs(*reference.label_cam(features, weights, labels))
-    return LabelCAMs(*torch.ops.iir_fast.label_cam(features, weights, labels))
 
 
 def _fake(features: Tensor, weights: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -52,16 +52,21 @@ def masked_pool(features: Tensor, masks: Tensor) -> RegionDescriptors:
         TypeError: a dtype is not accepted.
         ValueError: shapes do not fit, or C, H, W or R is 0.
     """
+    check_arguments(features, masks)
+    if selection.is_reference_forced():
+        with full_precision(features.device):
+            return RegionDescriptors(*reference.masked_pool(features, masks))
+    return RegionDescriptors(*torch.ops.iir_fast.masked_pool(features, masks))
+
+
+def check_arguments(features: Tensor, masks: Tensor) -> None:
+    """Raise what `masked_pool` raises."""
     check_features("masked_pool", features)
     check_floating("masked_pool", masks=masks)
     batch, _, height, width = features.shape
     check_shape("masked_pool", "masks", masks, f"[{batch},R,{height},{width}]", batch, None, height, width)
     if masks.shape[1] == 0:
         raise ValueError(f"masked_pool: masks has shape {list(masks.shape)}; at least one mask per sample is needed.")
-    if selection.is_reference_forced():
-        with full_precision(features.device):
-            return RegionDescriptors(*reference.masked_pool(features, masks))
-    return RegionDescriptors(*torch.ops.iir_fast.masked_pool(features, masks))
 
 
 def _fake(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

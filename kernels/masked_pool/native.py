@@ -38,15 +38,20 @@ def backward(
         return host.backward(
             grad_foreground, grad_background, features, masks, foreground, background, features_needed, masks_needed
         )
-    regions, mass = host.both_regions(masks)
-    inside_mass, outside_mass = mass.chunk(2, dim=1)
-    u, v = grad_foreground / inside_mass, grad_background / outside_mass
+    u, v = per_mass(grad_foreground, grad_background, masks)
     grad_features, grad_masks = features.new_empty(0), masks.new_empty(0)
     if features_needed:
         # m u + (1 - m) v = m (u - v) + v
-        grad_features = native.products(features, u - v, regions[:, : masks.shape[1]], v.sum(1))
+        grad_features = native.products(features, u - v, masks.flatten(2), v.sum(1))
     if masks_needed:
         constant = (background * v - foreground * u).sum(2, keepdim=True)
         along_channels, _, _ = native.sums(features, u - v, None)
         grad_masks = (along_channels + constant).view(masks.shape).to(masks.dtype)
     return grad_features, grad_masks
+
+
+def per_mass(grad_foreground: Tensor, grad_background: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """u and v [B,R,C]: the gradients of the descriptors over the masses of masks and complements, float32."""
+    _, mass = host.both_regions(masks)
+    inside_mass, outside_mass = mass.chunk(2, dim=1)
+    return grad_foreground / inside_mass, grad_background / outside_mass

@@ -39,7 +39,7 @@ class Memory:
             fitting = next((block for block in self._free if needed <= len(block) <= _SLACK * needed), None)
             if fitting is None:
                 self._free.clear()
-                fitting = _map(needed)
+                fitting = _map(tensor.nbytes)
             else:
                 self._free.remove(fitting)
             self._lent += len(fitting)
@@ -47,8 +47,7 @@ class Memory:
         # torch keeps the view until the storage is gone, and the view keeps the block.
         view = memoryview(fitting)
         weakref.finalize(view, self._take_back, fitting).atexit = False
-        offset = -torch.frombuffer(fitting, dtype=torch.uint8).data_ptr() % _LARGE_PAGE
-        flat = torch.frombuffer(view, dtype=tensor.dtype, count=tensor.numel(), offset=offset)
+        flat = torch.frombuffer(view, dtype=tensor.dtype, count=tensor.numel(), offset=_first_large_page(fitting))
         # In place: autograd adds to a gradient where it lies if nothing else refers to its memory.
         return flat.as_strided_(tensor.shape, tensor.stride())
 
@@ -71,10 +70,16 @@ class Memory:
 
 
 def _map(size: int) -> mmap.mmap:
-    block = mmap.mmap(-1, size)
+    """Room for so many bytes from a large page on, in large pages but for what would fill the last one in part."""
+    block = mmap.mmap(-1, size + _LARGE_PAGE)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        block.madvise(mmap.MADV_HUGEPAGE)
+        block.madvise(mmap.MADV_HUGEPAGE, _first_large_page(block), size // _LARGE_PAGE * _LARGE_PAGE)
     return block
+
+
+def _first_large_page(block: mmap.mmap) -> int:
+    """Bytes in front of it."""
+    return -torch.frombuffer(block, dtype=torch.uint8).data_ptr() % _LARGE_PAGE
 
 
 memory = Memory()
