@@ -214,8 +214,8 @@ def test_the_sanitizers_find_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_an_installation_without_a_compiler_says_so_once_and_goes_on(tmp_path):
-    shutil.copytree(ROOT / "kernels", tmp_path / "kernels", ignore=shutil.ignore_patterns("*.library", "__pycache__"))
-    shutil.copytree(ROOT / "iir_fast", tmp_path / "iir_fast", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("kernels", "iir_fast"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.library", "__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     environment = {**os.environ, "CC": "no-such-compiler", "CXX": "no-such-compiler"}
