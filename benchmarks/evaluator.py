@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.scoremaps import KINDS, Map, true_boxes, upsampled
-from iir_fast.evaluation.boxes import box_iou, sweep_boxes, thresholds
-from iir_fast.evaluation.contours import compiled, score_contours
+from iir_fast.evaluation.boxes import box_iou, thresholds
+from iir_fast.evaluation.contours import compiled, score_contours, search_contours
 
 SIDES = (5, 9, 16, 33, 64)
 EVERY_NTH_FULL_SIZE = 40
@@ -27,15 +27,8 @@ TIMED_MAPS = 24
 Scores = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def search(scoremap: Map, taus: NDArray[np.float64], boxes: NDArray[np.int64]) -> Scores:
-    """What `score_contours` returns, by OpenCV's contours at every distinct cut."""
-    sweep = sweep_boxes(scoremap, taus)
-    iou = box_iou(sweep.boxes, boxes).max(axis=1)
-    return iou[sweep.largest][sweep.level], np.maximum.reduceat(iou, sweep.starts)[sweep.level]
-
-
 def search_every_threshold(scoremap: Map, taus: NDArray[np.float64], boxes: NDArray[np.int64]) -> Scores:
-    """The same with one search for each threshold, as the protocol's own evaluator does it."""
+    """What `score_contours` returns, with one search for each threshold, as the protocol's own evaluator does it."""
     image = (scoremap * 255).astype(np.uint8)
     height, width = image.shape
     largest, best = np.empty(len(taus)), np.empty(len(taus))
@@ -57,7 +50,7 @@ def count_differences(maps: int, seed: int = 0) -> int:
     for number in range(maps):
         size = 224 if number % EVERY_NTH_FULL_SIZE == 0 else SIDES[number // len(kinds) % len(SIDES)]
         scoremap, boxes = kinds[number % len(kinds)](random, size), true_boxes(random, size)
-        pairs = zip(score_contours(scoremap, taus, boxes), search(scoremap, taus, boxes), strict=True)
+        pairs = zip(score_contours(scoremap, taus, boxes), search_contours(scoremap, taus, boxes), strict=True)
         different += not all(np.array_equal(one, other) for one, other in pairs)
     return different
 
@@ -67,7 +60,7 @@ def time_in_turns(cells: int, seed: int = 0) -> dict[str, list[float]]:
     random, taus = np.random.default_rng(seed), thresholds(0.001)
     ways: dict[str, Callable[[Map, NDArray[np.float64], NDArray[np.int64]], Scores]] = {
         "tree": score_contours,
-        "search": search,
+        "search": search_contours,
         "search at 1,000 thresholds": search_every_threshold,
     }
     found: dict[str, list[float]] = {name: [] for name in ways}

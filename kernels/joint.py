@@ -3,7 +3,7 @@
 Both read the same features, so each owes them a gradient: written apart and added by autograd that is two writes, two
 reads and a third write of something as large as the features. Both are sums of a few outer products of a vector over
 channels and a map over pixels, and pooling comes after the label CAMs that make its masks. So `joint_label_cam` hands
-the features on; `masked_pool`, given these, leaves its vectors and maps with the node that they came from instead of
+the features on; `joint_masked_pool`, given these, leaves its vectors and maps with the node they came from instead of
 writing a gradient; and that node, whose backward pass comes after all of its users', writes the sum of all products
 once. Whatever else the handed-on features are used for is added as usual.
 
@@ -12,7 +12,7 @@ Where the compiled host kernels do not serve, the features are handed on as they
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,22 +22,11 @@ from iir_fast.kernels import native, selection
 from iir_fast.kernels.contract import full_precision
 from iir_fast.kernels.label_cam import LabelCAMs, check_arguments, label_cam
 from iir_fast.kernels.label_cam.native import MOST_CLASSIFIERS
+from iir_fast.kernels.label_cam.native import factors as label_cam_factors
 from iir_fast.kernels.masked_pool import RegionDescriptors, masked_pool
 from iir_fast.kernels.masked_pool import check_arguments as check_pooling
 from iir_fast.kernels.masked_pool.native import MOST_MASKS, per_mass
-
-MOST_TERMS = 4
-
-
-class _Factors(NamedTuple):
-    """A gradient of the features: sum_n per_channel[n,c] per_pixel[n,p] + added[c]."""
-
-    per_channel: Tensor
-    """[B,N,C]"""
-    per_pixel: Tensor
-    """[B,N,P]"""
-    added: Tensor
-    """[B,C]"""
+from iir_fast.kernels.masked_pool.native import factors as masked_pool_factors
 
 
 class _Left:
@@ -47,12 +36,12 @@ class _Left:
     """
 
     def __init__(self) -> None:
-        self._of_passes: dict[int, list[_Factors]] = {}
+        self._of_passes: dict[int, list[native.Factors]] = {}
 
-    def put(self, factors: _Factors) -> None:
+    def put(self, factors: native.Factors) -> None:
         self._of_passes.setdefault(torch._C._current_graph_task_id(), []).append(factors)
 
-    def take(self) -> list[_Factors]:
+    def take(self) -> list[native.Factors]:
         return self._of_passes.pop(torch._C._current_graph_task_id(), [])
 
 
@@ -78,8 +67,8 @@ class _LabelCAM(torch.autograd.Function):
             grad_pooled = torch.zeros(batch, channels)
         grad_features = grad_weights = None
         if ctx.needs_input_grad[0]:
-            own = _Factors(weights[:, labels].transpose(0, 1), grad_cams.flatten(2), grad_pooled / (height * width))
             with full_precision(features.device):
+                own = label_cam_factors(grad_cams.flatten(2), grad_pooled, weights, labels)
                 grad_features = _write(features, [own, *ctx.left.take()])
             if grad_handed_on is not None:
                 grad_features += grad_handed_on
@@ -103,9 +92,8 @@ class _MaskedPool(torch.autograd.Function):
         features, masks, foreground, background = ctx.saved_tensors
         if ctx.needs_input_grad[0]:
             with full_precision(features.device):
-                # m u + (1 - m) v = m (u - v) + v
                 u, v = per_mass(grad_foreground, grad_background, masks)
-                ctx.left.put(_Factors(u - v, masks.flatten(2), v.sum(1)))
+                ctx.left.put(masked_pool_factors(u, v, masks))
         grad_masks = None
         if ctx.needs_input_grad[1]:
             arguments = grad_foreground, grad_background, features, masks, foreground, background
@@ -113,14 +101,14 @@ class _MaskedPool(torch.autograd.Function):
         return None, grad_masks, None
 
 
-def _write(features: Tensor, factors: list[_Factors]) -> Tensor:
+def _write(features: Tensor, factors: list[native.Factors]) -> Tensor:
     """The sum of all products, written once if they are few."""
     per_channel = torch.cat([each.per_channel.float() for each in factors], dim=1)
     per_pixel = torch.cat([each.per_pixel.float() for each in factors], dim=1)
     added = torch.stack([each.added.float() for each in factors]).sum(0)
-    gradient = native.products(features, per_channel[:, :MOST_TERMS], per_pixel[:, :MOST_TERMS], added)
-    for start in range(MOST_TERMS, per_channel.shape[1], MOST_TERMS):
-        chunk = slice(start, start + MOST_TERMS)
+    gradient = native.products(features, per_channel[:, : native.MOST_TERMS], per_pixel[:, : native.MOST_TERMS], added)
+    for start in range(native.MOST_TERMS, per_channel.shape[1], native.MOST_TERMS):
+        chunk = slice(start, start + native.MOST_TERMS)
         gradient += native.products(features, per_channel[:, chunk], per_pixel[:, chunk], torch.zeros_like(added))
     return gradient
 

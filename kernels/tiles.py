@@ -112,6 +112,7 @@ class Tile:
         return replace(self, row_share=triton.cdiv(triton.cdiv(self.all_rows, programs), self.rows) * self.rows)
 
     def sharing(self, rows: int) -> Tile:
+        """The same tile with up to so many rows, a power of two, for each program, whatever the batch."""
         return replace(self, row_share=max(self.rows, min(rows, triton.next_power_of_2(self.all_rows))))
 
     def thinner(self, vector: int) -> Tile:

@@ -125,7 +125,7 @@ const Tables tables;
 struct Component {
     Box box;
     int since;    // the cut from which on it has this box
-    int touched;  // the last grey level that changed it; LEVELS if none has
+    int touched;  // the last grey level that changed it
 };
 
 // Components of pixels that are added level by level.

@@ -36,9 +36,7 @@ def score_contours(
     """
     library = compiled()
     if library is None:
-        sweep = sweep_boxes(scoremap, taus)
-        iou = box_iou(sweep.boxes, boxes).max(axis=1)
-        return iou[sweep.largest][sweep.level], np.maximum.reduceat(iou, sweep.starts)[sweep.level]
+        return search_contours(scoremap, taus, boxes)
     image = np.ascontiguousarray((scoremap * 255).astype(np.uint8))
     boxes = np.ascontiguousarray(boxes, dtype=np.int64)
     largest, best = np.empty(_LEVELS), np.empty(_LEVELS)
@@ -54,6 +52,15 @@ def score_contours(
         raise MemoryError(f"score_contours: no memory for a map of {image.shape[0]} x {image.shape[1]} pixels.")
     level = (taus * image.max()).astype(np.int64)
     return largest[level], best[level]
+
+
+def search_contours(
+    scoremap: NDArray[np.float64], taus: NDArray[np.float64], boxes: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same as `score_contours` by OpenCV's search for contours, at every distinct cut."""
+    sweep = sweep_boxes(scoremap, taus)
+    iou = box_iou(sweep.boxes, boxes).max(axis=1)
+    return iou[sweep.largest][sweep.level], np.maximum.reduceat(iou, sweep.starts)[sweep.level]
 
 
 def _address(array: NDArray[np.generic]) -> ctypes.c_void_p:

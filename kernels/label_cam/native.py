@@ -38,8 +38,7 @@ def backward(
     grad_cams = grad_cams.flatten(2)
     grad_features, grad_weights = features.new_empty(0), weights.new_empty(0)
     if features_needed:
-        vectors = weights[:, labels].transpose(0, 1)
-        grad_features = native.products(features, vectors, grad_cams, grad_pooled / grad_cams.shape[2])
+        grad_features = native.products(features, *factors(grad_cams, grad_pooled, weights, labels))
     if weights_needed:
         _, per_sample, _ = native.sums(features, None, grad_cams)
         sums = native.uninitialized(torch.empty(weights.shape)).zero_()
@@ -47,3 +46,8 @@ def backward(
             of_classifier.index_add_(0, labels, rows)
         grad_weights = sums.to(weights.dtype)
     return grad_features, grad_weights
+
+
+def factors(grad_cams: Tensor, grad_pooled: Tensor, weights: Tensor, labels: Tensor) -> native.Factors:
+    """The gradient of the features, of grad_cams [B,R,P] and grad_pooled [B,C]."""
+    return native.Factors(weights[:, labels].transpose(0, 1), grad_cams, grad_pooled / grad_cams.shape[2])

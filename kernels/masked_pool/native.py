@@ -41,13 +41,17 @@ def backward(
     u, v = per_mass(grad_foreground, grad_background, masks)
     grad_features, grad_masks = features.new_empty(0), masks.new_empty(0)
     if features_needed:
-        # m u + (1 - m) v = m (u - v) + v
-        grad_features = native.products(features, u - v, masks.flatten(2), v.sum(1))
+        grad_features = native.products(features, *factors(u, v, masks))
     if masks_needed:
         constant = (background * v - foreground * u).sum(2, keepdim=True)
         along_channels, _, _ = native.sums(features, u - v, None)
         grad_masks = (along_channels + constant).view(masks.shape).to(masks.dtype)
     return grad_features, grad_masks
+
+
+def factors(u: Tensor, v: Tensor, masks: Tensor) -> native.Factors:
+    """The gradient of the features, of what `per_mass` gives: m u + (1 - m) v = m (u - v) + v."""
+    return native.Factors(u - v, masks.flatten(2), v.sum(1))
 
 
 def per_mass(grad_foreground: Tensor, grad_background: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,10 @@ How a program walks over its share of a sample, and what a tile is: `kernels/til
     forward    Planar maps that fit a window: the program holds all masks of its sample, walks over channels and
                finishes a few of them with each tile. All others: the program holds some channels, walks over the
                pixels with the masks beside it, and finishes at the end. The complement 1 - m is summed on its own.
-    backward   The program reads all masks of its sample for their masses, then walks over its share once: a tile of
-               dF is written from masks and descriptors' gradients alone, a tile of F goes into dm. Where several
-               programs share the sum over channels each writes a part, and a second launch adds the parts.
+    backward   The program reads all masks of its sample for their masses and holds what it needs of the descriptors'
+               gradients. It walks over its share to write dF from these and the masks alone, and again to sum F into
+               dm. Where several programs share the sum over channels each writes a part, and a second launch adds
+               the parts.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,9 +24,22 @@ from iir_fast.kernels.native.memory import SMALLEST, memory
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 _NUMBERS = ctypes.c_long
 _POINTER = ctypes.c_void_p
+MOST_TERMS = 4
+"""Outer products that `products` takes."""
 # A share of a sample is worth a turn of its own from so many bytes on; so many turns keep a large machine busy.
 _SHARE_BYTES = 2**16
 _TURNS = 64
+
+
+class Factors(NamedTuple):
+    """A gradient of the features: sum_n per_channel[n,c] per_pixel[n,p] + added[c]; what `products` takes."""
+
+    per_channel: Tensor
+    """[B,N,C]"""
+    per_pixel: Tensor
+    """[B,N,P]"""
+    added: Tensor
+    """[B,C]"""
 
 
 class _Sums(ctypes.Structure):
@@ -217,7 +231,7 @@ def products(features: Tensor, per_channel: Tensor, per_pixel: Tensor, added: Te
 
     Args:
         features: [B,C,H,W] that `serves` accepts; tells shape, dtype and layout.
-        per_channel: [B,N,C], 1 <= N <= 4.
+        per_channel: [B,N,C], 1 <= N <= MOST_TERMS.
         per_pixel: [B,N,P].
         added: [B,C].
 
@@ -248,7 +262,7 @@ def products(features: Tensor, per_channel: Tensor, per_pixel: Tensor, added: Te
         _shares(gradient, rows),
     )
     if found is None or not found.call("iir_fast_products", work, threads=threads_for(gradient.nbytes)):
-        raise ValueError(f"native.products: {terms} products were asked for; accepted are 1 to 4.")
+        raise ValueError(f"native.products: {terms} products were asked for; accepted are 1 to {MOST_TERMS}.")
     return gradient
 
 

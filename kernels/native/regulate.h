@@ -81,14 +81,23 @@ static Prepared prepare(const Regulation& work, const float* cam, const float* g
     return own;
 }
 
+// Scratch for 8 * padded(pixels).
+static void prepare_both(const Regulation& work, long sample, float* scratch, Prepared (&both)[2]) {
+    const long pixels = work.pixels, width = padded(pixels);
+    for (int i = 0; i < 2; ++i) {
+        const long number = 2 * sample + i;
+        both[i] = prepare(work, work.cams + number * pixels, work.given ? work.given + number : nullptr,
+                          scratch + 4 * i * width);
+    }
+}
+
 static void regulate_forward(const Regulation& work, long sample) {
     const long pixels = work.pixels, width = padded(pixels);
     Scratch scratch(8 * width);
     Prepared both[2];
+    prepare_both(work, sample, scratch.data, both);
     for (int i = 0; i < 2; ++i) {
         const long number = 2 * sample + i;
-        both[i] = prepare(work, work.cams + number * pixels, work.given ? work.given + number : nullptr,
-                          scratch.data + 4 * i * width);
         work.thresholds[number] = both[i].cut;
         __builtin_memcpy(work.maps + number * pixels, both[i].map, pixels * sizeof(float));
         __builtin_memcpy(work.masks + number * pixels, both[i].mask, pixels * sizeof(float));
@@ -110,11 +119,7 @@ static void regulate_backward(const Regulation& work, long sample) {
     const long pixels = work.pixels, width = padded(pixels);
     Scratch scratch(9 * width);
     Prepared both[2];
-    for (int i = 0; i < 2; ++i) {
-        const long number = 2 * sample + i;
-        both[i] = prepare(work, work.cams + number * pixels, work.given ? work.given + number : nullptr,
-                          scratch.data + 4 * i * width);
-    }
+    prepare_both(work, sample, scratch.data, both);
     const float dual = work.grad_terms[2 * sample] / pixels, agreement = work.grad_terms[2 * sample + 1] / pixels;
     float* const q = scratch.data + 8 * width;
     for (int i = 0; i < 2; ++i) {

@@ -16,6 +16,20 @@ from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype
 TILE_ROWS = 256
 
 
+class Places(NamedTuple):
+    """int64 [N] each: the rows in the order of their groups, and for each place where its group begins and ends."""
+
+    order: Tensor
+    first: Tensor
+    last: Tensor
+
+
+def places_of(groups: Tensor) -> Places:
+    """Sort rows by their groups, in their own order within one."""
+    ordered, order = torch.sort(groups, stable=True)
+    return Places(order, torch.searchsorted(ordered, ordered), torch.searchsorted(ordered, ordered, right=True))
+
+
 class _Sorted(NamedTuple):
     """Unit descriptors in the order of their groups."""
 
@@ -45,11 +59,9 @@ def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 def _sort(foreground: Tensor, background: Tensor, groups: Tensor) -> _Sorted:
     dtype = accumulation_dtype(foreground, background)
-    ordered, order = torch.sort(groups, stable=True)
+    order, first, last = places_of(groups)
     unit_foreground, foreground_norm = _unit(foreground[order].to(dtype))
     unit_background, background_norm = _unit(background[order].to(dtype))
-    first = torch.searchsorted(ordered, ordered)
-    last = torch.searchsorted(ordered, ordered, right=True)
     return _Sorted(
         order,
         unit_foreground,

@@ -6,7 +6,6 @@ Large groups are left to ATen, whose matrix products do more with each row that 
 from __future__ import annotations
 
 import ctypes
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,28 +32,17 @@ class _Similarity(ctypes.Structure):
     )
 
 
-class _Places(NamedTuple):
-    """The rows in the order of their groups, where each place's group begins and ends, and the unordered pairs."""
-
-    order: Tensor
-    first: Tensor
-    last: Tensor
-    pairs: int
-
-
-def _places(foreground: Tensor, background: Tensor, groups: Tensor) -> _Places | None:
-    """None if this is nothing for the kernels."""
+def _places(foreground: Tensor, background: Tensor, groups: Tensor) -> tuple[host.Places, int] | None:
+    """Where the rows stand, and the number of unordered pairs; None if this is nothing for the kernels."""
     if not native.serves_small(foreground, background):
         return None
-    ordered, order = torch.sort(groups, stable=True)
-    first = torch.searchsorted(ordered, ordered)
-    last = torch.searchsorted(ordered, ordered, right=True)
-    pairs = int((last - first - 1).sum()) // 2
-    return _Places(order, first, last, pairs) if 2 * pairs <= MOST_PARTNERS * len(groups) else None
+    places = host.places_of(groups)
+    pairs = int((places.last - places.first - 1).sum()) // 2
+    return (places, pairs) if 2 * pairs <= MOST_PARTNERS * len(groups) else None
 
 
 def _run(
-    foreground: Tensor, background: Tensor, places: _Places, backward: bool, scale: float, **outputs: Tensor
+    foreground: Tensor, background: Tensor, places: host.Places, backward: bool, scale: float, **outputs: Tensor
 ) -> None:
     # These are referred to until the call returns.
     foreground, background = foreground.float().contiguous(), background.float().contiguous()
@@ -80,20 +68,22 @@ def _run(
 
 
 def forward(foreground: Tensor, background: Tensor, groups: Tensor) -> Tensor:
-    places = _places(foreground, background, groups)
-    if places is None:
+    found = _places(foreground, background, groups)
+    if found is None:
         return host.forward(foreground, background, groups)
+    places, pairs = found
     totals = torch.empty(-(-len(groups) // ROWS_OF_A_PART), dtype=torch.float64)
     _run(foreground, background, places, False, 0.0, totals=totals)
-    return (totals.sum() / max(places.pairs, 1)).float()
+    return (totals.sum() / max(pairs, 1)).float()
 
 
 def backward(grad_inter: Tensor, foreground: Tensor, background: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-    places = _places(foreground, background, groups)
-    if places is None:
+    found = _places(foreground, background, groups)
+    if found is None:
         return host.backward(grad_inter, foreground, background, groups)
+    places, pairs = found
     grad_foreground, grad_background = (torch.empty(foreground.shape) for _ in range(2))
-    scale = float(grad_inter) / max(places.pairs, 1)
+    scale = float(grad_inter) / max(pairs, 1)
     outputs = {"grad_foreground": grad_foreground, "grad_background": grad_background}
     _run(foreground, background, places, True, scale, **outputs)
     return grad_foreground.to(foreground.dtype), grad_background.to(background.dtype)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.evaluator import count_differences, search, search_every_threshold
+from benchmarks.evaluator import count_differences, search_every_threshold
 from benchmarks.scoremaps import KINDS, true_boxes
 from iir_fast.evaluation import contours
 from iir_fast.evaluation.boxes import thresholds
-from iir_fast.evaluation.contours import score_contours
+from iir_fast.evaluation.contours import score_contours, search_contours
 
 needs_library = pytest.mark.skipif(contours.compiled() is None, reason="installed without a C++ compiler")
 TAUS = thresholds(0.001)
@@ -51,14 +51,14 @@ def test_of_equally_large_contours_the_one_that_begins_last_counts():
 def test_any_shape(shape):
     scoremap = np.random.default_rng(3).random(shape)
     boxes = np.array([[0, 0, shape[1] - 1, shape[0] - 1]])
-    for one, other in zip(score_contours(scoremap, TAUS, boxes), search(scoremap, TAUS, boxes), strict=True):
+    for one, other in zip(score_contours(scoremap, TAUS, boxes), search_contours(scoremap, TAUS, boxes), strict=True):
         assert np.array_equal(one, other)
 
 
 def test_without_a_compiler_opencv_does_it(monkeypatch):
     random = np.random.default_rng(4)
     scoremap, boxes = KINDS["14x14"](random, 48), true_boxes(random, 48)
-    expected = search(scoremap, TAUS, boxes)
+    expected = search_contours(scoremap, TAUS, boxes)
     monkeypatch.setattr(contours, "compiled", lambda: None)
     for one, other in zip(score_contours(scoremap, TAUS, boxes), expected, strict=True):
         assert np.array_equal(one, other)
