@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iir_fast.kernels import joint_label_cam, label_cam, regulate
+from iir_fast.kernels import joint_label_cam, joint_logits, label_cam, regulate
 
 ThresholdKind = Literal["mean", "learned"]
 
@@ -105,12 +105,11 @@ class DualCAMHead(nn.Module):
         return HeadOutput(logits_a, logits_b, cam_a, cam_b, thresholds, labels, features)
 
     def _logits(self, pooled_a: Tensor, pooled_b: Tensor) -> tuple[Tensor, Tensor]:
-        dtype = self.weight.dtype
         if pooled_a is pooled_b:
             # One product: its gradient is that of all weights, where each half of them would get zeros for the other.
-            both = F.linear(pooled_a.to(dtype), self.weight.flatten(0, 1), self.bias.flatten())
-            logits_a, logits_b = both.chunk(2, dim=1)
+            logits_a, logits_b = joint_logits(pooled_a, self.weight, self.bias).chunk(2, dim=1)
         else:
+            dtype = self.weight.dtype
             weight_a, weight_b = self.weight.unbind()
             bias_a, bias_b = self.bias.unbind()
             logits_a = F.linear(pooled_a.to(dtype), weight_a, bias_a)

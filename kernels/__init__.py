@@ -10,12 +10,12 @@ A room holds one operator in several implementations of one contract:
 - ``__init__.py``: the contract (the public function's docstring), the registration with ``torch.library`` and the
   gradient's wiring.
 
-``joint.py`` makes one gradient of the features that two rooms read. All of it knows tensors, not training: nothing here
+``joint.py`` makes one gradient of the features that two rooms read, and one of the weights. All of it knows tensors, not training: nothing here
 imports from the rest of ``iir_fast``.
 """
 
 from iir_fast.kernels.evidence_map import evidence_map
-from iir_fast.kernels.joint import joint_label_cam, joint_masked_pool
+from iir_fast.kernels.joint import joint_label_cam, joint_logits, joint_masked_pool
 from iir_fast.kernels.label_cam import LabelCAMs, label_cam
 from iir_fast.kernels.masked_pool import RegionDescriptors, masked_pool
 from iir_fast.kernels.regulate import RegulatedCAMs, regulate
@@ -30,6 +30,7 @@ __all__ = [
     "backend",
     "evidence_map",
     "joint_label_cam",
+    "joint_logits",
     "joint_masked_pool",
     "label_cam",
     "masked_pool",

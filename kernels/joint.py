@@ -1,27 +1,31 @@
-"""One gradient of the features for `label_cam` and `masked_pool` together.
+"""One gradient of the features, and one of the classifiers' weights, for all that a training step does with them.
 
-Both read the same features, so each owes them a gradient: written apart and added by autograd that is two writes, two
-reads and a third write of something as large as the features. Both are sums of a few outer products of a vector over
-channels and a map over pixels, and pooling comes after the label CAMs that make its masks. So `joint_label_cam` hands
-the features on; `joint_masked_pool`, given these, leaves its vectors and maps with the node they came from instead of
-writing a gradient; and that node, whose backward pass comes after all of its users', writes the sum of all products
-once. Whatever else the handed-on features are used for is added as usual.
+`label_cam` and `masked_pool` read the same features, so each owes them a gradient: written apart and added by autograd
+that is two writes, two reads and a third write of something as large as the features. Both are sums of a few outer
+products of a vector over channels and a map over pixels, and pooling comes after the label CAMs that make its masks. So
+`joint_label_cam` hands the features on; `joint_masked_pool`, given these, leaves its vectors and maps with the node they
+came from instead of writing a gradient; and that node, whose backward pass comes after all of its users', writes the
+sum of all products once. Whatever else the handed-on features are used for is added as usual.
+
+In the same way `joint_logits`, whose input is the node's pooled features, leaves the two factors of its gradient of the
+weights there: the node multiplies them and adds the rows of the label CAMs to the product.
 
 Where the compiled host kernels do not serve, the features are handed on as they are.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from iir_fast.kernels import native, selection
 from iir_fast.kernels.contract import full_precision
 from iir_fast.kernels.label_cam import LabelCAMs, check_arguments, label_cam
-from iir_fast.kernels.label_cam.native import MOST_CLASSIFIERS
+from iir_fast.kernels.label_cam.native import MOST_CLASSIFIERS, add_weight_gradient
 from iir_fast.kernels.label_cam.native import factors as label_cam_factors
 from iir_fast.kernels.masked_pool import RegionDescriptors, masked_pool
 from iir_fast.kernels.masked_pool import check_arguments as check_pooling
@@ -29,20 +33,32 @@ from iir_fast.kernels.masked_pool.native import MOST_MASKS, per_mass
 from iir_fast.kernels.masked_pool.native import factors as masked_pool_factors
 
 
-class _Left:
-    """What poolings have left with the node of the label CAMs, apart for each backward pass.
+Left = TypeVar("Left")
 
-    A backward pass that asks for no gradient of the features leaves factors behind that no later one must find.
+
+class _Shelf(Generic[Left]):
+    """What users of the node of the label CAMs have left there, apart for each backward pass.
+
+    A backward pass that does not reach the node leaves something behind that no later one must find.
     """
 
     def __init__(self) -> None:
-        self._of_passes: dict[int, list[native.Factors]] = {}
+        self._of_passes: dict[int, list[Left]] = {}
 
-    def put(self, factors: native.Factors) -> None:
-        self._of_passes.setdefault(torch._C._current_graph_task_id(), []).append(factors)
+    def put(self, left: Left) -> None:
+        self._of_passes.setdefault(torch._C._current_graph_task_id(), []).append(left)
 
-    def take(self) -> list[native.Factors]:
+    def take(self) -> list[Left]:
         return self._of_passes.pop(torch._C._current_graph_task_id(), [])
+
+
+class _Left:
+    """The node's shelves, and whose weights it has."""
+
+    def __init__(self, weights: Tensor) -> None:
+        self.weights = weights
+        self.by_poolings: _Shelf[native.Factors] = _Shelf()
+        self.by_logits: _Shelf[tuple[Tensor, Tensor]] = _Shelf()
 
 
 class _LabelCAM(torch.autograd.Function):
@@ -50,7 +66,7 @@ class _LabelCAM(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, weights: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(features, weights, labels)
         ctx.set_materialize_grads(False)
-        ctx.left = _Left()
+        ctx.left = _Left(weights)
         cams, pooled = torch.ops.iir_fast.label_cam(features, weights, labels)
         return cams, pooled, features.view_as(features)
 
@@ -69,13 +85,33 @@ class _LabelCAM(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             with full_precision(features.device):
                 own = label_cam_factors(grad_cams.flatten(2), grad_pooled, weights, labels)
-                grad_features = _write(features, [own, *ctx.left.take()])
+                grad_features = _write(features, [own, *ctx.left.by_poolings.take()])
             if grad_handed_on is not None:
                 grad_features += grad_handed_on
         if ctx.needs_input_grad[1]:
-            arguments = grad_cams, grad_pooled, features, weights, labels
-            grad_weights = torch.ops.iir_fast.label_cam_backward(*arguments, False, True)[1]
+            with full_precision(features.device):
+                sums = _multiply(weights, ctx.left.by_logits.take())
+                grad_weights = add_weight_gradient(sums, grad_cams.flatten(2), features, labels).to(weights.dtype)
         return grad_features, grad_weights, None
+
+
+class _Logits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pooled: Tensor, weights: Tensor, biases: Tensor, left: _Left) -> Tensor:
+        ctx.save_for_backward(pooled, weights)
+        ctx.left = left
+        return F.linear(pooled.to(weights.dtype), weights.flatten(0, 1), biases.flatten())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_logits: Tensor) -> tuple[Tensor | None, ...]:
+        pooled, weights = ctx.saved_tensors
+        grad_logits = grad_logits.to(weights.dtype)
+        if ctx.needs_input_grad[1]:
+            ctx.left.by_logits.put((grad_logits, pooled))
+        grad_biases = grad_logits.sum(0).view(weights.shape[:2]) if ctx.needs_input_grad[2] else None
+        # Asked for or not, this is what brings the backward pass to the node that multiplies the factors.
+        return (grad_logits @ weights.flatten(0, 1)).to(pooled.dtype), None, grad_biases, None
 
 
 class _MaskedPool(torch.autograd.Function):
@@ -93,7 +129,7 @@ class _MaskedPool(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             with full_precision(features.device):
                 u, v = per_mass(grad_foreground, grad_background, masks)
-                ctx.left.put(masked_pool_factors(u, v, masks))
+                ctx.left.by_poolings.put(masked_pool_factors(u, v, masks))
         grad_masks = None
         if ctx.needs_input_grad[1]:
             arguments = grad_foreground, grad_background, features, masks, foreground, background
@@ -111,6 +147,18 @@ def _write(features: Tensor, factors: list[native.Factors]) -> Tensor:
         chunk = slice(start, start + native.MOST_TERMS)
         gradient += native.products(features, per_channel[:, chunk], per_pixel[:, chunk], torch.zeros_like(added))
     return gradient
+
+
+def _multiply(weights: Tensor, factors: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """The gradient that logits owe the weights [R,K,C], float32: grad_logits [B,R*K] times pooled [B,C], summed."""
+    product = native.uninitialized(torch.empty(weights.shape))
+    flat = product.flatten(0, 1)
+    if not factors:
+        return product.zero_()
+    for number, (grad_logits, pooled) in enumerate(factors):
+        grad_logits, pooled = grad_logits.float().T, pooled.float()
+        torch.addmm(flat, grad_logits, pooled, beta=min(number, 1), out=flat)
+    return product
 
 
 def joint_label_cam(features: Tensor, weights: Tensor, labels: Tensor) -> tuple[LabelCAMs, Tensor]:
@@ -140,6 +188,24 @@ def joint_label_cam(features: Tensor, weights: Tensor, labels: Tensor) -> tuple[
         return label_cam(features, weights, labels), features
     cams, pooled, handed_on = _LabelCAM.apply(features, weights, labels)
     return LabelCAMs(cams, pooled), handed_on
+
+
+def joint_logits(pooled: Tensor, weights: Tensor, biases: Tensor) -> Tensor:
+    """Logits of all classifiers, without a gradient of its own of weights that `joint_label_cam` was given too.
+
+    Args:
+        pooled: [B,C], floating; from `joint_label_cam`, or any other.
+        weights: [R,K,C].
+        biases: [R,K], in the dtype of the weights.
+
+    Returns:
+        [B,R*K], in the dtype of the weights or that of autocast.
+    """
+    left = None if torch.compiler.is_compiling() else getattr(pooled.grad_fn, "left", None)
+    if not isinstance(left, _Left) or left.weights is not weights:
+        return F.linear(pooled.to(weights.dtype), weights.flatten(0, 1), biases.flatten())
+    logits: Tensor = _Logits.apply(pooled, weights, biases, left)
+    return logits
 
 
 def joint_masked_pool(features: Tensor, masks: Tensor) -> RegionDescriptors:

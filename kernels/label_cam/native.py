@@ -40,12 +40,17 @@ def backward(
     if features_needed:
         grad_features = native.products(features, *factors(grad_cams, grad_pooled, weights, labels))
     if weights_needed:
-        _, per_sample, _ = native.sums(features, None, grad_cams)
         sums = native.uninitialized(torch.empty(weights.shape)).zero_()
-        for of_classifier, rows in zip(sums, per_sample.unbind(1), strict=True):
-            of_classifier.index_add_(0, labels, rows)
-        grad_weights = sums.to(weights.dtype)
+        grad_weights = add_weight_gradient(sums, grad_cams, features, labels).to(weights.dtype)
     return grad_features, grad_weights
+
+
+def add_weight_gradient(sums: Tensor, grad_cams: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+    """Add, in place, the gradient of the weights, of grad_cams [B,R,P], to float32 sums [R,K,C]."""
+    _, per_sample, _ = native.sums(features, None, grad_cams)
+    for of_classifier, rows in zip(sums, per_sample.unbind(1), strict=True):
+        of_classifier.index_add_(0, labels, rows)
+    return sums
 
 
 def factors(grad_cams: Tensor, grad_pooled: Tensor, weights: Tensor, labels: Tensor) -> native.Factors:

@@ -1,4 +1,4 @@
-"""One gradient of the features for label CAMs and pooling: the same as two, in one write."""
+"""One gradient of the features for label CAMs and pooling, and one of the weights: the same as two, in one write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iir_fast import DualCAMHead, IIRLoss, backend, functional
-from iir_fast.kernels import joint_label_cam, joint_masked_pool, native
+from iir_fast.kernels import joint_label_cam, joint_logits, joint_masked_pool, native
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") == "1" or not native.all_kernels(), reason="for the compiled host kernels alone"
@@ -122,6 +122,77 @@ def test_where_it_does_not_serve_the_features_are_handed_on_as_they_are():
         assert joint_label_cam(features, weights, labels)[1] is features
     doubles = features.detach().double().requires_grad_()
     assert joint_label_cam(doubles, weights, labels)[1] is doubles
+
+
+def logits_and_cams(
+    features: Tensor, weights: Tensor, biases: Tensor, labels: Tensor, joint: bool, times: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Something that depends on the logits alone, and something that depends on the CAMs too."""
+    if joint:
+        (cams, pooled), _ = joint_label_cam(features, weights, labels)
+    else:
+        cams, pooled = functional.label_cam(features, weights, labels)
+    of_logits = torch.zeros(())
+    for number in range(times):
+        if joint:
+            logits = joint_logits(pooled, weights, biases)
+        else:
+            logits = F.linear(pooled.to(weights.dtype), weights.flatten(0, 1), biases.flatten())
+        of_logits = of_logits + (logits.float() + number).square().sum()
+    return of_logits, of_logits + cams.square().sum()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_logits_and_cams_make_one_gradient_of_the_weights(times, dtype, tolerance):
+    features, weights, labels = inputs()
+    leaves = features, weights.detach().to(dtype).requires_grad_(), torch.randn(2, 5).to(dtype).requires_grad_()
+    _, total = logits_and_cams(*leaves, labels, True, times)
+    found = torch.autograd.grad(total, leaves, allow_unused=True)
+    exact = tuple(each.detach().double().requires_grad_() for each in leaves)
+    with backend("reference"):
+        _, total = logits_and_cams(*exact, labels, False, times)
+        expected = torch.autograd.grad(total, exact, allow_unused=True)
+    for leaf, one, other in zip(leaves, found, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert one.dtype == leaf.dtype
+            assert (one.double() - other).abs().max() <= tolerance * other.abs().max()
+
+
+def test_the_weights_get_their_gradient_from_the_logits_alone_and_again():
+    features, weights, labels = inputs()
+    biases = torch.randn(2, 5, requires_grad=True)
+    of_logits, total = logits_and_cams(features, weights, biases, labels, True)
+    found = [torch.autograd.grad(loss, weights, retain_graph=True)[0] for loss in (of_logits, total, of_logits)]
+    of_logits, total = logits_and_cams(features, weights, biases, labels, False)
+    expected = [torch.autograd.grad(loss, weights, retain_graph=True)[0] for loss in (of_logits, total)]
+    assert torch.allclose(found[0], expected[0], rtol=1e-5, atol=1e-5)
+    assert torch.allclose(found[1], expected[1], rtol=1e-5, atol=1e-5)
+    assert torch.equal(found[0], found[2])
+
+
+def test_logits_of_other_weights_are_plain_ones():
+    features, weights, labels = inputs()
+    others, biases = torch.randn(2, 5, 33, requires_grad=True), torch.zeros(2, 5)
+    (_, pooled), _ = joint_label_cam(features, weights, labels)
+    logits = joint_logits(pooled, others, biases)
+    logits.sum().backward()
+    assert torch.allclose(others.grad, pooled.detach().sum(0).expand(2, 5, 33), atol=1e-5)
+    assert weights.grad is None or not weights.grad.any()
+
+
+def test_logits_under_autocast_are_in_its_dtype():
+    features, weights, labels = inputs()
+    biases = torch.zeros(2, 5, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        (_, pooled), _ = joint_label_cam(features, weights, labels)
+        logits = joint_logits(pooled, weights, biases)
+    assert logits.dtype == torch.bfloat16
+    logits.float().square().sum().backward()
+    assert weights.grad.dtype == biases.grad.dtype == torch.float32
+    expected = 2 * torch.outer(logits.detach().float().sum(0), torch.ones(33))
+    assert torch.allclose(biases.grad.flatten(), expected[:, 0], rtol=2e-2)
 
 
 def test_a_second_derivative_is_refused():
