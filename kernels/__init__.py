@@ -10,8 +10,8 @@ A room holds one operator in several implementations of one contract:
 - ``__init__.py``: the contract (the public function's docstring), the registration with ``torch.library`` and the
   gradient's wiring.
 
-``joint.py`` makes one gradient of the features that two rooms read, and one of the weights. All of it knows tensors, not training: nothing here
-imports from the rest of ``iir_fast``.
+``joint.py`` makes one gradient of the features that two rooms read, and one of the weights. All of it knows tensors,
+not training: nothing here imports from the rest of ``iir_fast``.
 """
 
 from iir_fast.kernels.evidence_map import evidence_map

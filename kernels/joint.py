@@ -1,11 +1,11 @@
 """One gradient of the features, and one of the classifiers' weights, for all that a training step does with them.
 
-`label_cam` and `masked_pool` read the same features, so each owes them a gradient: written apart and added by autograd
-that is two writes, two reads and a third write of something as large as the features. Both are sums of a few outer
-products of a vector over channels and a map over pixels, and pooling comes after the label CAMs that make its masks. So
-`joint_label_cam` hands the features on; `joint_masked_pool`, given these, leaves its vectors and maps with the node they
-came from instead of writing a gradient; and that node, whose backward pass comes after all of its users', writes the
-sum of all products once. Whatever else the handed-on features are used for is added as usual.
+`label_cam` and `masked_pool` read the same features, so each owes them a gradient: written apart and added by
+autograd that is two writes, two reads and a third write of something as large as the features. Both are sums of a few
+outer products of a vector over channels and a map over pixels, and pooling comes after the label CAMs that make its
+masks. So `joint_label_cam` hands the features on; `joint_masked_pool`, given these, leaves its vectors and maps with
+the node they came from instead of writing a gradient; and that node, whose backward pass comes after all of its
+users', writes the sum of all products once. Whatever else the handed-on features are used for is added as usual.
 
 In the same way `joint_logits`, whose input is the node's pooled features, leaves the two factors of its gradient of the
 weights there: the node multiplies them and adds the rows of the label CAMs to the product.
@@ -31,7 +31,6 @@ from iir_fast.kernels.masked_pool import RegionDescriptors, masked_pool
 from iir_fast.kernels.masked_pool import check_arguments as check_pooling
 from iir_fast.kernels.masked_pool.native import MOST_MASKS, per_mass
 from iir_fast.kernels.masked_pool.native import factors as masked_pool_factors
-
 
 Left = TypeVar("Left")
 
