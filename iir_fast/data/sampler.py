@@ -27,15 +27,22 @@ class SubgroupSampler(Sampler[list[int]]):
 
     The same seed, epoch and labels give the same batches. Call ``set_epoch`` before every epoch.
 
+    Where several processes train together each draws the batches of all, and yields its share: the `rank`-th of
+    `ranks` equal parts of every batch. Together they see what one process would, and all that is said above holds for
+    them together.
+
     Args:
         labels: one class per image.
         classes_per_batch: P.
         images_per_class: Q.
         seed: not negative.
         batches: batches per epoch; by default ``len(labels) // (P * Q)``, but at least 1.
+        rank: number of this process, in [0, ranks).
+        ranks: how many processes share every batch; P * Q must be a multiple of it.
 
     Raises:
-        ValueError: P, Q or `batches` is below 1, P exceeds the number of classes that occur, or `seed` is negative.
+        ValueError: P, Q, `batches` or `ranks` is below 1, P exceeds the number of classes that occur, `seed` is
+            negative, `rank` is none of the ranks, or a batch cannot be shared evenly.
     """
 
     def __init__(
@@ -45,6 +52,8 @@ class SubgroupSampler(Sampler[list[int]]):
         images_per_class: int,
         seed: int = 0,
         batches: int | None = None,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         if classes_per_batch < 1:
             raise ValueError(f"classes_per_batch must be at least 1, got {classes_per_batch}")
@@ -54,6 +63,13 @@ class SubgroupSampler(Sampler[list[int]]):
             raise ValueError(f"batches must be at least 1, got {batches}")
         if seed < 0:
             raise ValueError(f"seed must not be negative, got {seed}")
+        if not 0 <= rank < ranks:
+            raise ValueError(f"rank must lie in [0, ranks), got {rank} of {ranks}")
+        if classes_per_batch * images_per_class % ranks:
+            raise ValueError(
+                f"classes_per_batch * images_per_class must be a multiple of ranks, "
+                f"got {classes_per_batch} * {images_per_class} and {ranks}"
+            )
         values = np.asarray(labels)
         self._members = [np.flatnonzero(values == label) for label in np.unique(values)]
         if classes_per_batch > len(self._members):
@@ -61,6 +77,8 @@ class SubgroupSampler(Sampler[list[int]]):
         self._classes_per_batch = classes_per_batch
         self._images_per_class = images_per_class
         self._seed = seed
+        share = classes_per_batch * images_per_class // ranks
+        self._share = slice(rank * share, (rank + 1) * share)
         self._epoch = 0
         self._batches = batches or max(1, len(values) // (classes_per_batch * images_per_class))
 
@@ -84,7 +102,8 @@ class SubgroupSampler(Sampler[list[int]]):
                 waiting = rng.exponential(size=len(left)) / left
             chosen = np.lexsort((waiting, left < batches_left))[: self._classes_per_batch]
             left[chosen] -= 1
-            yield [image for k in chosen for image in decks[k].deal(self._images_per_class)]
+            batch = [image for k in chosen for image in decks[k].deal(self._images_per_class)]
+            yield batch[self._share]
 
     def _allowance(self) -> NDArray[np.int64]:
         """How many subgroups each class may give in an epoch."""

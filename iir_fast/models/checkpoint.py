@@ -54,14 +54,35 @@ def save_checkpoint(
         spec: what builds the model again.
         model: its weights and prototypes are stored.
         training: the training loop's own state, tensors and plain values; not needed to localize.
+
+    Raises:
+        OSError: the file could not be written, e.g. because the disk is full; what was there before still is.
     """
     aside = path.with_name(f"{path.name}.part")
     content = {"spec": asdict(spec), "model": model.state_dict(), "training": training}
-    with aside.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        _sync_folder(path.parent)
+    # torch's writer says what the operating system said in words of its own.
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise OSError(f"checkpoint {path} could not be written ({reason}); what was there before still is.") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new name must survive a power cut as its file does."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def read_checkpoint(path: Path) -> tuple[LocalizerSpec, dict[str, Any], dict[str, Any] | None]:

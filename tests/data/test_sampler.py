@@ -88,6 +88,22 @@ def test_same_seed_and_epoch_same_batches() -> None:
     assert list(sampler) == first
 
 
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_share_the_batches_of_one_process(case: tuple[list[int], int, int, int | None], ranks: int) -> None:
+    sizes, p, q, batches = case
+    if p * q % ranks:
+        pytest.skip("this batch cannot be shared evenly")
+    labels = labels_of(sizes)
+    samplers = [SubgroupSampler(labels, p, q, 5, batches, rank, ranks) for rank in range(ranks)]
+    whole = SubgroupSampler(labels, p, q, 5, batches)
+    for sampler in (*samplers, whole):
+        sampler.set_epoch(2)
+    shares = list(zip(*samplers, strict=True))
+    assert [[image for share in batch for image in share] for batch in shares] == list(whole)
+    assert {len(share) for batch in shares for share in batch} == {p * q // ranks}
+
+
 def test_goes_into_a_data_loader() -> None:
     labels = labels_of([4, 4, 4])
     data = TensorDataset(torch.tensor(labels))
@@ -104,6 +120,8 @@ def test_goes_into_a_data_loader() -> None:
         ({"batches": 0}, "batches must be at least 1, got 0"),
         ({"seed": -1}, "seed must not be negative, got -1"),
         ({"labels": []}, "labels hold 0 classes"),
+        ({"rank": 2, "ranks": 2}, r"rank must lie in \[0, ranks\), got 2 of 2"),
+        ({"ranks": 4}, r"must be a multiple of ranks, got 2 \* 1 and 4"),
     ],
 )
 def test_errors(arguments: dict[str, object], message: str) -> None:

@@ -1,0 +1,102 @@
+"""The checkpoints of one run: the last few, the best one, and the newest that can be read."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iir_fast.models.checkpoint import LocalizerSpec, read_checkpoint, save_checkpoint
+from iir_fast.models.localizer import IIRLocalizer
+
+BEST = "best.pt"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read.
+
+    Attributes:
+        path: the file.
+        spec: what builds the model again.
+        model: its state.
+        training: the training loop's state; None where there was none.
+        damaged: for every newer file that could not be read, why.
+    """
+
+    path: Path
+    spec: LocalizerSpec
+    model: dict[str, Any]
+    training: dict[str, Any] | None
+    damaged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """A folder of checkpoints named by their training step: `00000120.pt`; beside them perhaps `best.pt`.
+
+    Every file under its name is whole, or was damaged by something else than an interrupted write.
+
+    Attributes:
+        root: the folder; made when the first checkpoint is saved.
+    """
+
+    root: Path
+
+    def files(self) -> list[Path]:
+        """Checkpoints by step, oldest first."""
+        return sorted(file for file in self.root.glob("*.pt") if file.stem.isdecimal())
+
+    @property
+    def best(self) -> Path:
+        """Where the best checkpoint is."""
+        return self.root / BEST
+
+    def save(
+        self, step: int, spec: LocalizerSpec, model: IIRLocalizer, training: dict[str, Any], keep: int = 2
+    ) -> Path:
+        """Write a checkpoint, then remove all but the last few.
+
+        Args:
+            step: training steps done.
+            spec, model, training: as in `save_checkpoint`.
+            keep: how many are left, at least 1.
+
+        Returns:
+            The file.
+
+        Raises:
+            OSError: it could not be written; the older ones are untouched.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        file = self.root / f"{step:08d}.pt"
+        save_checkpoint(file, spec, model, training)
+        for old in self.files()[:-keep]:
+            old.unlink()
+        return file
+
+    def keep_as_best(self, file: Path) -> None:
+        """Copy a checkpoint to `best.pt`, aside first and then in place."""
+        aside = self.best.with_name(f"{BEST}.part")
+        try:
+            shutil.copyfile(file, aside)
+            aside.replace(self.best)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that can be read, on the CPU; None if there is none at all.
+
+        Raises:
+            ValueError: there are some, and not one can be read.
+        """
+        damaged: list[str] = []
+        for file in reversed(self.files()):
+            try:
+                return Checkpoint(file, *read_checkpoint(file), tuple(damaged))
+            except ValueError as error:
+                damaged.append(str(error))
+        if damaged:
+            raise ValueError(f"not one checkpoint in {self.root} can be read; the newest: {damaged[0]}")
+        return None
