@@ -75,6 +75,7 @@ def run_demo(config: TrainConfig, root: Path, seeds: int = 3) -> Outcome:
         "test",
         image_transform(config.image_size, models["cam"].backbone.mean, models["cam"].backbone.std),
         images=config.test_images,
+        recipe=config.recipe,
     )
     picture = root / "localizations.png"
     draw_grid(models, metrics, dataset, range(min(SHOWN, len(dataset)))).save(picture)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from iir_fast.kernels import joint_label_cam, joint_logits, label_cam, regulate
 
-ThresholdKind = Literal["mean", "learned"]
+ThresholdKind = Literal["mean", "learned", "fixed"]
+FIXED_THRESHOLD = 0.5
 
 
 class HeadOutput(NamedTuple):
@@ -26,11 +27,13 @@ class HeadOutput(NamedTuple):
     cam_b: Tensor
     """[B,H,W]: label CAM of classifier B."""
     thresholds: Tensor | None
-    """[B,2] in (0,1) with `threshold="learned"`, else None: each map's own mean."""
+    """[B,2] in (0,1) with `threshold="learned"` or "fixed", else None: each map's own mean."""
     labels: Tensor
     """int64 [B]: the class each CAM belongs to."""
     features: Tensor
     """[B,C,H,W]: what the head was given, to be handed on to the loss: then both make one gradient of it."""
+    branch_maps: tuple[Tensor, ...]
+    """What the classifiers read: [B,hidden,H,W] of each branch, or `features` alone without branches."""
 
 
 class DualCAMHead(nn.Module):
@@ -42,22 +45,33 @@ class DualCAMHead(nn.Module):
         hidden: channels of each branch's 3x3 convolution (followed by batch norm and ReLU); None: both classifiers
             read the shared map itself.
         threshold: "mean": masks are cut at each map's own mean. "learned": at sigmoid(logit(mean) + r) with r linear
-            in the pooled features and zero at first; how to train r without drifting is an open question.
+            in the pooled features and zero at first; how to train r without drifting is an open question. "fixed":
+            at 0.5.
+        erase: ACoL's delta in (0,1]: B reads the features erased (set to zero) where A's normalized label CAM reaches
+            it, in training and in localization, and A alone decides the class. None: nothing is erased, both decide.
 
     Raises:
-        ValueError: a size is below 1, or `threshold` is not one of the two.
+        ValueError: a size is below 1, `threshold` is not one of the three, or `erase` is not in (0,1].
     """
 
     def __init__(
-        self, in_channels: int, num_classes: int, hidden: int | None = 512, threshold: ThresholdKind = "mean"
+        self,
+        in_channels: int,
+        num_classes: int,
+        hidden: int | None = 512,
+        threshold: ThresholdKind = "mean",
+        erase: float | None = None,
     ) -> None:
         super().__init__()
         for name, size in (("in_channels", in_channels), ("num_classes", num_classes), ("hidden", hidden)):
             if size is not None and size < 1:
                 raise ValueError(f"DualCAMHead: {name} is {size}; accepted is 1 or more.")
-        if threshold not in ("mean", "learned"):
-            raise ValueError(f"DualCAMHead: threshold is {threshold!r}; accepted are 'mean' and 'learned'.")
+        if threshold not in ("mean", "learned", "fixed"):
+            raise ValueError(f"DualCAMHead: threshold is {threshold!r}; accepted are 'mean', 'learned' and 'fixed'.")
+        if erase is not None and not 0 < erase <= 1:
+            raise ValueError(f"DualCAMHead: erase is {erase}; accepted are None and a number in (0,1].")
         self.in_channels, self.num_classes, self.hidden, self.threshold = in_channels, num_classes, hidden, threshold
+        self.erase = erase
         channels = in_channels if hidden is None else hidden
         self.branches = (
             nn.ModuleList() if hidden is None else nn.ModuleList(_branch(in_channels, hidden) for _ in range(2))
@@ -76,7 +90,7 @@ class DualCAMHead(nn.Module):
 
         Args:
             features: [B,C,H,W], floating.
-            labels: int64 [B], the class of each sample's CAMs; None: the class of the largest summed logits.
+            labels: int64 [B], the class of each sample's CAMs; None: the predicted one, largest in `class_logits`.
 
         Returns:
             HeadOutput.
@@ -84,15 +98,18 @@ class DualCAMHead(nn.Module):
         Raises:
             TypeError, ValueError, IndexError: as `iir_fast.functional.label_cam` says.
         """
-        maps = [branch(features) for branch in self.branches] or [features]
-        if labels is None:
-            labels = self._predict(maps)
-        if self.branches:
+        if self.erase is None:
+            maps = [branch(features) for branch in self.branches] or [features]
+            if labels is None:
+                labels = self._predict(maps)
+        else:
+            maps, labels = self._erased_maps(features, labels, self.erase)
+        if len(maps) == 2:
             weights = self.weight.split(1)
             parts = [label_cam(each, weight, labels) for each, weight in zip(maps, weights, strict=True)]
         else:
             part, features = joint_label_cam(features, self.weight, labels)
-            parts = [part]
+            maps, parts = [features], [part]
         cam_a, cam_b = torch.cat([part.cams for part in parts], dim=1).unbind(1)
         pooled_a, pooled_b = parts[0].pooled, parts[-1].pooled
         logits_a, logits_b = self._logits(pooled_a, pooled_b)
@@ -102,7 +119,16 @@ class DualCAMHead(nn.Module):
             pooled = torch.stack((pooled_a, pooled_b), dim=1)
             offset = (pooled * self.threshold_weight).sum(2) + self.threshold_bias
             thresholds = torch.sigmoid(torch.logit(own, eps=1e-4) + offset)
-        return HeadOutput(logits_a, logits_b, cam_a, cam_b, thresholds, labels, features)
+        elif self.threshold == "fixed":
+            thresholds = cam_a.new_full((len(cam_a), 2), FIXED_THRESHOLD)
+        return HeadOutput(logits_a, logits_b, cam_a, cam_b, thresholds, labels, features, tuple(maps))
+
+    def class_logits(self, out: HeadOutput) -> Tensor:
+        """[B,K]: what decides the class of a sample: the mean of both classifiers' logits, or A's alone with `erase`.
+
+        With `erase`, B's logits depend on the class whose CAM erased its features: they cannot tell which class it is.
+        """
+        return out.logits_a if self.erase is not None else (out.logits_a + out.logits_b) / 2
 
     def _logits(self, pooled_a: Tensor, pooled_b: Tensor) -> tuple[Tensor, Tensor]:
         if pooled_a is pooled_b:
@@ -120,12 +146,21 @@ class DualCAMHead(nn.Module):
         with torch.no_grad():
             pooled = [each.mean(dim=(2, 3)) for each in maps]
             logits_a, logits_b = self._logits(pooled[0], pooled[-1])
-            return (logits_a + logits_b).argmax(dim=1)
+            return (logits_a if self.erase is not None else logits_a + logits_b).argmax(dim=1)
+
+    def _erased_maps(self, features: Tensor, labels: Tensor | None, erase: float) -> tuple[list[Tensor], Tensor]:
+        branch_a, branch_b = self.branches or (nn.Identity(), nn.Identity())
+        map_a = branch_a(features)
+        with torch.no_grad():
+            labels = self._predict([map_a]) if labels is None else labels
+            cam_a = label_cam(map_a, self.weight[:1], labels).cams.squeeze(1)
+            kept = regulate(cam_a, cam_a).maps[:, :1] < erase
+        return [map_a, branch_b(features * kept)], labels
 
     def extra_repr(self) -> str:
         return (
             f"in_channels={self.in_channels}, num_classes={self.num_classes}, hidden={self.hidden}, "
-            f"threshold={self.threshold!r}"
+            f"threshold={self.threshold!r}, erase={self.erase}"
         )
 
 

@@ -56,6 +56,7 @@ def evaluate_run(
         classes=spec.classes,
         skip_broken=config.skip_broken,
         images=config.test_images if split == "test" else config.train_images,
+        recipe=config.recipe,
     )
     if isinstance(dataset, FolderDataset) and dataset.skipped:
         console.print(f"skipped {len(dataset.skipped)} {split} images that cannot be read.")

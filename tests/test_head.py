@@ -66,7 +66,7 @@ def test_state_dict_round_trip():
         ((0, 3), "in_channels is 0"),
         ((5, 0), "num_classes is 0"),
         ((5, 3, 0), "hidden is 0"),
-        ((5, 3, 4, "free"), "threshold is 'free'; accepted are 'mean' and 'learned'"),
+        ((5, 3, 4, "free"), "threshold is 'free'; accepted are 'mean', 'learned' and 'fixed'"),
     ],
 )
 def test_bad_options_are_named(arguments, words):

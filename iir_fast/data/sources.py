@@ -8,7 +8,7 @@ from typing import cast
 
 from iir_fast.data.dataset import LocalizationDataset, Transform
 from iir_fast.data.folder import FolderDataset
-from iir_fast.data.procedural import SPLIT_SIZES, ProceduralDataset, Split
+from iir_fast.data.procedural import SPLIT_SIZES, ProceduralDataset, ProceduralRecipe, Split
 
 PROCEDURAL = "procedural"
 
@@ -26,6 +26,7 @@ def open_split(
     classes: Sequence[str] | None = None,
     skip_broken: bool = False,
     images: int | None = None,
+    recipe: ProceduralRecipe | None = None,
 ) -> LocalizationDataset:
     """One split of a data set.
 
@@ -36,6 +37,7 @@ def open_split(
         classes: class names of the training split, for a folder's other splits.
         skip_broken: leave out a folder's unreadable images.
         images: size of the embedded split, if another than its own.
+        recipe: how hard the embedded data are, if not as usual.
 
     Raises:
         ValueError, FileNotFoundError: as `ProceduralDataset` and `FolderDataset`.
@@ -44,4 +46,4 @@ def open_split(
         return FolderDataset(
             Path(source), f"{split}.csv", transform=transform, classes=classes, skip_broken=skip_broken
         )
-    return ProceduralDataset(cast(Split, split), images, transform=transform)
+    return ProceduralDataset(cast(Split, split), images, transform=transform, recipe=recipe)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from typing import Literal
 
-from iir_fast.loss import IIRLoss
+from iir_fast.methods.acol import ACoL
+from iir_fast.methods.adl import ADL
 from iir_fast.methods.cam import CAM
+from iir_fast.methods.cutmix import CutMix
+from iir_fast.methods.has import HaS
 from iir_fast.methods.iir import IIR
 from iir_fast.methods.method import Method, MethodLoss
+from iir_fast.methods.spg import SPG
 
-MethodName = Literal["iir", "cam"]
+MethodName = Literal["iir", "cam", "has", "acol", "spg", "adl", "cutmix"]
+METHODS: dict[MethodName, type[Method]] = {
+    "iir": IIR,
+    "cam": CAM,
+    "has": HaS,
+    "acol": ACoL,
+    "spg": SPG,
+    "adl": ADL,
+    "cutmix": CutMix,
+}
 
-__all__ = ["CAM", "IIR", "Method", "MethodLoss", "MethodName", "create_method"]
-
-
-def create_method(name: MethodName, loss: IIRLoss) -> Method:
-    """The method of that name; `loss` carries the options of the one that uses it."""
-    return IIR(loss) if name == "iir" else CAM()
+__all__ = ["ADL", "CAM", "IIR", "METHODS", "SPG", "ACoL", "CutMix", "HaS", "Method", "MethodLoss", "MethodName"]

@@ -5,20 +5,18 @@ The baseline: nothing but the two cross-entropies.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from iir_fast.functional import masked_pool, regulate
-from iir_fast.head import HeadOutput
-from iir_fast.methods.method import MethodLoss, classification_loss
+from iir_fast.methods.method import Method, MethodLoss, classification_loss, foreground_descriptors
+from iir_fast.models import IIRLocalizer
 
 
-class CAM:
+class CAM(Method):
     """The two classifiers without any regulation."""
 
-    def __call__(self, features: Tensor, out: HeadOutput, labels: Tensor, ramp: float) -> MethodLoss:
+    def forward(
+        self, model: IIRLocalizer, inputs: Tensor, labels: Tensor, ramp: float, from_features: bool = False
+    ) -> MethodLoss:
+        features, out = model(inputs, labels, from_features)
         loss = classification_loss(out, labels)
-        with torch.no_grad():
-            masks = regulate(out.cam_a, out.cam_b, out.thresholds).masks
-            foreground = masked_pool(features, masks).foreground
-        return MethodLoss(loss, {"classification": loss.detach()}, foreground)
+        return MethodLoss(loss, {"classification": loss.detach()}, foreground_descriptors(features, out), out)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from iir_fast.head import HeadOutput
 from iir_fast.loss import IIRLoss
-from iir_fast.methods.method import MethodLoss, classification_loss
+from iir_fast.methods.method import Method, MethodLoss, classification_loss
+from iir_fast.models import IIRLocalizer
 
 
-class IIR:
+class IIR(Method):
     """Cross-entropies plus IIRLoss, the latter ramped up.
 
     Args:
@@ -17,9 +17,13 @@ class IIR:
     """
 
     def __init__(self, loss: IIRLoss) -> None:
+        super().__init__()
         self.loss = loss
 
-    def __call__(self, features: Tensor, out: HeadOutput, labels: Tensor, ramp: float) -> MethodLoss:
+    def forward(
+        self, model: IIRLocalizer, inputs: Tensor, labels: Tensor, ramp: float, from_features: bool = False
+    ) -> MethodLoss:
+        _, out = model(inputs, labels, from_features)
         classification = classification_loss(out, labels)
         terms = self.loss.terms(out.cam_a, out.cam_b, out.features, labels, out.thresholds)
         log = {"classification": classification, "intra": terms.intra, "inter": terms.inter}
@@ -27,4 +31,5 @@ class IIR:
             classification + ramp * terms.loss,
             {name: value.detach() for name, value in log.items()},
             terms.descriptors.foreground.detach(),
+            out,
         )

@@ -25,6 +25,8 @@ class Backbone(nn.Module):
         stride: nominal pixels per cell of the map.
         mean: per-channel mean that images in [0, 1] are to be normalized with.
         std: per-channel standard deviation, likewise.
+        stages: names of the layers of `net` behind which its resolution changes or the map is read, shallowest first;
+            each makes one [B, C, h, w] tensor, the last one the map itself. Empty where a network is not built so.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Backbone(nn.Module):
         stride: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
+        stages: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.net = net
@@ -43,6 +46,7 @@ class Backbone(nn.Module):
         self.stride = stride
         self.mean = mean
         self.std = std
+        self.stages = stages
         self._channels_at_end = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
 
     def forward(self, images: Tensor) -> Tensor:
@@ -139,7 +143,7 @@ def create_backbone(
     if tensors is not None:
         load_weights(net, tensors, weights)
     config = net.pretrained_cfg
-    return Backbone(net, name, channels, stride, tuple(config["mean"]), tuple(config["std"]))
+    return Backbone(net, name, channels, stride, tuple(config["mean"]), tuple(config["std"]), _stages(net, family))
 
 
 class _Map(NamedTuple):
@@ -157,7 +161,8 @@ def _create_small_cnn(weights: str, output_stride: int | None, out_index: int) -
     net = SmallCNN()
     if weights != "random":
         load_weights(net, read_weights(weights, SMALL_CNN), weights)
-    return Backbone(net, SMALL_CNN, SmallCNN.channels, SmallCNN.stride, mean=(0.5,) * 3, std=(0.25,) * 3)
+    stages = tuple(name for name, layer in net.named_children() if isinstance(layer, nn.ReLU))
+    return Backbone(net, SMALL_CNN, SmallCNN.channels, SmallCNN.stride, (0.5,) * 3, (0.25,) * 3, stages)
 
 
 def _stride_error(name: str, stride: int | None, available: list[int]) -> ValueError:
@@ -212,6 +217,20 @@ def _shorter_strides(name: str, options: dict[str, Any], maps: list[_Map], index
         if dilated[index].stride == stride:
             available.append(stride)
     return available
+
+
+def _stages(net: Any, family: str) -> tuple[str, ...]:
+    if family == "vgg":  # behind the pools, and behind the identities that stand for those that were removed
+        pools = [name for name, layer in net.items() if isinstance(layer, nn.MaxPool2d | nn.Identity)]
+        return (*pools, list(net)[-1])
+    if getattr(net, "output_fmt", "NCHW") != "NCHW":
+        return ()
+    layers = dict(net.named_modules())
+    last = net.feature_info.out_indices[-1]
+    # A list of layers has timm's names with underscores for the dots.
+    modules = [entry["module"] for entry in net.feature_info.info[: last + 1]]
+    names = [module if module in layers else module.replace(".", "_") for module in modules]
+    return tuple(names) if all(name in layers for name in names) else ()
 
 
 def _remove_pools(net: nn.ModuleDict, stride: int) -> None:

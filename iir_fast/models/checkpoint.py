@@ -18,7 +18,7 @@ class LocalizerSpec:
     """Everything but the weights.
 
     Attributes:
-        backbone, output_stride, out_index, hidden, threshold: as in IIRLocalizer.
+        backbone, output_stride, out_index, hidden, threshold, erase: as in IIRLocalizer.
         classes: class names in the order of the labels.
         image_size: side of the square input, in pixels.
     """
@@ -30,6 +30,7 @@ class LocalizerSpec:
     out_index: int = -1
     hidden: int | None = 512
     threshold: ThresholdKind = "mean"
+    erase: float | None = None
 
     def build(self, weights: str = "random") -> IIRLocalizer:
         """The localizer, its backbone with the given weights (see `create_backbone`), the head fresh."""
@@ -41,6 +42,7 @@ class LocalizerSpec:
             self.out_index,
             self.hidden,
             self.threshold,
+            self.erase,
         )
 
 

@@ -24,7 +24,7 @@ class Localization(NamedTuple):
     labels: Tensor
     """int64 [B]: the class each map belongs to."""
     logits: Tensor
-    """[B,K]: mean of both classifiers."""
+    """[B,K]: `DualCAMHead.class_logits`, the mean of both classifiers unless the head erases."""
 
 
 class IIRLocalizer(nn.Module):
@@ -37,7 +37,8 @@ class IIRLocalizer(nn.Module):
         output_stride: stride of the feature map, e.g. 16 for 14x14 from 224; None: the architecture's own.
         out_index: which of the architecture's feature maps is read; the deepest by default.
         hidden: channels of each branch of the head, as in DualCAMHead.
-        threshold: "mean" or "learned", as in DualCAMHead.
+        threshold: "mean", "learned" or "fixed", as in DualCAMHead.
+        erase: as in DualCAMHead; the "cam" map is then the larger of the two CAMs at each pixel, as ACoL has it.
 
     Raises:
         ValueError: as `create_backbone` and DualCAMHead say.
@@ -52,15 +53,21 @@ class IIRLocalizer(nn.Module):
         out_index: int = -1,
         hidden: int | None = 512,
         threshold: ThresholdKind = "mean",
+        erase: float | None = None,
     ) -> None:
         super().__init__()
         self.backbone = create_backbone(backbone, weights, output_stride, out_index)
-        self.head = DualCAMHead(self.backbone.channels, num_classes, hidden, threshold)
+        self.head = DualCAMHead(self.backbone.channels, num_classes, hidden, threshold, erase)
         self.prototypes = ClassPrototypes(num_classes, self.backbone.channels)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, HeadOutput]:
-        """Shared map [B,C,h,w] and head output of normalized images [B,3,H,W]; labels as in DualCAMHead."""
-        features = self.backbone(images)
+    def forward(
+        self, images: Tensor, labels: Tensor | None = None, from_features: bool = False
+    ) -> tuple[Tensor, HeadOutput]:
+        """Shared map [B,C,h,w] and head output of normalized images [B,3,H,W]; labels as in DualCAMHead.
+
+        With `from_features`, `images` holds shared maps, as a feature cache does.
+        """
+        features = images if from_features else self.backbone(images)
         return features, self.head(features, labels)
 
     @torch.no_grad()
@@ -76,8 +83,8 @@ class IIRLocalizer(nn.Module):
         Args:
             images: normalized images [B,3,H,W], or their shared maps [B,C,h,w] with `from_features`.
             labels: int64 [B], the class to localize; None: the predicted one.
-            kinds: "cam" = mean of the two normalized CAMs; "evidence" = cos(F, class prototype) - cos(F, the image's
-                background), min-max normalized; "both" = square root of their product.
+            kinds: "cam" = mean of the two normalized CAMs, or their maximum with `erase`; "evidence" = cos(F, class
+                prototype) - cos(F, the image's background), min-max normalized; "both" = square root of their product.
             from_features: `images` holds shared maps, as a feature cache does.
 
         Raises:
@@ -86,13 +93,12 @@ class IIRLocalizer(nn.Module):
         unknown = [kind for kind in kinds if kind not in MAP_KINDS]
         if unknown:
             raise ValueError(f"localize: kinds holds {unknown[0]!r}; accepted are {', '.join(MAP_KINDS)}.")
-        features = images if from_features else self.backbone(images)
-        out = self.head(features, labels)
+        features, out = self(images, labels, from_features)
         regulated = regulate(out.cam_a, out.cam_b, out.thresholds)
-        cam = regulated.maps.mean(dim=1)
+        cam = regulated.maps.mean(dim=1) if self.head.erase is None else regulated.maps.amax(dim=1)
         background = masked_pool(features, regulated.masks).background
         evidence = evidence_map(features, self.prototypes.evidence_vectors(background, out.labels)).squeeze(1)
         # regulate's normalization is the one definition of a map in [0,1].
         evidence = regulate(evidence, evidence).maps[:, 0]
         maps: dict[MapKind, Tensor] = {"cam": cam, "evidence": evidence, "both": (cam * evidence).sqrt()}
-        return Localization({kind: maps[kind] for kind in kinds}, out.labels, (out.logits_a + out.logits_b) / 2)
+        return Localization({kind: maps[kind] for kind in kinds}, out.labels, self.head.class_logits(out))

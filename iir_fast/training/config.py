@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import yaml
 
-from iir_fast.data import PROCEDURAL
+from iir_fast.data import PROCEDURAL, ProceduralRecipe
 from iir_fast.head import ThresholdKind
 from iir_fast.loss import Regulation
-from iir_fast.methods import MethodName
+from iir_fast.methods import METHODS, MethodName
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class TrainConfig:
     hidden: int | None = 32
     """Channels of each classifier's own 3x3 convolution; None: classifiers read the shared map."""
     threshold: ThresholdKind = "mean"
-    """Where masks are cut: each map's own mean, or a learned offset from it."""
+    """Where masks are cut: each map's own mean, a learned offset from it, or 0.5."""
     freeze_backbone: bool = False
-    """Train the head alone, on backbone features cached on disk."""
+    """Train the head alone, on features cached on disk unless the method changes images or backbone."""
     feature_cache: Path | None = None
     """Folder of cached features; by default iir_fast in the user's cache folder."""
     flip: bool = False
-    """Mirror every second training image; not with a frozen backbone."""
+    """Mirror every second training image; not with cached features."""
     epochs: int = 5
     """Passes over the training images."""
     classes_per_batch: int = 8
@@ -62,6 +62,24 @@ class TrainConfig:
     """Width of the soft masks, in units of the normalized CAM."""
     hard: bool = False
     """Hard masks forward, soft gradient."""
+    has_grid: int = 44
+    """HaS: side of a patch in pixels of a 224-pixel image."""
+    has_rate: float = 0.5
+    """HaS: probability that a patch is hidden."""
+    acol_threshold: float = 0.6
+    """ACoL: value of A's normalized CAM at which features are erased for B."""
+    spg_high: tuple[float, float, float] = (0.7, 0.5, 0.7)
+    """SPG: thresholds of foreground seeds for B2, B1 and C."""
+    spg_low: tuple[float, float, float] = (0.05, 0.05, 0.1)
+    """SPG: thresholds of background seeds for B2, B1 and C."""
+    adl_rate: float = 0.75
+    """ADL: probability of the drop mask rather than the importance map."""
+    adl_threshold: float = 0.8
+    """ADL: share of the attention's maximum at which pixels are dropped."""
+    cutmix_beta: float = 1.0
+    """CutMix: both parameters of the Beta distribution of the share that stays."""
+    cutmix_rate: float = 1.0
+    """CutMix: probability that a batch is mixed."""
     seed: int = 0
     """Seed of initialization and batches."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -74,6 +92,12 @@ class TrainConfig:
     """Size of the embedded training set, if not its 4,000 images."""
     test_images: int | None = None
     """Size of the embedded test set, if not its 800 images."""
+    hue_noise: float = ProceduralRecipe.hue_noise
+    """Spread of the embedded bodies' hues about their class's; classes are 0.1 apart."""
+    head_contrast: float = ProceduralRecipe.head_contrast
+    """Contrast of the embedded heads' stripes, in [0,1]."""
+    clutter: float = ProceduralRecipe.clutter
+    """Clutter of the embedded images' backgrounds."""
 
     def __post_init__(self) -> None:
         for name in ("image_size", "epochs", "classes_per_batch", "images_per_class"):
@@ -82,15 +106,33 @@ class TrainConfig:
         for name in ("learning_rate", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted is a number above 0.")
-        if self.freeze_backbone and self.flip:
+        if self.method not in METHODS:
+            raise ValueError(f"method is {self.method!r}; accepted are {', '.join(METHODS)}.")
+        if self.caches_features and self.flip:
             raise ValueError("flip is set together with freeze_backbone; cached features cannot be mirrored.")
+        if self.method == "spg" and self.freeze_backbone and self.hidden is None:
+            raise ValueError(
+                "method spg with a frozen backbone needs hidden: without, nothing that it guides is trained."
+            )
         if self.data != PROCEDURAL and (self.train_images or self.test_images):
             raise ValueError('train_images and test_images are for data = "procedural"; a folder has its CSV.')
+        if self.recipe != ProceduralRecipe() and self.data != PROCEDURAL:
+            raise ValueError('hue_noise, head_contrast and clutter are for data = "procedural".')
+
+    @property
+    def caches_features(self) -> bool:
+        """Whether training reads cached features in place of images."""
+        return self.freeze_backbone and not METHODS[self.method].changes_inputs
+
+    @property
+    def recipe(self) -> ProceduralRecipe:
+        """How hard the embedded data are."""
+        return ProceduralRecipe(self.hue_noise, self.head_contrast, self.clutter)
 
     def to_yaml(self) -> str:
         """All options, in the order of their declaration."""
         plain = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
-        return yaml.safe_dump(plain, sort_keys=False)
+        return yaml.safe_dump(plain, sort_keys=False, default_flow_style=None)
 
     @classmethod
     def from_yaml(cls, text: str) -> TrainConfig:
@@ -108,4 +150,7 @@ class TrainConfig:
             raise ValueError(f"configuration names {', '.join(unknown)}; known options are {', '.join(sorted(known))}.")
         if values.get("feature_cache") is not None:
             values["feature_cache"] = Path(values["feature_cache"])
+        for name in ("spg_high", "spg_low"):  # YAML knows no tuples
+            if name in values:
+                values[name] = tuple(values[name])
         return cls(**values)

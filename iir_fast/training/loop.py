@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from iir_fast.data import FolderDataset, LocalizationDataset, SubgroupSampler, image_transform, open_split
-from iir_fast.loss import IIRLoss
-from iir_fast.methods import Method, create_method
+from iir_fast.methods import Method, MethodLoss
 from iir_fast.models import IIRLocalizer, LocalizerSpec, read_checkpoint, save_checkpoint
 from iir_fast.progress import console, image_progress
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.features import CachedFeatures, cached_features
+from iir_fast.training.methods import create_method
 from iir_fast.training.run_folder import RunFolder, WhenThere
 
 FEATURE_BATCH = 32
@@ -86,6 +86,7 @@ def train(config: TrainConfig, root: Path, when_there: WhenThere = "refuse") -> 
         image_transform(config.image_size, *NEUTRAL),
         skip_broken=config.skip_broken,
         images=config.train_images,
+        recipe=config.recipe,
     )
     spec = LocalizerSpec(
         config.backbone,
@@ -95,8 +96,10 @@ def train(config: TrainConfig, root: Path, when_there: WhenThere = "refuse") -> 
         config.out_index,
         config.hidden,
         config.threshold,
+        config.acol_threshold if config.method == "acol" else None,
     )
     model = spec.build(config.weights).to(device)
+    method = create_method(config, model).to(device)
     dataset.transform = image_transform(config.image_size, model.backbone.mean, model.backbone.std, config.flip)
     skipped = dataset.skipped if isinstance(dataset, FolderDataset) else ()
     if skipped:
@@ -107,8 +110,9 @@ def train(config: TrainConfig, root: Path, when_there: WhenThere = "refuse") -> 
         source: LocalizationDataset | CachedFeatures = dataset
         if config.freeze_backbone:
             model.backbone.requires_grad_(False).eval()
+        if config.caches_features:
             source = frozen_features(model, spec, dataset, config, progress)
-        run = _Run(config, model, spec, source, folder)
+        run = _Run(config, model, method, spec, source, folder)
         if when_there == "resume" and folder.checkpoint.is_file():
             run.restore()
         with _interrupt_flag() as interrupted, SummaryWriter(str(folder.root)) as writer:
@@ -136,23 +140,21 @@ class _Run:
         self,
         config: TrainConfig,
         model: IIRLocalizer,
+        method: Method,
         spec: LocalizerSpec,
         source: LocalizationDataset | CachedFeatures,
         folder: RunFolder,
     ) -> None:
-        self.config, self.model, self.spec, self.source, self.folder = config, model, spec, source, folder
+        self.config, self.model, self.method, self.spec = config, model, method, spec
+        self.source, self.folder = source, folder
         self.sampler = SubgroupSampler(
             [int(label) for label in source.labels], config.classes_per_batch, config.images_per_class, config.seed
         )
         self.total_steps = config.epochs * len(self.sampler)
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        parameters = [each for each in (*model.parameters(), *method.parameters()) if each.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, config.learning_rate, total_steps=self.total_steps + 1, pct_start=0.2
-        )
-        self.method: Method = create_method(
-            config.method,
-            IIRLoss(config.intra_weight, config.inter_weight, config.regulation, config.temperature, config.hard),
         )
         self.step = 0
 
@@ -161,6 +163,7 @@ class _Run:
             "step": self.step,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "method": self.method.state_dict(),
             "rng": torch.get_rng_state(),
         }
         save_checkpoint(self.folder.checkpoint, self.spec, self.model, training)
@@ -170,6 +173,7 @@ class _Run:
         if training is None:
             raise ValueError(f"checkpoint {self.folder.checkpoint} holds no training state to resume from.")
         self.model.load_state_dict(state)
+        self.method.load_state_dict(training["method"])
         self.optimizer.load_state_dict(training["optimizer"])
         self.schedule.load_state_dict(training["schedule"])
         torch.set_rng_state(training["rng"])
@@ -206,25 +210,24 @@ class _Run:
             batch_sampler=list(self.sampler)[done:],
             num_workers=0 if cached else self.config.workers,
             collate_fn=CachedFeatures.collate if cached else None,
+            # The loader draws a seed for its workers; from the global generator, resuming would draw it once more.
+            generator=torch.Generator().manual_seed(self.step),
         )
         yield from loader
 
     def _step(self, inputs: Tensor, labels: Tensor) -> dict[str, float]:
         device = self.model.head.weight.device
         inputs, labels = inputs.to(device), labels.to(device)
-        if self.config.freeze_backbone:
-            features, out = inputs, self.model.head(inputs, labels)
-        else:
-            features, out = self.model(inputs, labels)
         ramp = min(1.0, self.step / (RAMP * self.total_steps))
-        result = self.method(features, out, labels, ramp)
+        result: MethodLoss = self.method(self.model, inputs, labels, ramp, self.config.caches_features)
         self.optimizer.zero_grad(set_to_none=True)
         result.loss.backward()
         self.optimizer.step()
         self.schedule.step()
-        self.model.prototypes.update(result.foreground, labels)
+        self.model.prototypes.update(result.foreground, result.out.labels)
         self.step += 1
-        accuracy = (out.logits_a + out.logits_b).argmax(dim=1).eq(labels).float().mean()
+        predicted = self.model.head.class_logits(result.out).argmax(dim=1)
+        accuracy = predicted.eq(result.out.labels).float().mean()
         terms = {"total": result.loss.detach(), **result.terms, "accuracy": accuracy}
         return {name: float(value) for name, value in terms.items()}
 

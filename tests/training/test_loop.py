@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from iir_fast import IIRLoss
-from iir_fast.methods import create_method
+from iir_fast.methods import CAM, IIR
 from iir_fast.models import LocalizerSpec, read_checkpoint
 from iir_fast.training import Interrupted, TrainConfig, WhenThere, train
 
@@ -92,10 +92,8 @@ def test_the_ramp_turns_regulation_on():
     torch.manual_seed(0)
     model = LocalizerSpec("small_cnn", tuple("ab"), 32, hidden=8).build()
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 0, 1, 1])
-    features, out = model(images, labels)
-    method = create_method("iir", IIRLoss())
-    losses = [method(features, out, labels, ramp).loss.item() for ramp in (0.0, 0.5, 1.0)]
-    cam = create_method("cam", IIRLoss())(features, out, labels, 1.0)
+    losses = [IIR(IIRLoss())(model, images, labels, ramp).loss.item() for ramp in (0.0, 0.5, 1.0)]
+    cam = CAM()(model, images, labels, 1.0)
     assert losses[0] == cam.loss.item()
     assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-4)
     assert not cam.foreground.requires_grad

@@ -1,0 +1,77 @@
+"""ADL (Choe and Shim, "Attention-based Dropout Layer for Weakly Supervised Object Localization", CVPR 2019).
+
+Behind some of the backbone's stages, in training only:
+    attention = mean over channels of F            drop mask = 1[attention < gamma max attention]
+    F becomes F times the drop mask with probability `rate`, else F times sigmoid(attention); drawn per batch and stage
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from iir_fast.methods.cam import CAM
+from iir_fast.methods.method import MethodLoss, check_share
+from iir_fast.models import Backbone, IIRLocalizer
+
+STAGES = 3
+
+
+class ADL(CAM):
+    """The two classifiers on a backbone whose last three stages drop or weigh their most active pixels.
+
+    For VGG16 these are pool3, pool4 and conv5_3, as in the paper; elsewhere the last three stages up to the shared map
+    (`Backbone.stages`).
+
+    Args:
+        rate: probability of the drop mask; 0.75 in the paper and in its authors' code (keep_prob 0.25).
+        threshold: gamma. 0.8 in the commands that the authors published for VGG16 on CUB and ILSVRC (the default of
+            "Evaluating Weakly Supervised Object Localization Methods Right"'s code is 0.9).
+
+    Raises:
+        ValueError: an option is not in [0,1].
+    """
+
+    changes_inputs = True
+
+    def __init__(self, rate: float = 0.75, threshold: float = 0.8) -> None:
+        super().__init__()
+        check_share("ADL", rate=rate, threshold=threshold)
+        self.rate, self.threshold = rate, threshold
+
+    def forward(
+        self, model: IIRLocalizer, inputs: Tensor, labels: Tensor, ramp: float, from_features: bool = False
+    ) -> MethodLoss:
+        with self.attached(model.backbone):
+            return super().forward(model, inputs, labels, ramp, from_features)
+
+    @contextmanager
+    def attached(self, backbone: Backbone) -> Iterator[None]:
+        """While it lasts, the backbone's last stages drop or weigh what they make; one draw for each.
+
+        Raises:
+            ValueError: the backbone has no stages that make [B,C,h,w] maps.
+        """
+        names = backbone.stages[-STAGES:]
+        if not names:
+            raise ValueError(f"ADL: backbone {backbone.name!r} has no known stages with maps [B,C,h,w] to attach to.")
+        drops = torch.rand(len(names)) < self.rate
+        with ExitStack() as hooks:
+            for name, drop in zip(names, drops, strict=True):
+
+                def hook(layer: nn.Module, inputs: object, output: Tensor, drop: Tensor = drop) -> Tensor:
+                    return self.drop_or_weigh(output, drop)
+
+                # First of all hooks: one of timm's may be what reads the map.
+                handle = backbone.net.get_submodule(name).register_forward_hook(hook, prepend=True)
+                hooks.callback(handle.remove)
+            yield
+
+    def drop_or_weigh(self, features: Tensor, drop: Tensor) -> Tensor:
+        """Features [B,C,h,w] times the drop mask where the bool scalar `drop` is true, else the importance map."""
+        attention = features.mean(dim=1, keepdim=True)
+        kept = attention < self.threshold * attention.amax(dim=(2, 3), keepdim=True)
+        return features * torch.where(drop.to(features.device), kept.to(features.dtype), attention.sigmoid())

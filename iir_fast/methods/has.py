@@ -1,0 +1,52 @@
+"""HaS (Singh and Lee, "Hide-and-Seek: Forcing a Network to be Meticulous ...", ICCV 2017).
+
+The image is cut into a grid of patches; each is hidden at random, anew for every image and step, so that the network
+cannot rely on the most telling part alone. Nothing is hidden in localization.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from iir_fast.methods.cam import CAM
+from iir_fast.methods.method import MethodLoss, check_share
+from iir_fast.models import IIRLocalizer
+
+REFERENCE_SIDE = 224
+"""Side of the images, in pixels, that the published patch sides belong to."""
+
+
+class HaS(CAM):
+    """The two classifiers on images with hidden patches.
+
+    Args:
+        grid: side of a patch in pixels of a 224-pixel image; scaled with the image, to 13 of 64 pixels. The paper
+            trains with 16, 32, 44 and 56.
+        rate: probability that a patch is hidden; 0.5 in the paper.
+
+    Raises:
+        ValueError: `grid` is below 1, or `rate` is not in [0,1].
+    """
+
+    changes_inputs = True
+
+    def __init__(self, grid: int = 44, rate: float = 0.5) -> None:
+        super().__init__()
+        if grid < 1:
+            raise ValueError(f"HaS: grid is {grid}; accepted is 1 or more.")
+        check_share("HaS", rate=rate)
+        self.grid, self.rate = grid, rate
+
+    def forward(
+        self, model: IIRLocalizer, inputs: Tensor, labels: Tensor, ramp: float, from_features: bool = False
+    ) -> MethodLoss:
+        return super().forward(model, self.hide(inputs), labels, ramp, from_features)
+
+    def hide(self, images: Tensor) -> Tensor:
+        """Normalized images [B,3,H,W] with patches set to 0, which is the data's mean, as the paper fills them."""
+        height, width = images.shape[2:]
+        side = max(1, round(self.grid * height / REFERENCE_SIDE))
+        hidden = torch.rand(len(images), 1, -(-height // side), -(-width // side)) < self.rate
+        hidden = hidden.to(images.device).repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)
+        return images.masked_fill(hidden[:, :, :height, :width], 0.0)

@@ -1,0 +1,89 @@
+"""SPG (Zhang et al., "Self-produced Guidance for Weakly-supervised Object Localization", ECCV 2018).
+
+Small networks learn which pixels are the object from seeds that the previous one in the chain is sure of:
+    attention of the classification branch -> B2 -> B1,  mean of B1 and B2 -> C
+A map M in [0,1] gives the seeds: foreground where M > high (where no pixel is, M > 0.7 max M), background where
+M < low, ignored in between. The loss of each network is the binary cross-entropy over its seeds; all have weight 1.
+
+What differs from the paper, whose Inception-v3 has one classifier and B1 on a shallower map than B2: here the attention
+is the mean of both classifiers' normalized label CAMs, normalized again; B1 and B2 read the shared map, each through a
+convolution of its own; C reads the maps of both classifiers' branches, side by side; losses are taken at the feature
+map's resolution, not at 224 pixels.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iir_fast.functional import regulate
+from iir_fast.head import DualCAMHead
+from iir_fast.methods.method import Method, MethodLoss, check_share, classification_loss, foreground_descriptors
+from iir_fast.models import IIRLocalizer
+
+Thresholds: TypeAlias = tuple[float, float, float]
+FALLBACK = 0.7
+"""Share of a map's maximum above which pixels are foreground seeds where no pixel reaches the threshold."""
+
+
+class SPG(Method):
+    """The two classifiers with self-produced guidance; its networks are as wide as the head's branches.
+
+    Args:
+        head: of the localizer that is trained; its sizes are read.
+        high: thresholds of foreground seeds for B2, B1 and C.
+        low: thresholds of background seeds likewise. Both are those of the authors' code.
+
+    Raises:
+        ValueError: a threshold is not in [0,1].
+    """
+
+    def __init__(self, head: DualCAMHead, high: Thresholds = (0.7, 0.5, 0.7), low: Thresholds = (0.05, 0.05, 0.1)):
+        super().__init__()
+        for stage, bounds in zip(("B2", "B1", "C"), zip(high, low, strict=True), strict=True):
+            check_share("SPG", **{f"high of {stage}": bounds[0], f"low of {stage}": bounds[1]})
+        self.high, self.low = high, low
+        width = head.hidden or head.in_channels
+        self.b1 = _convolution(head.in_channels, width)
+        self.b2 = _convolution(head.in_channels, width)
+        self.b_top = nn.Sequential(_convolution(width, width), nn.Conv2d(width, 1, kernel_size=1))
+        self.c = nn.Sequential(
+            _convolution(2 * width if head.hidden else width, width), nn.Conv2d(width, 1, kernel_size=1)
+        )
+
+    def forward(
+        self, model: IIRLocalizer, inputs: Tensor, labels: Tensor, ramp: float, from_features: bool = False
+    ) -> MethodLoss:
+        features, out = model(inputs, labels, from_features)
+        b1, b2 = self.b_top(self.b1(features)), self.b_top(self.b2(features))
+        c = self.c(torch.cat(out.branch_maps, dim=1))
+        with torch.no_grad():
+            attention = regulate(out.cam_a, out.cam_b).maps.mean(dim=1)
+            attention = regulate(attention, attention).maps[:, :1]
+            guides = (attention, b2.sigmoid(), (b1.sigmoid() + b2.sigmoid()) / 2)
+        stages = zip((b2, b1, c), guides, self.high, self.low, strict=True)
+        guidance = torch.stack([seed_loss(*stage) for stage in stages]).sum()
+        classification = classification_loss(out, labels)
+        terms = {"classification": classification.detach(), "guidance": guidance.detach()}
+        return MethodLoss(classification + guidance, terms, foreground_descriptors(features, out), out)
+
+
+def seed_loss(logits: Tensor, guide: Tensor, high: float, low: float) -> Tensor:
+    """Binary cross-entropy of logits [B,1,h,w] over the seeds of a guide [B,1,h,w] in [0,1], mean over all seeds.
+
+    A pixel that is both kinds of seed, as the fallback may make it, is background. No seeds at all give 0.
+    """
+    certain = guide > high
+    fallback = guide > FALLBACK * guide.amax(dim=(2, 3), keepdim=True)
+    background = guide < low
+    foreground = torch.where(certain.any(dim=3, keepdim=True).any(dim=2, keepdim=True), certain, fallback) & ~background
+    seeds = (foreground | background).float()
+    losses = F.binary_cross_entropy_with_logits(logits.float(), foreground.float(), reduction="none")
+    return (losses * seeds).sum() / seeds.sum().clamp(min=1)
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel_size=3, padding=1), nn.ReLU(inplace=True))
