@@ -16,7 +16,7 @@ class _Throughput(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f} images/s", style="dim")
 
 
-def image_progress() -> Progress:
+def image_progress(shown: bool = True) -> Progress:
     """A bar that counts images, with throughput, time left and a field `note` for anything else."""
     return Progress(
         TextColumn("{task.description}"),
@@ -26,4 +26,5 @@ def image_progress() -> Progress:
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}", style="dim"),
         console=console,
+        disable=not shown,
     )

@@ -102,20 +102,3 @@ def read_checkpoint(path: Path) -> tuple[LocalizerSpec, dict[str, Any], dict[str
         return spec, content["model"], content["training"]
     except Exception as error:
         raise ValueError(f"checkpoint {path} cannot be read as one of iir_fast: {error}") from error
-
-
-def load_localizer(path: str | Path, device: str | torch.device = "cpu") -> tuple[IIRLocalizer, LocalizerSpec]:
-    """A trained localizer in eval mode.
-
-    Args:
-        path: a checkpoint, or a run folder that holds one as `checkpoint.pt`.
-        device: where the model is put.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_checkpoint`.
-    """
-    path = Path(path)
-    spec, state, _ = read_checkpoint(path / "checkpoint.pt" if path.is_dir() else path)
-    model = spec.build()
-    model.load_state_dict(state)
-    return model.to(device).eval(), spec

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from iir_fast.models.checkpoint import LocalizerSpec, read_checkpoint, save_checkpoint
 from iir_fast.models.localizer import IIRLocalizer
 
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints in the folder of a run."""
 BEST = "best.pt"
 
 
@@ -70,6 +74,8 @@ class CheckpointFolder:
             OSError: it could not be written; the older ones are untouched.
         """
         self.root.mkdir(parents=True, exist_ok=True)
+        for remains in self.root.glob("*.part"):  # of a process that was killed while it wrote
+            remains.unlink()
         file = self.root / f"{step:08d}.pt"
         save_checkpoint(file, spec, model, training)
         for old in self.files()[:-keep]:
@@ -100,3 +106,26 @@ class CheckpointFolder:
         if damaged:
             raise ValueError(f"not one checkpoint in {self.root} can be read; the newest: {damaged[0]}")
         return None
+
+
+def load_localizer(path: str | Path, device: str | torch.device = "cpu") -> tuple[IIRLocalizer, LocalizerSpec]:
+    """A trained localizer in eval mode.
+
+    Args:
+        path: a checkpoint, or the folder of a run: then its newest one that can be read.
+        device: where the model is put.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_checkpoint`, or the run has no checkpoint.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = CheckpointFolder(path / CHECKPOINTS).newest()
+        if found is None:
+            raise FileNotFoundError(f"run {path} has no checkpoint in {path / CHECKPOINTS}.")
+        spec, state = found.spec, found.model
+    else:
+        spec, state, _ = read_checkpoint(path)
+    model = spec.build()
+    model.load_state_dict(state)
+    return model.to(device).eval(), spec

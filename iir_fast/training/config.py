@@ -80,6 +80,30 @@ class TrainConfig:
     """CutMix: both parameters of the Beta distribution of the share that stays."""
     cutmix_rate: float = 1.0
     """CutMix: probability that a batch is mixed."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16 and fp16: under autocast, the latter with a gradient scaler."""
+    accumulate: int = 1
+    """Batches per update of the weights; images are compared within a batch."""
+    clip: float | None = None
+    """Largest L2 norm of the gradients; larger ones are scaled down."""
+    average_decay: float | None = None
+    """Keep a moving average of the weights with this decay, e.g. 0.999, and localize with it."""
+    sync_batch_norm: bool = False
+    """Batch norm over the batches of all processes."""
+    channels_last: bool = False
+    """Keep images, features and weights with channels innermost."""
+    compile: bool = False
+    """Run the backbone under torch.compile."""
+    non_finite: Literal["stop", "skip"] = "stop"
+    """What to do when the loss is NaN or infinite: stop, or leave the step out. Its images are saved either way."""
+    detect_anomaly: bool = False
+    """Find the operation that made a NaN, slowly."""
+    checkpoint_every: int | None = None
+    """Steps between two checkpoints; one is written after every epoch anyway."""
+    checkpoints: int = 2
+    """How many of the last checkpoints are kept."""
+    log_every: int = 10
+    """Steps between two log entries."""
     seed: int = 0
     """Seed of initialization and batches."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -100,12 +124,25 @@ class TrainConfig:
     """Clutter of the embedded images' backgrounds."""
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "epochs", "classes_per_batch", "images_per_class"):
-            if getattr(self, name) < 1:
+        for name in (
+            "image_size",
+            "epochs",
+            "classes_per_batch",
+            "images_per_class",
+            "accumulate",
+            "checkpoint_every",
+            "checkpoints",
+            "log_every",
+        ):
+            if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted is 1 or more.")
-        for name in ("learning_rate", "temperature"):
-            if not getattr(self, name) > 0:
+        for name in ("learning_rate", "temperature", "clip"):
+            if (value := getattr(self, name)) is not None and not value > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted is a number above 0.")
+        if self.average_decay is not None and not 0 < self.average_decay < 1:
+            raise ValueError(f"average_decay is {self.average_decay}; accepted is a number between 0 and 1.")
+        if self.compile and self.method == "adl":
+            raise ValueError("compile is set for method adl, which hooks the backbone at every step; leave it out.")
         if self.method not in METHODS:
             raise ValueError(f"method is {self.method!r}; accepted are {', '.join(METHODS)}.")
         if self.caches_features and self.flip:

@@ -1,38 +1,32 @@
-"""The training loop: one for all methods, on images or on cached features."""
+"""Training, from a configuration to a localizer: one way for all methods, on images or on cached features."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.progress import Progress
-from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from iir_fast.data import FolderDataset, LocalizationDataset, SubgroupSampler, image_transform, open_split
-from iir_fast.methods import Method, MethodLoss
-from iir_fast.models import IIRLocalizer, LocalizerSpec, read_checkpoint, save_checkpoint
+from iir_fast.data import FolderDataset, LocalizationDataset, image_transform, open_split
+from iir_fast.models import IIRLocalizer, LocalizerSpec
 from iir_fast.progress import console, image_progress
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.features import CachedFeatures, cached_features
 from iir_fast.training.methods import create_method
+from iir_fast.training.ranks import Ranks, joined_ranks
+from iir_fast.training.run import Run, Validate
 from iir_fast.training.run_folder import RunFolder, WhenThere
 
 FEATURE_BATCH = 32
 NEUTRAL = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 """Normalization until the backbone, which depends on the data's classes, says its own."""
-RAMP = 0.25
-"""Share of training over which regulation is turned on."""
-
-
-class Interrupted(Exception):
-    """Training was asked to stop (SIGINT) and has left a checkpoint to resume from."""
 
 
 @dataclass(frozen=True)
@@ -61,25 +55,39 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def train(config: TrainConfig, root: Path, when_there: WhenThere = "refuse") -> TrainResult:
-    """Train a localizer; the checkpoint in the run's folder is renewed after every epoch.
+def train(
+    config: TrainConfig, root: Path, when_there: WhenThere = "refuse", validate: Validate | None = None
+) -> TrainResult:
+    """Train a localizer; checkpoints in the run's folder are renewed after every epoch at least.
 
-    Same configuration, machine and thread count: same weights, bit for bit, on the CPU.
+    Same configuration, machine, thread count and number of processes: same weights, bit for bit, on the CPU, however
+    often the run was interrupted or killed and resumed. Started by torchrun, each process trains on its share of every
+    batch and gets the same result.
 
     Args:
         config: what to train, on what, how.
-        root: folder of the run: configuration, checkpoint, TensorBoard scalars. Made once the data are found sound.
-        when_there: what to do with a folder that exists: refuse, resume from its checkpoint, or overwrite.
+        root: folder of the run: configuration, checkpoints, TensorBoard scalars. Made once the data are found sound.
+        when_there: what to do with a folder that exists: refuse, resume from its newest checkpoint, or overwrite.
+        validate: called after every epoch, in the first process; the checkpoint with the largest figure is kept.
 
     Raises:
         Interrupted: SIGINT came; the step at hand was finished and a checkpoint written.
+        NonFiniteLoss: the loss was NaN or infinite, and `config.non_finite` is "stop".
         FileExistsError: `root` exists and may not be used.
         ValueError, FileNotFoundError, BrokenImageError: configuration or data are at fault; the message says which.
+        OSError: a checkpoint could not be written; the one before is whole.
     """
-    folder = RunFolder(root)
-    folder.check(config, when_there)
+    with joined_ranks(config.device) as ranks:
+        return _train(config, RunFolder(root), when_there, validate, ranks)
+
+
+def _train(
+    config: TrainConfig, folder: RunFolder, when_there: WhenThere, validate: Validate | None, ranks: Ranks
+) -> TrainResult:
+    if ranks.is_first:
+        folder.check(config, when_there)
     torch.manual_seed(config.seed)
-    device = pick_device(config.device)
+    device = ranks.device(pick_device(config.device))
     dataset = open_split(
         config.data,
         "train",
@@ -99,25 +107,39 @@ def train(config: TrainConfig, root: Path, when_there: WhenThere = "refuse") -> 
         config.acol_threshold if config.method == "acol" else None,
     )
     model = spec.build(config.weights).to(device)
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)
     method = create_method(config, model).to(device)
     dataset.transform = image_transform(config.image_size, model.backbone.mean, model.backbone.std, config.flip)
     skipped = dataset.skipped if isinstance(dataset, FolderDataset) else ()
-    if skipped:
-        console.print(f"skipped {len(skipped)} of {len(skipped) + len(dataset)} training images that cannot be read.")
-    folder.open(config, when_there)
+    if ranks.is_first:
+        if skipped:
+            console.print(f"skipped {len(skipped)} of {len(skipped) + len(dataset)} training images: unreadable.")
+        folder.open(config, when_there)
+    ranks.wait()
 
-    with image_progress() as progress:
+    with image_progress(shown=ranks.is_first) as progress:
         source: LocalizationDataset | CachedFeatures = dataset
         if config.freeze_backbone:
             model.backbone.requires_grad_(False).eval()
+        if config.sync_batch_norm and ranks.size > 1:
+            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if config.caches_features:
-            source = frozen_features(model, spec, dataset, config, progress)
-        run = _Run(config, model, method, spec, source, folder)
-        if when_there == "resume" and folder.checkpoint.is_file():
+            # The first process makes the cache, the others find it.
+            for turn in (True, False):
+                if ranks.is_first is turn:
+                    source = frozen_features(model, spec, dataset, config, progress)
+                ranks.wait()
+        run = Run(config, model, method, spec, source, dataset, folder, ranks)
+        if ranks.rank:
+            # What methods draw at random is each process's own.
+            torch.manual_seed(config.seed + (ranks.rank << 32))
+        if when_there == "resume":
             run.restore()
-        with _interrupt_flag() as interrupted, SummaryWriter(str(folder.root)) as writer:
-            run.train(progress, writer, interrupted)
-    return TrainResult(model.eval(), spec, skipped)
+        writing = SummaryWriter(str(folder.root)) if ranks.is_first else nullcontext()
+        with _interrupt_flag() as interrupted, writing as writer:
+            run.train(progress, writer, interrupted, validate)
+    return TrainResult(run.localizer.eval(), spec, skipped)
 
 
 def frozen_features(
@@ -133,120 +155,28 @@ def frozen_features(
     return cached_features(model.backbone, dataset, loader, spec.image_size, config.feature_cache, advance)
 
 
-class _Run:
-    """State of one training run: what a checkpoint must hold for the next process to go on."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        model: IIRLocalizer,
-        method: Method,
-        spec: LocalizerSpec,
-        source: LocalizationDataset | CachedFeatures,
-        folder: RunFolder,
-    ) -> None:
-        self.config, self.model, self.method, self.spec = config, model, method, spec
-        self.source, self.folder = source, folder
-        self.sampler = SubgroupSampler(
-            [int(label) for label in source.labels], config.classes_per_batch, config.images_per_class, config.seed
-        )
-        self.total_steps = config.epochs * len(self.sampler)
-        parameters = [each for each in (*model.parameters(), *method.parameters()) if each.requires_grad]
-        self.optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, config.learning_rate, total_steps=self.total_steps + 1, pct_start=0.2
-        )
-        self.step = 0
-
-    def save(self) -> None:
-        training = {
-            "step": self.step,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "method": self.method.state_dict(),
-            "rng": torch.get_rng_state(),
-        }
-        save_checkpoint(self.folder.checkpoint, self.spec, self.model, training)
-
-    def restore(self) -> None:
-        _, state, training = read_checkpoint(self.folder.checkpoint)
-        if training is None:
-            raise ValueError(f"checkpoint {self.folder.checkpoint} holds no training state to resume from.")
-        self.model.load_state_dict(state)
-        self.method.load_state_dict(training["method"])
-        self.optimizer.load_state_dict(training["optimizer"])
-        self.schedule.load_state_dict(training["schedule"])
-        torch.set_rng_state(training["rng"])
-        self.step = training["step"]
-        console.print(f"resumed at step {self.step} of {self.total_steps}.")
-
-    def train(self, progress: Progress, writer: SummaryWriter, interrupted: list[bool]) -> None:
-        batch = self.config.classes_per_batch * self.config.images_per_class
-        task = progress.add_task(
-            f"train {self.config.method}", total=self.total_steps * batch, completed=self.step * batch, note=""
-        )
-        self.model.train()
-        if self.config.freeze_backbone:
-            self.model.backbone.eval()
-        while self.step < self.total_steps:
-            for inputs, labels in self._rest_of_epoch():
-                terms = self._step(inputs, labels)
-                note = " ".join(f"{name[:5]} {value:.3g}" for name, value in terms.items())
-                progress.update(task, advance=len(labels), note=note)
-                for name, value in terms.items():
-                    writer.add_scalar(f"loss/{name}", value, self.step)
-                writer.add_scalar("learning_rate", self.optimizer.param_groups[0]["lr"], self.step)
-                if interrupted[0]:
-                    self.save()
-                    raise Interrupted(f"stopped at step {self.step} of {self.total_steps}; resume to go on from there.")
-            self.save()
-
-    def _rest_of_epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        epoch, done = divmod(self.step, len(self.sampler))
-        self.sampler.set_epoch(epoch)
-        cached = isinstance(self.source, CachedFeatures)
-        loader: DataLoader[Any] = DataLoader(
-            self.source,
-            batch_sampler=list(self.sampler)[done:],
-            num_workers=0 if cached else self.config.workers,
-            collate_fn=CachedFeatures.collate if cached else None,
-            # The loader draws a seed for its workers; from the global generator, resuming would draw it once more.
-            generator=torch.Generator().manual_seed(self.step),
-        )
-        yield from loader
-
-    def _step(self, inputs: Tensor, labels: Tensor) -> dict[str, float]:
-        device = self.model.head.weight.device
-        inputs, labels = inputs.to(device), labels.to(device)
-        ramp = min(1.0, self.step / (RAMP * self.total_steps))
-        result: MethodLoss = self.method(self.model, inputs, labels, ramp, self.config.caches_features)
-        self.optimizer.zero_grad(set_to_none=True)
-        result.loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
-        self.model.prototypes.update(result.foreground, result.out.labels)
-        self.step += 1
-        predicted = self.model.head.class_logits(result.out).argmax(dim=1)
-        accuracy = predicted.eq(result.out.labels).float().mean()
-        terms = {"total": result.loss.detach(), **result.terms, "accuracy": accuracy}
-        return {name: float(value) for name, value in terms.items()}
-
-
 @contextmanager
 def _interrupt_flag() -> Iterator[list[bool]]:
-    """A flag that the first SIGINT sets; the second one interrupts at once, as it always does."""
+    """A flag that SIGINT and SIGTERM set. A second SIGINT interrupts at once, as it always does.
+
+    SIGTERM is what torchrun and cluster schedulers send before they kill.
+    """
     flag = [False]
 
-    def on_interrupt(signum: int, frame: object) -> None:
+    def on_signal(signum: int, frame: object) -> None:
         flag[0] = True
-        signal.signal(signal.SIGINT, previous)
+        if signum == signal.SIGINT:
+            signal.signal(signal.SIGINT, previous[signal.SIGINT])
 
+    previous: dict[int, Any] = {}
     try:
-        previous = signal.signal(signal.SIGINT, on_interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, on_signal)
     except ValueError:  # not the main thread: signals are not ours to handle
         yield flag
         return
     try:
         yield flag
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -31,6 +31,10 @@ class Ranks:
         """Whether this is the process that writes files and draws progress bars."""
         return self.rank == 0
 
+    def device(self, device: torch.device) -> torch.device:
+        """This process's own among devices of that type."""
+        return torch.device("cuda", self.local_rank) if device.type == "cuda" and self.size > 1 else device
+
     def all_true(self, condition: bool, device: torch.device) -> bool:
         """Whether a condition holds on every rank; all of them must ask."""
         if self.size == 1:

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from iir_fast.models import CHECKPOINTS, CheckpointFolder
 from iir_fast.training.config import TrainConfig
 
+PART = ".part"
 WhenThere = Literal["refuse", "resume", "overwrite"]
+FREE_TO_CHANGE = ("device", "workers", "checkpoint_every", "checkpoints", "log_every", "detect_anomaly")
+"""Options that decide nothing of the result: a run may be resumed with others."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,8 @@ class RunFolder:
         return self.root / "config.yaml"
 
     @property
-    def checkpoint(self) -> Path:
-        return self.root / "checkpoint.pt"
+    def checkpoints(self) -> CheckpointFolder:
+        return CheckpointFolder(self.root / CHECKPOINTS)
 
     @property
     def metrics(self) -> Path:
@@ -38,7 +42,7 @@ class RunFolder:
             FileExistsError: the folder is there and `when_there` is "refuse", or it is no run that may be overwritten.
             ValueError: a run that is to be resumed was configured differently; the options are named.
         """
-        if not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir())):
+        if not self.root.exists() or (self.root.is_dir() and all(file.suffix == PART for file in self.root.iterdir())):
             return
         if when_there == "refuse":
             raise FileExistsError(f"output folder {self.root} exists; choose to resume or to overwrite it.")
@@ -61,7 +65,7 @@ class RunFolder:
         if when_there == "overwrite" and self.root.exists():
             shutil.rmtree(self.root)
         self.root.mkdir(parents=True, exist_ok=True)
-        self.config.write_text(config.to_yaml(), encoding="utf-8")
+        _write_whole(self.config, config.to_yaml())
 
     def read_metrics(self) -> dict[str, Any]:
         """What `metrics.json` holds; empty before the first evaluation."""
@@ -72,11 +76,20 @@ class RunFolder:
 
     def write_metrics(self, content: dict[str, Any]) -> None:
         """Replace `metrics.json`."""
-        self.metrics.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        _write_whole(self.metrics, json.dumps(content, indent=2) + "\n")
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """A process that is killed leaves the file as it was."""
+    aside = file.with_name(file.name + PART)
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(file)
 
 
 def _check_same(old: TrainConfig, new: TrainConfig) -> None:
-    differing = [name for name, value in vars(new).items() if getattr(old, name) != value]
+    differing = [
+        name for name, value in vars(new).items() if name not in FREE_TO_CHANGE and getattr(old, name) != value
+    ]
     if differing:
         changes = ", ".join(f"{name} was {getattr(old, name)!r} and is {getattr(new, name)!r}" for name in differing)
         raise ValueError(f"the run to resume was configured differently: {changes}.")

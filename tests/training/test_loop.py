@@ -13,8 +13,9 @@ import torch
 
 from iir_fast import IIRLoss
 from iir_fast.methods import CAM, IIR
-from iir_fast.models import LocalizerSpec, read_checkpoint
-from iir_fast.training import Interrupted, TrainConfig, WhenThere, train
+from iir_fast.models import LocalizerSpec
+from iir_fast.training import Interrupted, RunFolder, TrainConfig, WhenThere, train
+from iir_fast.training.update import Updater
 
 TINY = TrainConfig(train_images=80, test_images=20, epochs=2, classes_per_batch=4, images_per_class=4, hidden=8)
 
@@ -46,30 +47,29 @@ def test_the_two_methods_differ_and_terms_are_logged(tmp_path):
     assert list((tmp_path / "iir").glob("events.out.tfevents.*"))
 
 
-@pytest.mark.parametrize("freeze", [False, True])
-def test_sigint_leaves_a_checkpoint_and_resuming_gives_the_same_bits(freeze, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("freeze", "number"), [(False, signal.SIGINT), (True, signal.SIGTERM)])
+def test_a_signal_leaves_a_checkpoint_and_resuming_gives_the_same_bits(freeze, number, tmp_path, monkeypatch):
     config = replace(TINY, freeze_backbone=freeze, feature_cache=tmp_path / "cache", epochs=3)
     expected = weights_after(config, tmp_path / "whole")
 
-    from iir_fast.training import loop
-
     steps = []
-    step = loop._Run._step
+    update = Updater.update
 
-    def step_and_interrupt(self, inputs, labels):
+    def update_and_interrupt(self, *arguments, **options):
         steps.append(1)
         if len(steps) == 7:
-            os.kill(os.getpid(), signal.SIGINT)
-        return step(self, inputs, labels)
+            os.kill(os.getpid(), number)
+        return update(self, *arguments, **options)
 
-    monkeypatch.setattr(loop._Run, "_step", step_and_interrupt)
+    monkeypatch.setattr(Updater, "update", update_and_interrupt)
     folder = tmp_path / "cut"
     with pytest.raises(Interrupted, match="step 7 of 15"):
         train(config, folder)
-    assert read_checkpoint(folder / "checkpoint.pt")[2]["step"] == 7
+    assert RunFolder(folder).checkpoints.newest().training["step"] == 7
     assert_same(weights_after(config, folder, "resume"), expected)
     assert len(steps) == 15
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_outside_the_main_thread_it_trains_without_a_signal_handler(tmp_path):

@@ -1,0 +1,280 @@
+"""The state of one training run, and its way from step to step."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from rich.progress import Progress, TaskID
+from torch.utils.tensorboard import SummaryWriter
+
+from iir_fast.data import LocalizationDataset, SubgroupSampler
+from iir_fast.methods import Method
+from iir_fast.models import IIRLocalizer, LocalizerSpec
+from iir_fast.progress import console
+from iir_fast.training.config import TrainConfig
+from iir_fast.training.features import CachedFeatures
+from iir_fast.training.loading import Batch, load_epoch
+from iir_fast.training.ranks import Ranks
+from iir_fast.training.run_folder import RunFolder
+from iir_fast.training.update import Updater, UpdateRecord
+
+RAMP = 0.25
+"""Share of training over which regulation is turned on."""
+
+Validate = Callable[[IIRLocalizer, LocalizerSpec], float]
+"""The figure by which the best checkpoint is chosen, larger is better; the model is in eval mode."""
+
+
+class Interrupted(Exception):
+    """Training was asked to stop (SIGINT) and has left a checkpoint to resume from."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss of a step was NaN or infinite, and training was not told to skip such steps."""
+
+
+class Run:
+    """What a checkpoint must hold for the next process to go on, and the loop.
+
+    One step is one update of the weights, on `accumulate` batches.
+
+    Args:
+        config: what to train and how.
+        model: the localizer, on its device.
+        method: on the same device.
+        spec: what builds the localizer again.
+        source: images, or cached features.
+        dataset: the images; names them.
+        folder: of the run.
+        ranks: those that train together.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: IIRLocalizer,
+        method: Method,
+        spec: LocalizerSpec,
+        source: LocalizationDataset | CachedFeatures,
+        dataset: LocalizationDataset,
+        folder: RunFolder,
+        ranks: Ranks,
+    ) -> None:
+        self.config, self.model, self.spec, self.source, self.dataset = config, model, spec, source, dataset
+        self.folder, self.ranks = folder, ranks
+        labels, batch = list(dataset.labels), config.classes_per_batch * config.images_per_class
+        self.steps_per_epoch = max(1, len(labels) // (batch * config.accumulate))
+        self.sampler = SubgroupSampler(
+            labels,
+            config.classes_per_batch,
+            config.images_per_class,
+            config.seed,
+            self.steps_per_epoch * config.accumulate,
+            ranks.rank,
+            ranks.size,
+        )
+        self.images_per_step = batch * config.accumulate
+        self.total_steps = config.epochs * self.steps_per_epoch
+        self.last_step = min(self.total_steps, config.max_steps or self.total_steps)
+        self.updater = Updater(config, model, method, ranks, self.steps_per_epoch)
+        self.step = 0
+        self.best: float | None = None
+        self._load_seconds = self._wait_seconds = 0.0
+        self._clock = time.monotonic()
+
+    @property
+    def localizer(self) -> IIRLocalizer:
+        """What training makes: the averaged localizer where one is kept."""
+        average = self.updater.average
+        return self.model if average is None else average.module
+
+    def save(self) -> None:
+        """Write a checkpoint. Every rank must call it; the first one writes.
+
+        Raises:
+            OSError: it could not be written, on every rank.
+        """
+        training = {
+            **self.updater.state_dict(),
+            "step": self.step,
+            "best": self.best,
+            "weights": None if self.updater.average is None else self.model.state_dict(),
+            "rng": self.ranks.gather_objects(_random_state()),
+        }
+        failure = None
+        if self.ranks.is_first:
+            try:
+                self.folder.checkpoints.save(self.step, self.spec, self.localizer, training, self.config.checkpoints)
+            except OSError as error:
+                failure = str(error)
+        failure = self.ranks.gather_objects(failure)[0]
+        if failure is not None:
+            raise OSError(failure)
+
+    def restore(self) -> None:
+        """Take up the newest checkpoint that can be read; there may be none.
+
+        Raises:
+            ValueError: not one can be read, or the run had another number of ranks.
+        """
+        found = self.folder.checkpoints.newest()
+        if found is None:
+            return
+        if self.ranks.is_first:
+            for reason in found.damaged:
+                console.print(f"{reason} Going on from {found.path}.", highlight=False, soft_wrap=True)
+        training = found.training
+        if training is None:
+            raise ValueError(f"checkpoint {found.path} holds no training state to resume from.")
+        if len(training["rng"]) != self.ranks.size:
+            raise ValueError(
+                f"the run to resume was trained by {len(training['rng'])} processes and is to go on with "
+                f"{self.ranks.size}; start as many."
+            )
+        self.localizer.load_state_dict(found.model)
+        if training["weights"] is not None:
+            self.model.load_state_dict(training["weights"])
+        self.updater.load_state_dict(training)
+        self.step, self.best = training["step"], training["best"]
+        _set_random_state(training["rng"][self.ranks.rank])
+        if self.ranks.is_first:
+            console.print(f"resumed at step {self.step} of {self.last_step}.", highlight=False)
+
+    def train(
+        self, progress: Progress, writer: SummaryWriter | None, interrupted: list[bool], validate: Validate | None
+    ) -> None:
+        """Go on to the end.
+
+        Raises:
+            Interrupted, NonFiniteLoss, OSError: the last checkpoint is whole.
+        """
+        task = progress.add_task(
+            f"train {self.config.method}",
+            total=self.last_step * self.images_per_step,
+            completed=self.step * self.images_per_step,
+            note="",
+        )
+        every = self.config.checkpoint_every or self.steps_per_epoch
+        while self.step < self.last_step:
+            self._switch_to_training()
+            for batches in self._rest_of_epoch():
+                ramp = min(1.0, self.step / (RAMP * self.total_steps))
+                logs = (self.step + 1) % self.config.log_every == 0 or self.step + 1 == self.last_step
+                record = self.updater.update(batches, ramp, wants_norm=logs)
+                self.step += 1
+                self._look_after(record, batches)
+                if logs and writer is not None:
+                    self._log(record, writer, progress, task)
+                progress.update(task, advance=self.images_per_step)
+                if not self.ranks.all_true(not interrupted[0], self.updater.device):
+                    self.save()
+                    raise Interrupted(f"stopped at step {self.step} of {self.last_step}; resume to go on from there.")
+                if self.step == self.last_step:
+                    break
+                if self.step % every == 0 and self.step % self.steps_per_epoch:
+                    self.save()
+            self._end_epoch(validate)
+
+    def _switch_to_training(self) -> None:
+        self.model.train()
+        if self.config.freeze_backbone:
+            self.model.backbone.eval()
+
+    def _rest_of_epoch(self) -> Iterator[list[Batch]]:
+        epoch, done = divmod(self.step, self.steps_per_epoch)
+        loaded = load_epoch(
+            self.source,
+            self.sampler,
+            seed=self.config.seed,
+            epoch=epoch,
+            done=done * self.config.accumulate,
+            workers=self.config.workers,
+            pin_memory=self.updater.device.type == "cuda",
+        )
+        while True:
+            start = time.monotonic()
+            batches = [batch for _, batch in zip(range(self.config.accumulate), loaded, strict=False)]
+            self._wait_seconds += time.monotonic() - start
+            if not batches:
+                return
+            self._load_seconds += sum(batch.seconds for batch in batches)
+            yield batches
+
+    def _look_after(self, record: UpdateRecord, batches: list[Batch]) -> None:
+        if record.non_finite is None:
+            return
+        ids = [self.dataset.ids[i] for batch in batches for i in batch.indices]
+        report = {
+            "step": self.step,
+            "term": record.non_finite,
+            "terms": {name: repr(float(value)) for name, value in record.terms.items()},
+            "images": ids,
+        }
+        file = self.folder.root / f"non_finite_step{self.step:08d}_rank{self.ranks.rank}.json"
+        file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        sentence = f"the loss of step {self.step} is not finite: {record.non_finite}; its images stand in {file}"
+        if self.config.non_finite == "stop":
+            raise NonFiniteLoss(f"{sentence}. To leave such steps out, set non_finite to skip.")
+        if self.ranks.is_first:
+            console.print(f"left out: {sentence}.", highlight=False, soft_wrap=True)
+
+    def _log(self, record: UpdateRecord, writer: SummaryWriter, progress: Progress, task: TaskID) -> None:
+        terms = {name: float(value) for name, value in record.terms.items()}
+        for name, value in terms.items():
+            writer.add_scalar(f"loss/{name}", value, self.step)
+        writer.add_scalar("learning_rate", self.updater.optimizer.param_groups[0]["lr"], self.step)
+        if record.gradient_norm is not None:
+            writer.add_scalar("gradient_norm", float(record.gradient_norm), self.step)
+        for name, rate in self._rates().items():
+            writer.add_scalar(f"images_per_second/{name}", rate, self.step)
+        left_out = {"overflows": self.updater.overflows, "non_finite": self.updater.non_finite}
+        for name, count in left_out.items():
+            if count:
+                writer.add_scalar(f"left_out/{name}", count, self.step)
+        parts = [f"{name[:5]} {value:.3g}" for name, value in terms.items()]
+        parts += [f"{name} {rate:,.0f}/s" for name, rate in self._rates().items()]
+        parts += [f"{count} {name.replace('_', '-')} left out" for name, count in left_out.items() if count]
+        progress.update(task, note=" ".join(parts))
+        self._load_seconds = self._wait_seconds = 0.0
+        self._clock = time.monotonic()
+
+    def _rates(self) -> dict[str, float]:
+        """Images per second that the model alone and the loading alone could do, since the last log: who starves whom."""
+        images = self.config.log_every * self.images_per_step
+        loaders = 1 if isinstance(self.source, CachedFeatures) else max(1, self.config.workers)
+        seconds = {
+            "model": time.monotonic() - self._clock - self._wait_seconds,
+            "data": self._load_seconds / loaders,
+        }
+        return {name: images / each for name, each in seconds.items() if each > 0}
+
+    def _end_epoch(self, validate: Validate | None) -> None:
+        better = False
+        if validate is not None:
+            if self.ranks.is_first:
+                state = _random_state()
+                figure = validate(self.localizer.eval(), self.spec)
+                _set_random_state(state)
+                better = self.best is None or figure > self.best
+                self.best = figure if better else self.best
+            better, self.best = self.ranks.gather_objects((better, self.best))[0]
+        self.save()
+        if better and self.ranks.is_first:
+            self.folder.checkpoints.keep_as_best(self.folder.checkpoints.files()[-1])
+
+
+def _random_state() -> dict[str, Any]:
+    return {
+        "cpu": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() and torch.cuda.is_initialized() else None,
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,194 @@
+"""One update of the weights: precision, accumulation, ranks, and what happens when a number is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from iir_fast.gather import gather_rows
+from iir_fast.methods import Method
+from iir_fast.models import IIRLocalizer
+from iir_fast.training.config import TrainConfig
+from iir_fast.training.loading import Batch
+from iir_fast.training.optimization import create_optimizer, create_schedule
+from iir_fast.training.ranks import Ranks
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class UpdateRecord(NamedTuple):
+    """What one update was like."""
+
+    terms: dict[str, Tensor]
+    """Scalars without gradient, by name: the total loss, what it is made of, the accuracy."""
+    gradient_norm: Tensor | None
+    """L2 norm of all gradients, before they were clipped; None where nobody asked for it or there are none."""
+    non_finite: str | None
+    """Which term of the loss was not finite on this rank, or "another rank's"; then nothing was updated."""
+    overflowed: bool
+    """fp16 gradients overflowed: nothing was updated, and the scale was lowered."""
+
+
+class _BatchLoss(NamedTuple):
+    loss: Tensor
+    terms: dict[str, Tensor]
+    foreground: Tensor
+    labels: Tensor
+
+
+class _Objective(nn.Module):
+    """Localizer and method as one module: what ranks keep in step."""
+
+    def __init__(self, model: IIRLocalizer, method: Method, from_features: bool) -> None:
+        super().__init__()
+        self.model, self.method, self.from_features = model, method, from_features
+
+    def forward(self, inputs: Tensor, labels: Tensor, ramp: float) -> _BatchLoss:
+        result = self.method(self.model, inputs, labels, ramp, self.from_features)
+        predicted = self.model.head.class_logits(result.out).argmax(dim=1)
+        accuracy = predicted.eq(result.out.labels).float().mean()
+        terms = {"total": result.loss.detach(), **result.terms, "accuracy": accuracy}
+        return _BatchLoss(result.loss, terms, result.foreground, result.out.labels)
+
+
+class Updater:
+    """Updates a localizer, batch after batch; its state belongs to the checkpoint.
+
+    Args:
+        config: precision, accumulation, optimizer, and what to do about gradients.
+        model: the localizer, on its device; a frozen backbone takes no gradients.
+        method: what makes a loss of a batch, on the same device.
+        ranks: those that train together.
+        updates_per_epoch: what the schedule counts in.
+
+    Attributes:
+        average: the moving average of the localizer; None where none is kept.
+        overflows: updates that were left out because fp16 gradients overflowed.
+        non_finite: updates that were left out because the loss was not finite.
+    """
+
+    def __init__(
+        self, config: TrainConfig, model: IIRLocalizer, method: Method, ranks: Ranks, updates_per_epoch: int
+    ) -> None:
+        self.config, self.model, self.method, self.ranks = config, model, method, ranks
+        self.device = model.head.weight.device
+        if config.compile:
+            # The head's operators are fused already.
+            model.backbone.compile()
+        self._objective: nn.Module = _Objective(model, method, config.caches_features)
+        if ranks.size > 1:
+            self._objective = DistributedDataParallel(
+                self._objective,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                # A method need not use every parameter, such as those of a learned threshold.
+                find_unused_parameters=True,
+            )
+        rest = (*model.head.parameters(), *method.parameters())
+        self.optimizer = create_optimizer(config, model.backbone.parameters(), rest)
+        self.schedule = create_schedule(config, self.optimizer, updates_per_epoch)
+        self._parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self.average: AveragedModel | None = None
+        if config.average_decay is not None:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay))
+        self.overflows = self.non_finite = 0
+
+    def update(self, batches: Sequence[Batch], ramp: float, wants_norm: bool = False) -> UpdateRecord:
+        """One optimizer step on the mean loss of some batches.
+
+        Args:
+            batches: this rank's.
+            ramp: in [0,1], how far regulation is turned on.
+            wants_norm: measure the norm of the gradients even if they are not clipped.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        results: list[_BatchLoss] = []
+        for number, batch in enumerate(batches, 1):
+            with torch.autograd.set_detect_anomaly(self.config.detect_anomaly), self._synchronized(number, batches):
+                result = self._forward(batch, ramp)
+                if (fault := self._find_fault(result)) is not None:
+                    self.non_finite += 1
+                    return UpdateRecord(result.terms, None, fault, False)
+                self._scaler.scale(result.loss / len(batches)).backward()
+            results.append(result._replace(loss=result.loss.detach()))
+        norm = self._measure_and_clip(wants_norm)
+        overflowed = self._step()
+        for result in results:
+            self.model.prototypes.update(gather_rows(result.foreground), gather_rows(result.labels))
+        if self.average is not None and not overflowed:
+            self.average.update_parameters(self.model)
+        terms = {name: torch.stack([each.terms[name] for each in results]).mean() for name in results[0].terms}
+        return UpdateRecord(terms, norm, None, overflowed)
+
+    def _forward(self, batch: Batch, ramp: float) -> _BatchLoss:
+        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        on_gpu = self.device.type == "cuda"
+        inputs = batch.inputs.to(self.device, non_blocking=on_gpu, memory_format=layout)
+        labels = batch.labels.to(self.device, non_blocking=on_gpu)
+        dtype = AUTOCAST.get(self.config.precision)
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            result: _BatchLoss = self._objective(inputs, labels, ramp)
+        return result
+
+    def _synchronized(self, number: int, batches: Sequence[Batch]) -> AbstractContextManager[None]:
+        """Gradients of all ranks are added up once per update."""
+        if isinstance(self._objective, DistributedDataParallel) and number < len(batches):
+            return self._objective.no_sync()
+        return nullcontext()
+
+    def _find_fault(self, result: _BatchLoss) -> str | None:
+        """The first term that is not finite; every rank hears of one on any."""
+        fault = None
+        if not result.loss.detach().isfinite():
+            faulty = [name for name, term in result.terms.items() if name != "total" and not term.isfinite()]
+            fault = faulty[0] if faulty else "total"
+        if self.ranks.all_true(fault is None, self.device):
+            return None
+        return fault or "another rank's"
+
+    def _measure_and_clip(self, wants_norm: bool) -> Tensor | None:
+        if not wants_norm and self.config.clip is None:
+            return None
+        self._scaler.unscale_(self.optimizer)
+        return torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip or float("inf"))
+
+    def _step(self) -> bool:
+        """Whether fp16 gradients overflowed, on any rank and so on all."""
+        scale = self._scaler.get_scale()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        overflowed = self._scaler.get_scale() < scale
+        if overflowed:
+            self.overflows += 1
+        else:
+            self.schedule.step()
+        return overflowed
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the localizer and its average: tensors and plain values."""
+        return {
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "averaged": 0 if self.average is None else int(self.average.n_averaged),
+            "overflows": self.overflows,
+            "non_finite": self.non_finite,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if state["scaler"]:
+            self._scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.n_averaged.fill_(state["averaged"])
+        self.overflows, self.non_finite = state["overflows"], state["non_finite"]

@@ -1,0 +1,69 @@
+"""Trains in child processes that are killed at random moments: python killed.py FOLDER KILLS SEED.
+
+Each child resumes what the one before left. Prints how many were killed, and how many of them while they wrote a
+checkpoint. Children are forked: they need not import torch again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from iir_fast.data import open_split
+from iir_fast.training import TrainConfig, train
+
+CONFIG = TrainConfig(
+    train_images=80,
+    test_images=20,
+    epochs=12,
+    classes_per_batch=4,
+    images_per_class=4,
+    hidden=8,
+    flip=True,
+    method="cutmix",
+    checkpoint_every=1,
+    average_decay=0.9,
+)
+
+
+def main(folder: Path, kills: int, seed: int) -> None:
+    # A process with one thread can be forked.
+    torch.set_num_threads(1)
+    open_split("procedural", "train", lambda image: torch.zeros(0), images=CONFIG.train_images)
+    draw, killed, while_writing = random.Random(seed), 0, 0
+    while True:
+        child = os.fork()
+        if child == 0:
+            _slow_down_writing()
+            train(CONFIG, folder, "resume")
+            os._exit(0)
+        if killed < kills:
+            time.sleep(draw.uniform(0.02, 0.5))
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            break
+        killed += 1
+        while_writing += any((folder / "checkpoints").glob("*.part"))
+    print(os.waitstatus_to_exitcode(status), killed, while_writing)
+
+
+def _slow_down_writing() -> None:
+    """Half of the time is spent in the middle of a checkpoint."""
+    fsync = os.fsync
+
+    def slow_fsync(descriptor: int) -> None:
+        time.sleep(0.03)
+        fsync(descriptor)
+
+    os.fsync = slow_fsync
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
