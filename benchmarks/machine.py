@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import platform
 import statistics
-import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from benchmarks.clock import Clock
 from iir_fast.kernels.native.memory import memory
+from iir_fast.machine import memory_bytes, processor
 
 COPY_BYTES = 1 << 28
 READS = 4
@@ -28,9 +27,9 @@ def describe(device: str) -> dict[str, Any]:
     """Processor, threads, memory and versions, for a JSON file."""
     found: dict[str, Any] = {
         "device": device,
-        "processor": _processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory_bytes(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "triton": _version("triton"),
@@ -110,18 +109,6 @@ def status_bytes(field: str) -> int:
     """A size out of what Linux says of this process, such as VmRSS."""
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
-
-
-def _memory_bytes() -> int | None:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
-
-
-def _processor() -> str:
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

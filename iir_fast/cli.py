@@ -1,13 +1,15 @@
-"""The command line: `iir-fast train | evaluate | localize | demo | doctor`."""
+"""The command line: `iir-fast train | evaluate | localize | compare | demo | doctor`."""
 
 from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -15,6 +17,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from iir_fast.comparison import read_comparison, run_comparison, tables
 from iir_fast.data import BrokenImageError, has_split
 from iir_fast.demo import run_demo, tabulate
 from iir_fast.doctor import describe, examine
@@ -152,6 +155,34 @@ class Localize:
 
 
 @dataclass(frozen=True)
+class Compare:
+    """Train and evaluate the rows of a YAML file from several seeds, each run in its own process; print the table.
+
+    Runs that the folder holds are kept, so the same command goes on after Ctrl-C. Exit status 1: a run failed.
+    """
+
+    file: tyro.conf.Positional[Path]
+    """YAML with title, seeds, maps, base, data and rows; see configs/compare."""
+    out: tyro.conf.Positional[Path]
+    """Folder of the runs, of results.json (every run's figures) and table.md (the tables and how they were made)."""
+    data: str | None = None
+    """What to train on, in place of what the file says."""
+    jobs: int = 1
+    """Runs at a time; they share torch's threads."""
+
+    def run(self) -> None:
+        comparison = read_comparison(self.file, self.data)
+        options = ["--data", self.data] if self.data else []
+        options += ["--jobs", str(self.jobs)] if self.jobs > 1 else []
+        command = shlex.join(["iir-fast", "compare", str(self.file), str(self.out), *options])
+        say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+        results = run_comparison(comparison, self.out, self.jobs, command, say)
+        print(tables(comparison, results), end="")
+        if any(result.failure for result in results):
+            sys.exit(1)
+
+
+@dataclass(frozen=True)
 class Demo:
     """Train CAM and IIR with the same budget on generated images; print one table, save one picture."""
 
@@ -200,6 +231,7 @@ Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Localize, tyro.conf.subcommand("localize")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean, stdev
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from rich.table import Table
 
+from iir_fast.comparison import FIGURES, with_spread
 from iir_fast.data import PROCEDURAL, LocalizationDataset, image_transform, open_split
 from iir_fast.evaluation import Metrics, largest_box, resize_scoremap
 from iir_fast.localization import PREDICTED_COLOUR, TRUE_COLOUR, overlay, scale_box
@@ -26,7 +26,6 @@ ROWS: tuple[tuple[str, MethodName, MapKind], ...] = (
     ("IIR", "iir", "cam"),
     ("IIR, evidence map", "iir", "evidence"),
 )
-FIGURES = (("MaxBoxAccV2", "max_box_acc_v2"), ("MaxBoxAcc", "max_box_acc"), ("PxAP", "pxap"), ("Top-1 Loc", "top1_loc"))
 METHODS: tuple[MethodName, ...] = ("cam", "iir")
 TILE, GAP, CAPTION = 128, 6, 18
 SHOWN = 8
@@ -92,13 +91,9 @@ def tabulate(outcome: Outcome) -> Table:
         table.add_column(name, justify="right")
     for name, method, kind in ROWS:
         table.add_row(
-            name, *(_with_spread([getattr(each, key) for each in outcome.metrics[method, kind]]) for _, key in FIGURES)
+            name, *(with_spread([getattr(each, key) for each in outcome.metrics[method, kind]]) for _, key in FIGURES)
         )
     return table
-
-
-def _with_spread(values: list[float]) -> str:
-    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 @torch.no_grad()

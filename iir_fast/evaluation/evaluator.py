@@ -115,6 +115,7 @@ class Evaluator:
             top1_loc=top_k[0],
             top5_loc=top_k[1],
             fixed_threshold=fixed,
+            top1_accuracy=totals.best_ranked * 100.0 / totals.images if totals.fewest_ranked else None,
             curve_v1=curve_v1,
             curves_v2=curves_v2,
         )
@@ -131,6 +132,7 @@ class _Totals:
         self.foreground = np.zeros(num_bins, np.int64)
         self.background = np.zeros(num_bins, np.int64)
         self.fewest_ranked = 0
+        self.best_ranked = 0
         self._first: dict[tuple[str, bool], str] = {}
 
     def have(self, what: str) -> bool:
@@ -141,6 +143,7 @@ class _Totals:
         self._all_or_none("masks", image.foreground is not None, image.image_id)
         self._all_or_none("ranked classes", image.label_rank is not None, image.image_id)
         self.fewest_ranked = min(image.ranked, self.fewest_ranked) if self.images else image.ranked
+        self.best_ranked += image.label_rank == 0
         self.images += 1
         if image.largest_iou is not None and image.best_iou is not None:
             correct = image.largest_iou >= V1_DELTA

@@ -62,6 +62,7 @@ class Metrics:
         top1_loc: GT-known and the true class is the best one.
         top5_loc: GT-known and the true class is among the five best; None where fewer than five were ranked.
         fixed_threshold: the threshold of the last three.
+        top1_accuracy: the true class is the best one, wherever the box; None without ranked classes.
         curve_v1: the curve behind `max_box_acc`.
         curves_v2: the curves behind `max_box_acc_v2`, one per delta; empty where there are no boxes.
     """
@@ -76,6 +77,7 @@ class Metrics:
     top1_loc: float | None
     top5_loc: float | None
     fixed_threshold: FixedThreshold | None
+    top1_accuracy: float | None
     curve_v1: BoxCurve | None
     curves_v2: tuple[BoxCurve, ...]
 
@@ -98,6 +100,7 @@ class Metrics:
             "top1_loc": self.top1_loc,
             "top5_loc": self.top5_loc,
             "fixed_threshold": fixed and {"value": fixed.value, "chosen_on": self.fixed_threshold_origin},
+            "top1_accuracy": self.top1_accuracy,
             "curve_v1": curve_v1 and self._curve(curve_v1),
             "curves_v2": [self._curve(curve) for curve in self.curves_v2],
         }

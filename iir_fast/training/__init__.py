@@ -2,6 +2,7 @@
 
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.loop import Interrupted, TrainResult, frozen_features, pick_device, train
+from iir_fast.training.options import from_options, read_yaml
 from iir_fast.training.run_folder import RunFolder, WhenThere
 
 __all__ = [
@@ -10,7 +11,9 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "WhenThere",
+    "from_options",
     "frozen_features",
     "pick_device",
+    "read_yaml",
     "train",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
@@ -12,6 +12,7 @@ from iir_fast.data import PROCEDURAL, ProceduralRecipe
 from iir_fast.head import ThresholdKind
 from iir_fast.loss import Regulation
 from iir_fast.methods import METHODS, MethodName
+from iir_fast.training.options import from_options, read_yaml
 
 
 @dataclass(frozen=True)
@@ -172,22 +173,14 @@ class TrainConfig:
         return yaml.safe_dump(plain, sort_keys=False, default_flow_style=None)
 
     @classmethod
-    def from_yaml(cls, text: str) -> TrainConfig:
+    def from_yaml(cls, text: str, origin: str = "configuration") -> TrainConfig:
         """The configuration that `to_yaml` wrote; options that are not there have their defaults.
 
+        Args:
+            text: a mapping of options to values.
+            origin: what errors call the text, e.g. the file's name.
+
         Raises:
-            ValueError: the text is no mapping, or names an option that does not exist.
+            ValueError: the text is no mapping, names an option that does not exist or gives one a wrong value.
         """
-        values: Any = yaml.safe_load(text)
-        if not isinstance(values, dict):
-            raise ValueError("configuration holds no mapping of options to values.")
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(f"configuration names {', '.join(unknown)}; known options are {', '.join(sorted(known))}.")
-        if values.get("feature_cache") is not None:
-            values["feature_cache"] = Path(values["feature_cache"])
-        for name in ("spg_high", "spg_low"):  # YAML knows no tuples
-            if name in values:
-                values[name] = tuple(values[name])
-        return cls(**values)
+        return from_options(cls, read_yaml(text, origin), origin)

@@ -202,6 +202,7 @@ def test_top_k_asks_for_the_class_and_the_box() -> None:
     missed = Evaluator("test", fixed_threshold=FixedThreshold(0.6, "val")).run(items)
     assert (missed.gt_known_loc, missed.top1_loc, missed.top5_loc) == (0, 0, 0)
     assert missed.max_box_acc == 100
+    assert found.top1_accuracy == missed.top1_accuracy == missed.to_dict()["top1_accuracy"] == 25
 
 
 def test_the_fixed_threshold_need_not_lie_on_the_grid() -> None:
@@ -237,7 +238,7 @@ def test_a_threshold_from_another_split_is_named() -> None:
 
 def test_figures_without_their_data_are_none() -> None:
     boxes_only = Evaluator("test").run([two_level(0, None)])
-    assert boxes_only.pxap is boxes_only.top1_loc is boxes_only.top5_loc is None
+    assert boxes_only.pxap is boxes_only.top1_loc is boxes_only.top5_loc is boxes_only.top1_accuracy is None
     mask = np.ones((8, 8), np.uint8)
     mask[:4] = 0
     image = ScoredImage("a", np.eye(224), 0, np.array([0]), GroundTruth((8, 8), NO_BOXES, (mask,)))

@@ -1,0 +1,19 @@
+"""Comparison of training methods: rows x data variants x seeds with the same budget, one table."""
+
+from iir_fast.comparison.figures import FIGURES, difference_spread, with_spread
+from iir_fast.comparison.plan import Comparison, PlannedRun, read_comparison
+from iir_fast.comparison.results import RunResult
+from iir_fast.comparison.run import run_comparison
+from iir_fast.comparison.table import tables
+
+__all__ = [
+    "FIGURES",
+    "Comparison",
+    "PlannedRun",
+    "RunResult",
+    "difference_spread",
+    "read_comparison",
+    "run_comparison",
+    "tables",
+    "with_spread",
+]

@@ -1,0 +1,147 @@
+"""What is compared: a YAML file of rows, data variants and seeds, and the runs it asks for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iir_fast.models import MAP_KINDS, MapKind
+from iir_fast.training import TrainConfig, from_options, read_yaml
+
+KEYS = ("title", "seeds", "maps", "base", "data", "rows")
+DEFAULT_MAPS = ["cam", "evidence"]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a comparison.
+
+    Attributes:
+        row: name of its row.
+        variant: name of its data variant; empty where the file has none.
+        seed: its seed.
+        config: everything that decides it.
+        folder: where it is kept, relative to the comparison's folder.
+    """
+
+    row: str
+    variant: str
+    seed: int
+    config: TrainConfig
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """For people: row, data variant, seed."""
+        return ", ".join(filter(None, (self.row, self.variant, f"seed {self.seed}")))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows x data variants x seeds.
+
+    Attributes:
+        title: heading of the table.
+        maps: localization maps that every run is evaluated with.
+        rows: names of the rows, in the order of the table.
+        variants: names of the data variants, one table each; a single empty name where the file has none.
+        seeds: every row runs from each of these.
+        runs: seed by seed, so that an unfinished comparison has all rows early.
+        text: the YAML.
+    """
+
+    title: str
+    maps: tuple[MapKind, ...]
+    rows: tuple[str, ...]
+    variants: tuple[str, ...]
+    seeds: tuple[int, ...]
+    runs: tuple[PlannedRun, ...]
+    text: str
+
+
+def read_comparison(file: Path, data: str | None = None) -> Comparison:
+    """The comparison that a YAML file describes.
+
+    Its keys: `title`; `seeds`, a number n for 0 to n - 1 or a list; `maps`, a list of cam, evidence and both (cam and
+    evidence by default); `base`, options of `TrainConfig` for every run; `data`, a mapping from names of data variants
+    to the options that make them; `rows`, a mapping from names of rows to their options. A row's options go before
+    those of a data variant, these before the base.
+
+    Args:
+        file: the YAML file.
+        data: what every run is trained on, in place of what `base` says.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a key or an option is unknown or has a wrong value; the message says where.
+    """
+    text = file.read_text(encoding="utf-8")
+    content = read_yaml(text, str(file))
+    if unknown := sorted(map(str, set(content) - set(KEYS))):
+        raise ValueError(f"{file} names {', '.join(unknown)}; known keys are {', '.join(KEYS)}.")
+    seeds = _seeds(content.get("seeds"), file)
+    base = _options(content.get("base"), f"{file}, base")
+    rows = _named_options(content.get("rows"), f"{file}, rows")
+    variants = _named_options(content["data"], f"{file}, data") if "data" in content else {"": {}}
+    if data is not None:
+        if fixed := [name for name, options in (variants | rows).items() if "data" in options]:
+            raise ValueError(f"data is {data!r}, but {file} sets the data of {', '.join(fixed)} itself.")
+        base["data"] = data
+    runs = []
+    for seed in seeds:
+        for variant, variant_options in variants.items():
+            for row, row_options in rows.items():
+                options = base | variant_options | row_options | {"seed": seed}
+                where = ", ".join(filter(None, (str(file), variant, row)))
+                folder = Path(_slug(variant), _slug(row), f"seed{seed}")
+                runs.append(PlannedRun(row, variant, seed, from_options(TrainConfig, options, where), folder))
+    return Comparison(
+        str(content.get("title", file.stem)),
+        _maps(content.get("maps", DEFAULT_MAPS), file),
+        tuple(rows),
+        tuple(variants),
+        seeds,
+        tuple(runs),
+        text,
+    )
+
+
+def _seeds(value: Any, file: Path) -> tuple[int, ...]:
+    seeds = tuple(range(value)) if type(value) is int else tuple(value) if isinstance(value, list) else ()
+    if not seeds or any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise ValueError(
+            f"{file}: seeds is {value!r}; accepted is a number of 1 or more, or a list of different seeds of 0 or more."
+        )
+    return seeds
+
+
+def _maps(value: Any, file: Path) -> tuple[MapKind, ...]:
+    if not isinstance(value, list) or not value or any(kind not in MAP_KINDS for kind in value):
+        raise ValueError(f"{file}: maps is {value!r}; accepted is a list of {', '.join(MAP_KINDS)}.")
+    return tuple(dict.fromkeys(value))
+
+
+def _named_options(value: Any, where: str) -> dict[str, dict[str, Any]]:
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"{where} is {value!r}; accepted is a mapping from names to options, with one name at least.")
+    folders: dict[str, str] = {}
+    for name in map(str, value):
+        other = folders.setdefault(_slug(name), name)
+        if other != name or not _slug(name):
+            raise ValueError(f"{where}: {name!r} and {other!r} do not tell two folders apart; choose other letters.")
+    return {str(name): _options(options, f"{where}, {name}") for name, options in value.items()}
+
+
+def _options(value: Any, where: str) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{where} is {value!r}; accepted is a mapping of options to values.")
+    if value and "seed" in value:
+        raise ValueError(f"{where} names seed; the seeds stand under seeds.")
+    return dict(value or {})
+
+
+def _slug(name: str) -> str:
+    """A folder's name: the letters and digits of the name in small type."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

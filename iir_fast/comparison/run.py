@@ -1,0 +1,93 @@
+"""Carrying out a comparison: what is missing is run, what is there is kept, the tables follow."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+from iir_fast.comparison.plan import Comparison, PlannedRun
+from iir_fast.comparison.processes import Task, run_workers
+from iir_fast.comparison.results import RunResult, read_result, to_json
+from iir_fast.comparison.table import record
+from iir_fast.training import Interrupted, RunFolder
+
+
+def run_comparison(
+    comparison: Comparison,
+    root: Path,
+    jobs: int = 1,
+    command: str = "",
+    say: Callable[[str], None] = lambda line: None,
+) -> list[RunResult]:
+    """Run what is not there yet, each run in a process of its own.
+
+    After every run `root` holds `results.json`, the figures of every run so far, and `table.md`, the tables with all
+    that is needed to make them again. Runs that are complete are not repeated, interrupted and failed ones resume.
+
+    Args:
+        comparison: what to run.
+        root: folder of the comparison; a new one, or one of an earlier call.
+        jobs: runs at a time, 1 or more; each has torch's number of threads here, divided by `jobs`. The sums of
+            another number of threads differ in their last bits, so tables say the number.
+        command: what `table.md` says made it.
+        say: called with a line for everything that happens.
+
+    Returns:
+        What became of every planned run; a run that failed says why, and does not stop the others.
+
+    Raises:
+        ValueError: `jobs` is below 1, or a run that is there was configured differently.
+        FileExistsError: `root` is a folder of something else.
+        Interrupted: Ctrl-C came; all runs have stopped and can be resumed.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs is {jobs}; accepted is 1 or more.")
+    if root.is_dir() and any(root.iterdir()) and not (root / "runs").is_dir():
+        raise FileExistsError(f"output folder {root} exists and is not the folder of a comparison; it is left alone.")
+    for run in comparison.runs:
+        try:
+            RunFolder(root / "runs" / run.folder).check(run.config, "resume")
+        except ValueError as error:
+            raise ValueError(f"{run.name}, in {root / 'runs' / run.folder}: {error}") from error
+    results = [read_result(run, root, comparison.maps) for run in comparison.runs]
+    open_runs = [index for index, result in enumerate(results) if result.metrics is None]
+    threads = max(1, torch.get_num_threads() // jobs)
+    tasks = [_task(comparison.runs[index], root, comparison, threads) for index in open_runs]
+    say(f"{len(results) - len(tasks)} of {len(results)} runs are complete; logs stand beside the runs in {root}.")
+    started = time.monotonic()
+
+    def write() -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "results.json").write_text(json.dumps(to_json(comparison, results), indent=1) + "\n", encoding="utf-8")
+        (root / "table.md").write_text(record(comparison, results, command), encoding="utf-8")
+
+    write()
+    try:
+        with closing(run_workers(tasks, jobs)) as ended:
+            for done, (number, failure) in enumerate(ended, 1):
+                run = comparison.runs[open_runs[number]]
+                results[open_runs[number]] = read_result(run, root, comparison.maps, failure)
+                write()
+                left = timedelta(seconds=round((time.monotonic() - started) * (len(tasks) - done) / done))
+                outcome = f"failed: {failure}" if failure else "done"
+                say(f"{done} of {len(tasks)}, about {left} left: {run.name} {outcome}")
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; every run can be resumed, the same command goes on from here.") from None
+    return results
+
+
+def _task(run: PlannedRun, root: Path, comparison: Comparison, threads: int) -> Task:
+    folder = root / "runs" / run.folder
+    content = {
+        "folder": str(folder),
+        "config": run.config.to_yaml(),
+        "maps": comparison.maps,
+        "threads": threads,
+    }
+    return Task(content, folder.with_name(f"{folder.name}.log"))

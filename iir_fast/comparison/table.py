@@ -1,0 +1,161 @@
+"""The tables of a comparison, in Markdown that reads as well in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import Any
+
+from iir_fast.comparison.figures import FIGURES, difference_spread, with_spread
+from iir_fast.comparison.plan import Comparison
+from iir_fast.comparison.results import RunResult
+from iir_fast.comparison.worker import Cost
+from iir_fast.machine import describe_machine
+from iir_fast.models import MapKind
+
+MAP_NAMES: dict[MapKind, str] = {"cam": "CAM", "evidence": "evidence", "both": "both"}
+COLUMNS = (*FIGURES, ("accuracy", "top1_accuracy"))
+JUDGED = (("MaxBoxAccV2", "max_box_acc_v2"), ("PxAP", "pxap"))
+TEXT_COLUMNS = 2
+MISSING = "-"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of a table: one row of the comparison under one localization map, over the seeds that are complete."""
+
+    row: str
+    map: MapKind
+    metrics: tuple[dict[str, Any], ...]
+    costs: tuple[Cost, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.row}, {MAP_NAMES[self.map]} map"
+
+    def values(self, key: str) -> list[float]:
+        """A figure of every seed; empty where the data does not allow it, or no seed is complete."""
+        values = [each[key] for each in self.metrics]
+        return [] if None in values else values
+
+
+def tables(comparison: Comparison, results: Sequence[RunResult]) -> str:
+    """A table for each data variant with a sentence on its best rows, then what failed and what the columns mean."""
+    parts = []
+    for variant in comparison.variants:
+        entries = [entry for row in comparison.rows for entry in _entries(comparison, results, row, variant)]
+        if variant:
+            parts.append(f"## {variant}")
+        parts += [_table(entries, len(comparison.seeds)), *(verdict(entries, *judged) for judged in JUDGED)]
+    failed = [f"- {result.run.name}: {result.failure}" for result in results if result.failure]
+    if failed:
+        parts.append("\n".join(["Failed:", "", *failed]))
+    parts.append(_legend(comparison, results))
+    return "\n\n".join(parts) + "\n"
+
+
+def record(comparison: Comparison, results: Sequence[RunResult], command: str) -> str:
+    """The tables with all that is needed to make them again: command, machine, versions, the YAML."""
+    made = f"```\n{command}\n```\n\nOn {describe_machine()}.\n\n```yaml\n{comparison.text.strip()}\n```\n"
+    return f"# {comparison.title}\n\n{tables(comparison, results)}\n## How it was made\n\n{made}"
+
+
+def verdict(entries: Sequence[Entry], name: str, key: str) -> str:
+    """A sentence: which row is best, by how much the next one is behind, and the next one of another method.
+
+    Rows whose names start with the same word are taken for variants of one method.
+    """
+    ranked = sorted((entry for entry in entries if entry.values(key)), key=lambda entry: -mean(entry.values(key)))
+    if not ranked:
+        return f"Best {name}: none, no run says it."
+    best = ranked[0]
+    sentence = f"Best {name}: {best.name}, {with_spread(best.values(key))}"
+    others = [entry for entry in ranked if entry.row != best.row]
+    method = best.row.split()[0]
+    rivals = [entry for entry in others if entry.row.split()[0] != method]
+    if others:
+        sentence += f"; next {_behind(others[0], best, key)}"
+    if rivals and rivals[0] is not others[0]:
+        sentence += f"; best that is not {method}: {_behind(rivals[0], best, key)}"
+    return f"{sentence}."
+
+
+def _behind(entry: Entry, best: Entry, key: str) -> str:
+    one, other = best.values(key), entry.values(key)
+    gap, spread = mean(one) - mean(other), difference_spread(one, other)
+    if spread is None:
+        worth = "one seed, no spread"
+    else:
+        times = f" ({gap / spread:.1f} times)" if spread else ""
+        worth = f"{'beyond' if gap > spread else 'within'} the spread of {spread:.1f}{times}"
+    return f"{entry.name}, {with_spread(other)}, {gap:.1f} behind, {worth}"
+
+
+def _entries(comparison: Comparison, results: Sequence[RunResult], row: str, variant: str) -> list[Entry]:
+    runs = [result for result in results if (result.run.row, result.run.variant) == (row, variant)]
+    costs = tuple(result.cost for result in runs if result.cost)
+    return [
+        Entry(row, kind, tuple(result.metrics[kind] for result in runs if result.metrics), costs)
+        for kind in comparison.maps
+    ]
+
+
+def _table(entries: Sequence[Entry], seeds: int) -> str:
+    means = {key: [mean(entry.values(key)) for entry in entries if entry.values(key)] for _, key in COLUMNS}
+    rows = [["method", "map", *(name for name, _ in COLUMNS), "τ of V2", "τ", "time", "memory"]]
+    for entry in entries:
+        complete = len(entry.metrics)
+        name = entry.row if complete == seeds else f"{entry.row} ({complete} of {seeds} seeds)"
+        figures = [_figure(entry.values(key), max(means[key], default=0.0)) for _, key in COLUMNS]
+        rows.append([name, MAP_NAMES[entry.map], *figures, *_thresholds(entry), *_costs(entry)])
+    columns = []
+    for number, cells in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, cells))
+        if number < TEXT_COLUMNS:
+            header, *rest = [cell.ljust(width) for cell in cells]
+            columns.append([header, "-" * width, *rest])
+        else:
+            header, *rest = [cell.rjust(width) for cell in cells]
+            columns.append([header, "-" * (width - 1) + ":", *rest])
+    return "\n".join(f"| {' | '.join(row)} |" for row in zip(*columns, strict=True))
+
+
+def _figure(values: Sequence[float], best: float) -> str:
+    if not values:
+        return MISSING
+    # Bold by what is printed: nobody can tell two equal figures apart.
+    return f"**{with_spread(values)}**" if f"{mean(values):.1f}" == f"{best:.1f}" else with_spread(values)
+
+
+def _thresholds(entry: Entry) -> tuple[str, str]:
+    curves_v2 = [[curve["threshold"] for curve in each["curves_v2"]] for each in entry.metrics]
+    curves_v1 = [each["curve_v1"]["threshold"] for each in entry.metrics if each["curve_v1"]]
+    v2 = " ".join(f"{mean(taus):.2f}" for taus in zip(*curves_v2, strict=True))
+    return v2 or MISSING, f"{mean(curves_v1):.2f}" if curves_v1 else MISSING
+
+
+def _costs(entry: Entry) -> tuple[str, str]:
+    if not entry.costs:
+        return MISSING, MISSING
+    seconds = median(cost.seconds for cost in entry.costs)
+    memory = median(cost.memory_bytes for cost in entry.costs)
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min", f"{memory / 1e6:.0f} MB"
+
+
+def _legend(comparison: Comparison, results: Sequence[RunResult]) -> str:
+    costs = [result.cost for result in results if result.cost]
+    seeds = len(comparison.seeds)
+    spread = f"mean ± sample standard deviation over {seeds} seeds" if seeds > 1 else "one seed, no spread"
+    threads = ", ".join(map(str, sorted({cost.threads for cost in costs}))) or MISSING
+    memory = "what tensors take on the GPU" if any(cost.device == "cuda" for cost in costs) else "a run's process"
+    sentences = [
+        f"Figures in %, {spread}; the best of a column in bold.",
+        "A difference is beyond the spread if it exceeds sqrt(s1² + s2²) of the two standard deviations.",
+        "τ: mean of the best thresholds, of MaxBoxAccV2 at IoU 0.3, 0.5, 0.7 and of MaxBoxAcc, chosen on the test",
+        f"split itself, as their protocol has it. Time: training and evaluation of one run; memory: peak of {memory};",
+        f"both medians, so that the run that fills the cache of features does not count. Threads per run: {threads}.",
+    ]
+    if len(costs) < len(results):
+        sentences.insert(0, f"{len(costs)} of {len(results)} runs are complete.")
+    return "\n".join(sentences)

@@ -1,0 +1,132 @@
+"""`iir-fast compare` as a process: the table, what it keeps, what it resumes, what becomes of a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from iir_fast.comparison import read_comparison, run_comparison
+from iir_fast.models import read_checkpoint
+
+BASE = {"train_images": 40, "test_images": 10, "epochs": 1, "classes_per_batch": 4, "images_per_class": 2, "hidden": 8}
+ROWS = {"CAM": {"method": "cam"}, "IIR": {}}
+# Under a shell's background process SIGINT would be ignored.
+MAIN = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from iir_fast.cli import main; main(sys.argv[1:])"
+)
+pytestmark = pytest.mark.slow
+
+
+def written(folder: Path, **keys: object) -> Path:
+    file = folder / f"{len(list(folder.iterdir()))}.yaml"
+    file.write_text(yaml.safe_dump({"title": "Tiny", "seeds": 2, "base": BASE, "rows": ROWS, **keys}, sort_keys=False))
+    return file
+
+
+def compare(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", MAIN, "compare", *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A comparison of two rows from two seeds, and what it printed."""
+    folder = tmp_path_factory.mktemp("compare")
+    return folder / "out", compare(written(folder), folder / "out", "--jobs", 2).stdout
+
+
+def test_it_prints_and_writes_one_table(done):
+    out, printed = done
+    rows = [line.split("|")[1:3] for line in printed.splitlines() if line.startswith("| ")]
+    assert [(name.strip(), kind.strip()) for name, kind in rows[2:]] == [
+        ("CAM", "CAM"),
+        ("CAM", "evidence"),
+        ("IIR", "CAM"),
+        ("IIR", "evidence"),
+    ]
+    assert printed.count("Best MaxBoxAccV2: ") == printed.count("Best PxAP: ") == 1
+    table = (out / "table.md").read_text()
+    assert printed in table
+    assert "--jobs 2\n" in table
+    assert "torch " in table
+    assert "images_per_class: 2" in table
+    results = json.loads((out / "results.json").read_text())["runs"]
+    assert [(run["row"], run["seed"]) for run in results] == [("CAM", 0), ("IIR", 0), ("CAM", 1), ("IIR", 1)]
+    for run in results:
+        assert run["cost"]["seconds"] > 0
+        assert 10**8 < run["cost"]["memory_bytes"] < 10**10
+        kept = json.loads((out / run["folder"] / "metrics.json").read_text())["test"]
+        assert run["metrics"]["cam"]["pxap"] == kept["cam"]["pxap"]
+        assert "accuracy" not in run["metrics"]["cam"]["curve_v1"]
+
+
+def test_what_is_complete_is_kept_and_a_crash_costs_itself_alone(done):
+    out, printed = done
+    before = [file.stat().st_mtime_ns for file in sorted(out.glob("runs/*/*/checkpoint.pt"))]
+    result = compare(written(out.parent, rows={**ROWS, "broken": {"backbone": "nonsense"}}), out, code=1)
+    assert "4 of 6 runs are complete" in result.stderr
+    assert "| broken (0 of 2 seeds) " in result.stdout
+    assert "- broken, seed 1: ValueError: Unknown backbone 'nonsense'" in result.stdout
+    assert [line for line in printed.splitlines() if line.startswith("Best")] == [
+        line for line in result.stdout.splitlines() if line.startswith("Best")
+    ]
+    assert before == [file.stat().st_mtime_ns for file in sorted(out.glob("runs/*/*/checkpoint.pt"))]
+    assert "Traceback" in (out / "runs" / "broken" / "seed0.log").read_text()
+
+
+def test_a_run_of_another_configuration_is_refused(done):
+    out, _ = done
+    file = written(out.parent, base=BASE | {"epochs": 2})
+    with pytest.raises(ValueError, match=r"^CAM, seed 0, in .*: the run to resume .*: epochs was 1 and is 2"):
+        run_comparison(read_comparison(file), out)
+
+
+def test_another_folder_is_left_alone(tmp_path):
+    file = written(tmp_path)
+    with pytest.raises(FileExistsError, match="not the folder of a comparison; it is left alone"):
+        run_comparison(read_comparison(file), tmp_path)
+    with pytest.raises(ValueError, match="jobs is 0; accepted is 1 or more"):
+        run_comparison(read_comparison(file), tmp_path / "out", jobs=0)
+
+
+def test_ctrl_c_stops_all_runs_which_resume_and_end_with_the_process_that_started_them(tmp_path):
+    file, out = written(tmp_path, seeds=1, base=BASE | {"epochs": 100_000}), tmp_path / "out"
+    checkpoints = [out / "runs" / row / "seed0" / "checkpoint.pt" for row in ("cam", "iir")]
+
+    def wait_for(words: str) -> None:
+        deadline = time.monotonic() + 300
+        logs = [checkpoint.parent.with_suffix(".log") for checkpoint in checkpoints]
+        while not all(
+            checkpoint.is_file() and words in log.read_text() for checkpoint, log in zip(checkpoints, logs, strict=True)
+        ):
+            assert time.monotonic() < deadline, [log.read_text() for log in logs]
+            time.sleep(0.1)
+
+    command = [sys.executable, "-c", MAIN, "compare", str(file), str(out), "--jobs", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for("")
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "the same command goes on from here" in errors
+    wait_for("resume to go on from there")
+    assert "0 of 2 runs are complete." in (out / "table.md").read_text()
+
+    steps = [read_checkpoint(checkpoint)[2]["step"] for checkpoint in checkpoints]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    wait_for("resumed at step ")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_for("resume to go on from there")
+    assert all(read_checkpoint(path)[2]["step"] > step for path, step in zip(checkpoints, steps, strict=True))

@@ -1,0 +1,90 @@
+"""What a comparison's YAML may say, and the runs it asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from iir_fast.comparison import read_comparison
+from iir_fast.training import TrainConfig
+
+WHOLE = """
+title: Heads
+seeds: [0, 4]
+maps: [cam, both]
+base: {epochs: 3, learning_rate: 1e-3, hidden: 8}
+data:
+  plain:
+  few images: {train_images: 80, hidden: 16}
+rows:
+  CAM: {method: cam}
+  IIR, wide: {hidden: 64}
+"""
+
+
+def written(text: str, folder: Path) -> Path:
+    file = folder / "heads.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_rows_go_before_data_variants_and_these_before_the_base(tmp_path):
+    comparison = read_comparison(written(WHOLE, tmp_path))
+    assert (comparison.title, comparison.maps, comparison.seeds) == ("Heads", ("cam", "both"), (0, 4))
+    assert (comparison.rows, comparison.variants) == (("CAM", "IIR, wide"), ("plain", "few images"))
+    runs = {str(run.folder): run.config for run in comparison.runs}
+    base = {"epochs": 3, "learning_rate": 1e-3}
+    assert runs == {
+        "plain/cam/seed0": TrainConfig(method="cam", hidden=8, **base),
+        "plain/iir-wide/seed0": TrainConfig(hidden=64, **base),
+        "few-images/cam/seed0": TrainConfig(method="cam", hidden=16, train_images=80, **base),
+        "few-images/iir-wide/seed0": TrainConfig(hidden=64, train_images=80, **base),
+        "plain/cam/seed4": TrainConfig(method="cam", hidden=8, seed=4, **base),
+        "plain/iir-wide/seed4": TrainConfig(hidden=64, seed=4, **base),
+        "few-images/cam/seed4": TrainConfig(method="cam", hidden=16, train_images=80, seed=4, **base),
+        "few-images/iir-wide/seed4": TrainConfig(hidden=64, train_images=80, seed=4, **base),
+    }
+    assert [*runs][:2] == ["plain/cam/seed0", "plain/iir-wide/seed0"]
+    assert comparison.runs[3].name == "IIR, wide, few images, seed 0"
+
+
+def test_what_may_be_left_out(tmp_path):
+    comparison = read_comparison(written("{seeds: 2, rows: {IIR: }}", tmp_path), data="photos")
+    assert (comparison.title, comparison.maps, comparison.variants) == ("heads", ("cam", "evidence"), ("",))
+    assert [run.config for run in comparison.runs] == [TrainConfig(data="photos", seed=seed) for seed in (0, 1)]
+    assert [str(run.folder) for run in comparison.runs] == ["iir/seed0", "iir/seed1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- a", "heads.yaml holds no mapping"),
+        ("a: [", "heads.yaml is no YAML"),
+        ("{seeds: 1, rows: {A: }, row: {}}", "heads.yaml names row; known keys are title, seeds, maps"),
+        ("{rows: {A: }}", "heads.yaml: seeds is None; accepted is a number of 1 or more"),
+        ("{seeds: 0, rows: {A: }}", "seeds is 0;"),
+        ("{seeds: [1, 1], rows: {A: }}", r"seeds is \[1, 1\]; .* different seeds"),
+        ("{seeds: 1, rows: {A: }, maps: [heat]}", r"maps is \['heat'\]; accepted is a list of evidence, cam, both"),
+        ("{seeds: 1, rows: {}}", "rows is {}; accepted is a mapping from names to options, with one name"),
+        ("{seeds: 1, rows: {A: 3}}", "rows, A is 3; accepted is a mapping of options"),
+        ("{seeds: 1, rows: {A b: , a-B: }}", "rows: 'a-B' and 'A b' do not tell two folders apart"),
+        ("{seeds: 1, rows: {'': }}", "rows: '' and '' do not tell"),
+        ("{seeds: 1, rows: {A: {seed: 3}}}", "rows, A names seed; the seeds stand under seeds"),
+        ("{seeds: 1, rows: {A: {epoks: 3}}}", "heads.yaml, A names epoks; known options are"),
+        (
+            "{seeds: 1, data: {few: {epochs: two}}, rows: {A: }}",
+            "heads.yaml, few, A: epochs is 'two'; accepted is a wh",
+        ),
+        ("{seeds: 1, base: {epochs: 0}, rows: {A: }}", "heads.yaml, A: epochs is 0; accepted is 1 or more"),
+    ],
+)
+def test_faults_are_named(text, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        read_comparison(written(text, tmp_path))
+
+
+def test_the_caller_cannot_set_the_data_that_the_file_varies(tmp_path):
+    text = "{seeds: 1, data: {birds: {data: birds}}, rows: {A: }}"
+    with pytest.raises(ValueError, match=r"data is 'photos', but .*heads.yaml sets the data of birds itself"):
+        read_comparison(written(text, tmp_path), data="photos")
