@@ -110,7 +110,9 @@ def _train(
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     method = create_method(config, model).to(device)
-    dataset.transform = image_transform(config.image_size, model.backbone.mean, model.backbone.std, config.flip)
+    dataset.transform = image_transform(
+        config.image_size, model.backbone.mean, model.backbone.std, config.flip, config.crop
+    )
     skipped = dataset.skipped if isinstance(dataset, FolderDataset) else ()
     if ranks.is_first:
         if skipped:

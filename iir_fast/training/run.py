@@ -243,7 +243,7 @@ class Run:
         self._clock = time.monotonic()
 
     def _rates(self) -> dict[str, float]:
-        """Images per second that the model alone and the loading alone could do, since the last log: who starves whom."""
+        """Images per second that the model alone and loading alone could do, since the last log: who starves whom."""
         images = self.config.log_every * self.images_per_step
         loaders = 1 if isinstance(self.source, CachedFeatures) else max(1, self.config.workers)
         seconds = {

@@ -1,7 +1,8 @@
 """Trains in child processes that are killed at random moments: python killed.py FOLDER KILLS SEED.
 
-Each child resumes what the one before left. Prints how many were killed, and how many of them while they wrote a
-checkpoint. Children are forked: they need not import torch again.
+Each child resumes what the one before left. One in three is killed at a random moment after it was started, the others
+at a random moment after they were first seen writing a checkpoint. Prints the last child's exit status, how many were
+killed, and how many of them while they wrote. Children are forked: they need not import torch again.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def main(folder: Path, kills: int, seed: int) -> None:
             train(CONFIG, folder, "resume")
             os._exit(0)
         if killed < kills:
-            time.sleep(draw.uniform(0.02, 0.5))
+            if killed % 3:
+                _wait_for_writing(folder, child)
+            time.sleep(draw.uniform(0, 0.15))
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
@@ -54,8 +57,17 @@ def main(folder: Path, kills: int, seed: int) -> None:
     print(os.waitstatus_to_exitcode(status), killed, while_writing)
 
 
+def _wait_for_writing(folder: Path, child: int) -> None:
+    for remains in (folder / "checkpoints").glob("*.part"):
+        remains.unlink()
+    while not any((folder / "checkpoints").glob("*.part")):
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return
+        time.sleep(0.001)
+
+
 def _slow_down_writing() -> None:
-    """Half of the time is spent in the middle of a checkpoint."""
+    """Much of the time is spent in the middle of a checkpoint."""
     fsync = os.fsync
 
     def slow_fsync(descriptor: int) -> None:
