@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
+from timm.optim import list_optimizers  # type: ignore[attr-defined]
 
 from iir_fast.data import PROCEDURAL
 from iir_fast.head import ThresholdKind
 from iir_fast.loss import Regulation
 from iir_fast.methods import MethodName
 from iir_fast.training.options import from_options, read_yaml
+
+ScheduleName = Literal["one_cycle", "step", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,34 @@ class TrainConfig:
     """Folder of cached features; by default iir_fast in the user's cache folder."""
     flip: bool = False
     """Mirror every second training image; not with a frozen backbone."""
+    crop: bool = False
+    """Resize training images to 8/7 of image_size (256 of 224) and cut a square out at random; as flip."""
     epochs: int = 5
     """Passes over the training images."""
+    max_steps: int | None = None
+    """Stop after that many steps, for a trial; the schedule stays that of all epochs."""
     classes_per_batch: int = 8
     """Classes P in a batch."""
     images_per_class: int = 8
     """Images Q of each class in a batch."""
     learning_rate: float = 2e-3
-    """Peak of the one-cycle schedule of AdamW."""
+    """Peak of the schedule."""
+    head_rate: float = 1.0
+    """Factor on the learning rate of all that is not the backbone."""
     weight_decay: float = 1e-4
-    """Decoupled weight decay of AdamW."""
+    """Weight decay, on all parameters."""
+    optimizer: str = "adamw"
+    """Any optimizer of timm: "adamw", "sgd" (with Nesterov momentum), "lars", "lamb"."""
+    momentum: float = 0.9
+    """Momentum of optimizers that have one; AdamW has not."""
+    schedule: ScheduleName = "one_cycle"
+    """Learning rate: up to the peak and down, or down in steps, or down along a cosine."""
+    warmup_epochs: int = 0
+    """Linear warm-up before the step and the cosine schedule."""
+    decay_epochs: int | None = None
+    """Epochs between two decays of the step schedule."""
+    decay_factor: float = 0.1
+    """Factor of each decay of the step schedule."""
     intra_weight: float = 5.0
     """Weight of the intra-sample regulation."""
     inter_weight: float = 3.0
@@ -83,10 +104,32 @@ class TrainConfig:
         for name in ("learning_rate", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted is a number above 0.")
-        if self.freeze_backbone and self.flip:
-            raise ValueError("flip is set together with freeze_backbone; cached features cannot be mirrored.")
+        if self.freeze_backbone and (self.flip or self.crop):
+            name, done = ("flip", "mirrored") if self.flip else ("crop", "cropped")
+            raise ValueError(f"{name} is set together with freeze_backbone; cached features cannot be {done}.")
+        self._check_optimization()
         if self.data != PROCEDURAL and (self.train_images or self.test_images):
             raise ValueError('train_images and test_images are for data = "procedural"; a folder has its CSV.')
+
+    def _check_optimization(self) -> None:
+        for name in ("head_rate", "decay_factor"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; accepted is a number above 0.")
+        for name in ("max_steps", "decay_epochs"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; accepted is 1 or more.")
+        if self.optimizer not in list_optimizers():
+            raise ValueError(
+                f"optimizer is {self.optimizer!r}; accepted are timm's, such as adamw, sgd, lars and lamb."
+            )
+        if (self.schedule == "step") != (self.decay_epochs is not None):
+            raise ValueError(
+                f'schedule is {self.schedule!r} and decay_epochs {self.decay_epochs}; decay_epochs belongs to "step".'
+            )
+        if self.schedule == "one_cycle" and self.warmup_epochs:
+            raise ValueError("warmup_epochs is set, but the one_cycle schedule warms up by itself.")
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs}; accepted is 0 or more and less than epochs.")
 
     def to_yaml(self) -> str:
         """All options, in the order of their declaration."""

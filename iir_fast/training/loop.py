@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from rich.progress import Progress
@@ -15,18 +15,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from iir_fast.data import FolderDataset, LocalizationDataset, SubgroupSampler, image_transform, open_split
+from iir_fast.data import (
+    AugmentedDataset,
+    FolderDataset,
+    LocalizationDataset,
+    SubgroupSampler,
+    image_transform,
+    open_split,
+)
 from iir_fast.loss import IIRLoss
 from iir_fast.methods import Method, create_method
 from iir_fast.models import IIRLocalizer, LocalizerSpec, read_checkpoint, save_checkpoint
 from iir_fast.progress import console, image_progress
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.features import CachedFeatures, cached_features
+from iir_fast.training.optimization import create_optimizer, create_schedule
 from iir_fast.training.run_folder import RunFolder, WhenThere
 
 FEATURE_BATCH = 32
 NEUTRAL = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 """Normalization until the backbone, which depends on the data's classes, says its own."""
+Source: TypeAlias = LocalizationDataset | AugmentedDataset | CachedFeatures
 RAMP = 0.25
 """Share of training over which regulation is turned on."""
 
@@ -97,14 +106,16 @@ def train(config: TrainConfig, root: Path, when_there: WhenThere = "refuse") -> 
         config.threshold,
     )
     model = spec.build(config.weights).to(device)
-    dataset.transform = image_transform(config.image_size, model.backbone.mean, model.backbone.std, config.flip)
+    dataset.transform = image_transform(
+        config.image_size, model.backbone.mean, model.backbone.std, config.flip, config.crop
+    )
     skipped = dataset.skipped if isinstance(dataset, FolderDataset) else ()
     if skipped:
         console.print(f"skipped {len(skipped)} of {len(skipped) + len(dataset)} training images that cannot be read.")
     folder.open(config, when_there)
 
     with image_progress() as progress:
-        source: LocalizationDataset | CachedFeatures = dataset
+        source: Source = AugmentedDataset(dataset, config.seed) if config.flip or config.crop else dataset
         if config.freeze_backbone:
             model.backbone.requires_grad_(False).eval()
             source = frozen_features(model, spec, dataset, config, progress)
@@ -137,7 +148,7 @@ class _Run:
         config: TrainConfig,
         model: IIRLocalizer,
         spec: LocalizerSpec,
-        source: LocalizationDataset | CachedFeatures,
+        source: Source,
         folder: RunFolder,
     ) -> None:
         self.config, self.model, self.spec, self.source, self.folder = config, model, spec, source, folder
@@ -145,11 +156,9 @@ class _Run:
             [int(label) for label in source.labels], config.classes_per_batch, config.images_per_class, config.seed
         )
         self.total_steps = config.epochs * len(self.sampler)
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, config.learning_rate, total_steps=self.total_steps + 1, pct_start=0.2
-        )
+        self.last_step = min(self.total_steps, config.max_steps or self.total_steps)
+        self.optimizer = create_optimizer(config, model.backbone.parameters(), model.head.parameters())
+        self.schedule = create_schedule(config, self.optimizer, len(self.sampler))
         self.method: Method = create_method(
             config.method,
             IIRLoss(config.intra_weight, config.inter_weight, config.regulation, config.temperature, config.hard),
@@ -174,17 +183,17 @@ class _Run:
         self.schedule.load_state_dict(training["schedule"])
         torch.set_rng_state(training["rng"])
         self.step = training["step"]
-        console.print(f"resumed at step {self.step} of {self.total_steps}.")
+        console.print(f"resumed at step {self.step} of {self.last_step}.")
 
     def train(self, progress: Progress, writer: SummaryWriter, interrupted: list[bool]) -> None:
         batch = self.config.classes_per_batch * self.config.images_per_class
         task = progress.add_task(
-            f"train {self.config.method}", total=self.total_steps * batch, completed=self.step * batch, note=""
+            f"train {self.config.method}", total=self.last_step * batch, completed=self.step * batch, note=""
         )
         self.model.train()
         if self.config.freeze_backbone:
             self.model.backbone.eval()
-        while self.step < self.total_steps:
+        while self.step < self.last_step:
             for inputs, labels in self._rest_of_epoch():
                 terms = self._step(inputs, labels)
                 note = " ".join(f"{name[:5]} {value:.3g}" for name, value in terms.items())
@@ -194,18 +203,24 @@ class _Run:
                 writer.add_scalar("learning_rate", self.optimizer.param_groups[0]["lr"], self.step)
                 if interrupted[0]:
                     self.save()
-                    raise Interrupted(f"stopped at step {self.step} of {self.total_steps}; resume to go on from there.")
+                    raise Interrupted(f"stopped at step {self.step} of {self.last_step}; resume to go on from there.")
+                if self.step == self.last_step:
+                    break
             self.save()
 
     def _rest_of_epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
         epoch, done = divmod(self.step, len(self.sampler))
         self.sampler.set_epoch(epoch)
+        if isinstance(self.source, AugmentedDataset):
+            self.source.set_epoch(epoch)
         cached = isinstance(self.source, CachedFeatures)
         loader: DataLoader[Any] = DataLoader(
             self.source,
             batch_sampler=list(self.sampler)[done:],
             num_workers=0 if cached else self.config.workers,
             collate_fn=CachedFeatures.collate if cached else None,
+            # Else the loader would draw from the global generator, once more in a run that is resumed.
+            generator=torch.Generator(),
         )
         yield from loader
 
