@@ -1,5 +1,6 @@
 """Data sets, their ground truth and the sampler of same-class subgroups."""
 
+from iir_fast.data.augmented import AugmentedDataset
 from iir_fast.data.dataset import LocalizationDataset, Transform
 from iir_fast.data.folder import BrokenImageError, FolderDataset, read_image
 from iir_fast.data.ground_truth import GroundTruth
@@ -10,6 +11,7 @@ from iir_fast.data.transforms import image_transform
 
 __all__ = [
     "PROCEDURAL",
+    "AugmentedDataset",
     "BrokenImageError",
     "FolderDataset",
     "GroundTruth",

@@ -14,11 +14,12 @@ from rich.progress import Progress
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from iir_fast.data import FolderDataset, LocalizationDataset, image_transform, open_split
+from iir_fast.data import AugmentedDataset, FolderDataset, LocalizationDataset, image_transform, open_split
 from iir_fast.models import IIRLocalizer, LocalizerSpec
 from iir_fast.progress import console, image_progress
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.features import CachedFeatures, cached_features
+from iir_fast.training.loading import Source
 from iir_fast.training.methods import create_method
 from iir_fast.training.ranks import Ranks, joined_ranks
 from iir_fast.training.run import Run, Validate
@@ -121,7 +122,7 @@ def _train(
     ranks.wait()
 
     with image_progress(shown=ranks.is_first) as progress:
-        source: LocalizationDataset | CachedFeatures = dataset
+        source: Source = AugmentedDataset(dataset, config.seed) if config.flip or config.crop else dataset
         if config.freeze_backbone:
             model.backbone.requires_grad_(False).eval()
         if config.sync_batch_norm and ranks.size > 1:

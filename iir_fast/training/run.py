@@ -17,7 +17,7 @@ from iir_fast.models import IIRLocalizer, LocalizerSpec
 from iir_fast.progress import console
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.features import CachedFeatures
-from iir_fast.training.loading import Batch, load_epoch
+from iir_fast.training.loading import Batch, Source, load_epoch
 from iir_fast.training.ranks import Ranks
 from iir_fast.training.run_folder import RunFolder
 from iir_fast.training.update import Updater, UpdateRecord
@@ -59,7 +59,7 @@ class Run:
         model: IIRLocalizer,
         method: Method,
         spec: LocalizerSpec,
-        source: LocalizationDataset | CachedFeatures,
+        source: Source,
         dataset: LocalizationDataset,
         folder: RunFolder,
         ranks: Ranks,
@@ -189,8 +189,7 @@ class Run:
         loaded = load_epoch(
             self.source,
             self.sampler,
-            seed=self.config.seed,
-            epoch=epoch,
+            epoch,
             done=done * self.config.accumulate,
             workers=self.config.workers,
             pin_memory=self.updater.device.type == "cuda",

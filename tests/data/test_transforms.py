@@ -54,6 +54,19 @@ def test_flip_follows_torchs_seed() -> None:
     assert all(torch.equal(flip(image), result) for result in results)
 
 
+def test_crops_are_parts_of_the_larger_image_and_follow_torchs_seed() -> None:
+    image = noise(40, 30)
+    whole, crop = image_transform(16, ZERO, ONE)(image), image_transform(14, ZERO, ONE, crop=True)
+    windows = whole.unfold(1, 14, 1).unfold(2, 14, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
+    torch.manual_seed(0)
+    results = [crop(image) for _ in range(40)]
+    found = [[bool(torch.equal(window, result)) for window in windows] for result in results]
+    assert all(sum(each) == 1 for each in found)
+    assert len({each.index(True) for each in found}) == len(windows) == 9
+    torch.manual_seed(0)
+    assert all(torch.equal(crop(image), result) for result in results)
+
+
 def test_can_be_sent_to_a_worker() -> None:
     transform = image_transform(4, ZERO, ONE, flip=True)
     assert pickle.loads(pickle.dumps(transform))(noise(8, 8)).shape == (3, 4, 4)

@@ -27,7 +27,15 @@ def test_bad_files_are_named(text, words):
     ("options", "words"),
     [
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
-        ({"flip": True, "freeze_backbone": True}, "cannot be mirrored"),
+        ({"flip": True, "freeze_backbone": True}, "flip is set .* cannot be mirrored"),
+        ({"crop": True, "freeze_backbone": True}, "crop is set .* cannot be cropped"),
+        ({"head_rate": 0}, "head_rate is 0; accepted is a number above 0"),
+        ({"max_steps": 0}, "max_steps is 0; accepted is 1 or more"),
+        ({"optimizer": "adamv"}, "optimizer is 'adamv'; accepted are timm's, such as adamw"),
+        ({"schedule": "step"}, "schedule is 'step' and decay_epochs None; decay_epochs belongs to \"step\""),
+        ({"decay_epochs": 3}, "schedule is 'one_cycle' and decay_epochs 3"),
+        ({"warmup_epochs": 1}, "the one_cycle schedule warms up by itself"),
+        ({"warmup_epochs": 5, "schedule": "cosine"}, "warmup_epochs is 5; accepted is 0 or more and less than epochs"),
         ({"data": "photos", "train_images": 5}, "train_images"),
     ],
 )

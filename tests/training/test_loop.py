@@ -47,9 +47,16 @@ def test_the_two_methods_differ_and_terms_are_logged(tmp_path):
     assert list((tmp_path / "iir").glob("events.out.tfevents.*"))
 
 
-@pytest.mark.parametrize(("freeze", "number"), [(False, signal.SIGINT), (True, signal.SIGTERM)])
-def test_a_signal_leaves_a_checkpoint_and_resuming_gives_the_same_bits(freeze, number, tmp_path, monkeypatch):
-    config = replace(TINY, freeze_backbone=freeze, feature_cache=tmp_path / "cache", epochs=3)
+STEPS = {"optimizer": "sgd", "schedule": "step", "decay_epochs": 1, "warmup_epochs": 1, "head_rate": 10.0, "crop": True}
+
+
+@pytest.mark.parametrize(
+    ("options", "number"),
+    [({}, signal.SIGINT), ({"freeze_backbone": True}, signal.SIGTERM), (STEPS, signal.SIGINT)],
+    ids=["images", "features", "steps"],
+)
+def test_a_signal_leaves_a_checkpoint_and_resuming_gives_the_same_bits(options, number, tmp_path, monkeypatch):
+    config = replace(TINY, feature_cache=tmp_path / "cache", epochs=3, **options)
     expected = weights_after(config, tmp_path / "whole")
 
     steps = []
@@ -70,6 +77,17 @@ def test_a_signal_leaves_a_checkpoint_and_resuming_gives_the_same_bits(freeze, n
     assert len(steps) == 15
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_max_steps_ends_training_early_under_the_schedule_of_all_epochs(tmp_path):
+    states = []
+    for max_steps in (7, None):
+        folder = tmp_path / str(max_steps)
+        config = replace(TINY, epochs=3, max_steps=max_steps)
+        train(config, folder)
+        states.append(RunFolder(folder).checkpoints.newest().training)
+    assert [state["step"] for state in states] == [7, 15]
+    assert states[0]["schedule"]["total_steps"] == states[1]["schedule"]["total_steps"] == 16
 
 
 def test_outside_the_main_thread_it_trains_without_a_signal_handler(tmp_path):
