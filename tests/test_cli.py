@@ -113,6 +113,17 @@ def test_localize_prints_boxes_and_draws_them(trained, folder, tmp_path):
 
 
 @pytest.mark.slow
+def test_methods_and_their_options_are_flags(tmp_path):
+    data = ["--train-images", "40", "--test-images", "10", "--clutter", "0.5"]
+    options = ["--method", "spg", "--spg-high", "0.8", "0.6", "0.8", "--threshold", "fixed"]
+    result = run("train", tmp_path / "run", *data, *SMALL, *options)
+    assert "train spg" in result.stderr
+    assert "MaxBoxAccV2" in result.stdout
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (config["spg_high"], config["clutter"], config["threshold"]) == ([0.8, 0.6, 0.8], 0.5, "fixed")
+
+
+@pytest.mark.slow
 def test_bad_data_is_named(folder, tmp_path):
     def trained_on(rows: str, *options: str, code: int = 2) -> str:
         (folder / "bad").mkdir(exist_ok=True)

@@ -53,6 +53,20 @@ def test_learned_thresholds_start_as_the_mean_and_can_move():
     assert (head(features, LABELS).thresholds > out.thresholds).all()
 
 
+def test_fixed_thresholds_are_one_half():
+    out = DualCAMHead(5, 3, hidden=6, threshold="fixed")(torch.rand(4, 5, 6, 7), LABELS)
+    assert out.thresholds.tolist() == [[0.5, 0.5]] * 4
+
+
+@pytest.mark.parametrize("hidden", [None, 6])
+def test_the_maps_that_the_classifiers_read_are_handed_on(hidden):
+    head = DualCAMHead(5, 3, hidden=hidden).eval()
+    features = torch.rand(4, 5, 6, 7)
+    maps = head(features, LABELS).branch_maps
+    expected = [branch(features) for branch in head.branches] or [features]
+    assert all(torch.equal(one, other) for one, other in zip(maps, expected, strict=True))
+
+
 def test_state_dict_round_trip():
     one, other = DualCAMHead(5, 3, threshold="learned").eval(), DualCAMHead(5, 3, threshold="learned").eval()
     other.load_state_dict(one.state_dict())

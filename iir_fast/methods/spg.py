@@ -25,12 +25,14 @@ from iir_fast.methods.method import Method, MethodLoss, check_share, classificat
 from iir_fast.models import IIRLocalizer
 
 Thresholds: TypeAlias = tuple[float, float, float]
+WIDTH = 512
+"""Channels of the authors' networks, for a head without branches."""
 FALLBACK = 0.7
 """Share of a map's maximum above which pixels are foreground seeds where no pixel reaches the threshold."""
 
 
 class SPG(Method):
-    """The two classifiers with self-produced guidance; its networks are as wide as the head's branches.
+    """The two classifiers with self-produced guidance; its networks are as wide as the head's branches, else 512.
 
     Args:
         head: of the localizer that is trained; its sizes are read.
@@ -46,13 +48,12 @@ class SPG(Method):
         for stage, bounds in zip(("B2", "B1", "C"), zip(high, low, strict=True), strict=True):
             check_share("SPG", **{f"high of {stage}": bounds[0], f"low of {stage}": bounds[1]})
         self.high, self.low = high, low
-        width = head.hidden or head.in_channels
+        width = head.hidden or WIDTH
+        read = 2 * head.hidden if head.hidden else head.in_channels
         self.b1 = _convolution(head.in_channels, width)
         self.b2 = _convolution(head.in_channels, width)
         self.b_top = nn.Sequential(_convolution(width, width), nn.Conv2d(width, 1, kernel_size=1))
-        self.c = nn.Sequential(
-            _convolution(2 * width if head.hidden else width, width), nn.Conv2d(width, 1, kernel_size=1)
-        )
+        self.c = nn.Sequential(_convolution(read, width), nn.Conv2d(width, 1, kernel_size=1))
 
     def forward(
         self, model: IIRLocalizer, inputs: Tensor, labels: Tensor, ramp: float, from_features: bool = False

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iir_fast.data import FolderDataset, ProceduralDataset, has_split, image_transform, open_split
+from iir_fast.data import FolderDataset, ProceduralDataset, ProceduralRecipe, has_split, image_transform, open_split
 
+BUSY = ProceduralRecipe(clutter=3.0)
 TRANSFORM = image_transform(32, (0.5,) * 3, (0.5,) * 3)
 
 
@@ -20,6 +21,11 @@ def test_procedural_by_name():
     assert dataset[0][0].shape == (3, 32, 32)
     with pytest.raises(ValueError, match="split must be one of train, test, got 'val'"):
         open_split("procedural", "val", TRANSFORM)
+
+
+def test_the_recipe_reaches_the_embedded_data():
+    plain, busy = (open_split("procedural", "test", TRANSFORM, images=3, recipe=recipe) for recipe in (None, BUSY))
+    assert plain.fingerprint == open_split("procedural", "test", TRANSFORM, images=3).fingerprint != busy.fingerprint
 
 
 def test_a_folder_and_its_csv(tmp_path):

@@ -218,3 +218,35 @@ def test_no_network_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> No
         RuntimeError, match=r"could not get pretrained weights for 'resnet18' .*name or service not known"
     ):
         create_backbone("resnet18", weights="timm")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "stages"),
+    [
+        ("small_cnn", {}, ("2", "5", "8", "11")),
+        ("vgg16", {}, ("features_4", "features_9", "features_16", "features_23", "features_29")),
+        ("vgg16", {"output_stride": 8}, ("features_4", "features_9", "features_16", "features_23", "features_29")),
+        ("inception_v3", {"out_index": 3}, ("Conv2d_2b_3x3", "Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e")),
+        ("resnet18", {}, ("act1", "layer1", "layer2", "layer3", "layer4")),
+        ("tf_efficientnet_lite0", {"out_index": 3}, ("blocks.0", "blocks.1", "blocks.2", "blocks.4")),
+        ("mobilenetv3_small_050", {}, ("bn1", "blocks.0", "blocks.1", "blocks.3", "blocks.5")),
+    ],
+)
+def test_stages_end_with_the_map(name: str, options: dict[str, Any], stages: tuple[str, ...]) -> None:
+    with torch.device("meta"):
+        backbone = create_backbone(name, **options).eval()
+    assert backbone.stages == stages
+    outputs: list[torch.Tensor] = []
+    for stage in stages:
+        backbone.net.get_submodule(stage).register_forward_hook(lambda *made: outputs.append(made[-1]))
+    features = backbone(torch.empty(1, 3, 96, 96, device="meta"))
+    assert outputs[-1] is features
+    sides = [output.shape[2] for output in outputs]
+    assert len(outputs) == len(stages)
+    assert sides == sorted(sides, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "xception41"])
+def test_networks_built_otherwise_have_no_stages(name: str) -> None:
+    with torch.device("meta"):
+        assert create_backbone(name).stages == ()

@@ -10,7 +10,7 @@ from iir_fast.training import TrainConfig
 
 
 def test_yaml_round_trip():
-    config = TrainConfig(data="photos", epochs=3, hidden=None, feature_cache=Path("cache"))
+    config = TrainConfig(data="photos", epochs=3, hidden=None, feature_cache=Path("cache"), spg_high=(0.9, 0.5, 0.7))
     assert TrainConfig.from_yaml(config.to_yaml()) == config
 
 
@@ -37,8 +37,16 @@ def test_bad_files_are_named(text, words):
         ({"warmup_epochs": 1}, "the one_cycle schedule warms up by itself"),
         ({"warmup_epochs": 5, "schedule": "cosine"}, "warmup_epochs is 5; accepted is 0 or more and less than epochs"),
         ({"data": "photos", "train_images": 5}, "train_images"),
+        ({"data": "photos", "clutter": 2.0}, "hue_noise, head_contrast and clutter are for data"),
+        ({"head_contrast": 2.0}, "head_contrast must lie in"),
+        ({"method": "hide"}, "method is 'hide'; accepted are iir, cam, has"),
+        ({"method": "spg", "freeze_backbone": True, "hidden": None}, "spg with a frozen backbone needs hidden"),
     ],
 )
 def test_contradictions_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         TrainConfig(**options)
+
+
+def test_images_that_are_not_cached_may_be_mirrored():
+    assert not TrainConfig(method="has", flip=True, freeze_backbone=True).caches_features
