@@ -26,7 +26,7 @@ from iir_fast.evaluation import FixedThreshold, Metrics
 from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, localize_images, overlay
 from iir_fast.models import MAP_KINDS, MapKind, load_localizer
 from iir_fast.progress import console
-from iir_fast.runs import evaluate_run
+from iir_fast.runs import evaluate_run, validation
 from iir_fast.training import Interrupted, RunFolder, TrainConfig, WhenThere, pick_device, train
 
 INTERRUPTED = 130
@@ -40,16 +40,21 @@ class Train:
     out: tyro.conf.Positional[Path]
     """Folder of the run: configuration, checkpoint, metrics, TensorBoard scalars."""
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
-    resume: bool = False
-    """Go on with the run that is in the folder."""
+    resume: Literal["no", "auto"] = "no"
+    """auto: go on with the run that is in the folder, from its newest checkpoint; start one where there is none."""
     overwrite: bool = False
     """Remove the run that is in the folder and start anew."""
+    validate: str | None = None
+    """Split to evaluate after every epoch; the checkpoint with the best MaxBoxAccV2 (PxAP where there are masks alone)
+    of the evidence map is kept as checkpoints/best.pt."""
 
     def run(self) -> None:
-        if self.resume and self.overwrite:
+        if self.resume != "no" and self.overwrite:
             raise ValueError("resume and overwrite exclude each other.")
-        when_there: WhenThere = "resume" if self.resume else "overwrite" if self.overwrite else "refuse"
-        train(self.config, self.out, when_there)
+        when_there: WhenThere = "resume" if self.resume == "auto" else "overwrite" if self.overwrite else "refuse"
+        validate = None if self.validate is None else validation(self.config, self.validate)
+        if not train(self.config, self.out, when_there, validate).by_first_rank:
+            return
         if has_split(self.config.data, "test"):
             Console().print(_metrics_table(evaluate_run(self.out, device=self.config.device)))
         else:

@@ -12,7 +12,7 @@ from iir_fast.data import FolderDataset, LocalizationDataset, image_transform, o
 from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, evaluate_maps, predict
 from iir_fast.models import MAP_KINDS, IIRLocalizer, LocalizerSpec, MapKind, load_localizer
 from iir_fast.progress import console, image_progress
-from iir_fast.training import RunFolder, TrainConfig, frozen_features, pick_device
+from iir_fast.training import RunFolder, TrainConfig, Validate, frozen_features, pick_device
 
 EVALUATION_BATCH = 32
 
@@ -49,7 +49,40 @@ def evaluate_run(
         raise FileNotFoundError(f"run {root} has no {folder.config.name}; it is not the folder of a run.")
     config = TrainConfig.from_yaml(folder.config.read_text(encoding="utf-8"))
     model, spec = load_localizer(root, pick_device(device))
-    dataset = open_split(
+    dataset = _open(model, spec, config, split, data)
+    if isinstance(dataset, FolderDataset) and dataset.skipped:
+        console.print(f"skipped {len(dataset.skipped)} {split} images that cannot be read.")
+    metrics = evaluate(model, spec, dataset, config, kinds, Evaluator(split, step, fixed_threshold))
+    content = folder.read_metrics()
+    content.setdefault(split, {}).update({kind: result.to_dict() for kind, result in metrics.items()})
+    folder.write_metrics(content)
+    return metrics
+
+
+def validation(config: TrainConfig, split: str) -> Validate:
+    """What training chooses its best checkpoint by: the evidence map's MaxBoxAccV2 on a split, or, where that has
+    masks alone, its PxAP.
+
+    Args:
+        config: of the run that is trained.
+        split: which split of its data.
+    """
+
+    def figure(model: IIRLocalizer, spec: LocalizerSpec) -> float:
+        dataset = _open(model, spec, config, split)
+        found = evaluate(model, spec, dataset, config, ("evidence",), Evaluator(split))["evidence"]
+        value = found.pxap if found.max_box_acc_v2 is None else found.max_box_acc_v2
+        if value is None:
+            raise ValueError(f"validate names split {split!r}, which has neither boxes nor masks.")
+        return value
+
+    return figure
+
+
+def _open(
+    model: IIRLocalizer, spec: LocalizerSpec, config: TrainConfig, split: str, data: str | None = None
+) -> LocalizationDataset:
+    return open_split(
         data or config.data,
         split,
         image_transform(spec.image_size, model.backbone.mean, model.backbone.std),
@@ -58,13 +91,6 @@ def evaluate_run(
         images=config.test_images if split == "test" else config.train_images,
         recipe=config.recipe,
     )
-    if isinstance(dataset, FolderDataset) and dataset.skipped:
-        console.print(f"skipped {len(dataset.skipped)} {split} images that cannot be read.")
-    metrics = evaluate(model, spec, dataset, config, kinds, Evaluator(split, step, fixed_threshold))
-    content = folder.read_metrics()
-    content.setdefault(split, {}).update({kind: result.to_dict() for kind, result in metrics.items()})
-    folder.write_metrics(content)
-    return metrics
 
 
 def evaluate(

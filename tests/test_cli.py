@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from iir_fast.data import ProceduralDataset
+from iir_fast.training import RunFolder
 
 SMALL = ["--image-size", "64", "--hidden", "8", "--epochs", "1", "--classes-per-batch", "4", "--images-per-class", "4"]
 
@@ -70,7 +71,7 @@ def test_train_leaves_configuration_checkpoint_metrics_and_scalars(trained, fold
     assert metrics["cam"]["images"] == 12
     assert metrics["cam"]["pxap"] > 0
     assert metrics["cam"]["fixed_threshold"]["chosen_on"] == "test, the split it is reported on"
-    assert (trained / "checkpoint.pt").is_file()
+    assert (trained / "checkpoints" / "00000003.pt").is_file()
     assert list(trained.glob("events.out.tfevents.*"))
 
 
@@ -78,9 +79,9 @@ def test_train_leaves_configuration_checkpoint_metrics_and_scalars(trained, fold
 def test_an_existing_run_is_refused_resumed_or_overwritten(trained, folder):
     again = ["train", trained, "--data", folder, *SMALL]
     assert "exists; choose to resume or to overwrite it" in run(*again, code=2).stderr
-    assert "exclude each other" in run(*again, "--resume", "--overwrite", code=2).stderr
-    assert "resumed at step 3 of 3" in run(*again, "--resume").stderr
-    assert "seed was 0 and is 5" in run(*again, "--resume", "--seed", 5, code=2).stderr
+    assert "exclude each other" in run(*again, "--resume", "auto", "--overwrite", code=2).stderr
+    assert "resumed at step 3 of 3" in run(*again, "--resume", "auto").stderr
+    assert "seed was 0 and is 5" in run(*again, "--resume", "auto", "--seed", 5, code=2).stderr
 
 
 @pytest.mark.slow
@@ -146,15 +147,15 @@ def test_sigint_ends_with_a_checkpoint_and_resume_finishes(folder, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "iir_fast.cli", *map(str, arguments)], stderr=subprocess.PIPE, text=True
     )
-    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    checkpoints = RunFolder(tmp_path / "run").checkpoints
     deadline = time.monotonic() + 120
-    while not checkpoint.is_file() and time.monotonic() < deadline:
+    while not checkpoints.files() and time.monotonic() < deadline:
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "resume to go on from there" in errors
-    assert checkpoint.is_file()
+    assert checkpoints.newest() is not None
 
 
 @pytest.mark.slow

@@ -38,11 +38,13 @@ class TrainResult:
         model: the trained localizer, in eval mode.
         spec: what builds it again.
         skipped: paths of training images that could not be read and were left out.
+        by_first_rank: whether this is the only process, or the first of several that trained together.
     """
 
     model: IIRLocalizer
     spec: LocalizerSpec
     skipped: tuple[str, ...]
+    by_first_rank: bool = True
 
 
 def pick_device(name: str) -> torch.device:
@@ -142,7 +144,7 @@ def _train(
         writing = SummaryWriter(str(folder.root)) if ranks.is_first else nullcontext()
         with _interrupt_flag() as interrupted, writing as writer:
             run.train(progress, writer, interrupted, validate)
-    return TrainResult(run.localizer.eval(), spec, skipped)
+    return TrainResult(run.localizer.eval(), spec, skipped, ranks.is_first)
 
 
 def frozen_features(

@@ -16,7 +16,15 @@ def create_method(config: TrainConfig, model: IIRLocalizer) -> Method:
     """
     if config.method == "iir":
         return IIR(
-            IIRLoss(config.intra_weight, config.inter_weight, config.regulation, config.temperature, config.hard)
+            IIRLoss(
+                config.intra_weight,
+                config.inter_weight,
+                config.regulation,
+                config.temperature,
+                config.hard,
+                # Nothing to gather where one process trains.
+                gather=True,
+            )
         )
     if config.method == "has":
         return HaS(config.has_grid, config.has_rate)

@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from iir_fast.comparison import read_comparison, run_comparison
-from iir_fast.models import read_checkpoint
 
 BASE = {"train_images": 40, "test_images": 10, "epochs": 1, "classes_per_batch": 4, "images_per_class": 2, "hidden": 8}
 ROWS = {"CAM": {"method": "cam"}, "IIR": {}}
@@ -73,7 +72,7 @@ def test_it_prints_and_writes_one_table(done):
 
 def test_what_is_complete_is_kept_and_a_crash_costs_itself_alone(done):
     out, printed = done
-    before = [file.stat().st_mtime_ns for file in sorted(out.glob("runs/*/*/checkpoint.pt"))]
+    before = [file.stat().st_mtime_ns for file in sorted(out.glob("runs/*/*/checkpoints/*.pt"))]
     result = compare(written(out.parent, rows={**ROWS, "broken": {"backbone": "nonsense"}}), out, code=1)
     assert "4 of 6 runs are complete" in result.stderr
     assert "| broken (0 of 2 seeds) " in result.stdout
@@ -81,7 +80,7 @@ def test_what_is_complete_is_kept_and_a_crash_costs_itself_alone(done):
     assert [line for line in printed.splitlines() if line.startswith("Best")] == [
         line for line in result.stdout.splitlines() if line.startswith("Best")
     ]
-    assert before == [file.stat().st_mtime_ns for file in sorted(out.glob("runs/*/*/checkpoint.pt"))]
+    assert before == [file.stat().st_mtime_ns for file in sorted(out.glob("runs/*/*/checkpoints/*.pt"))]
     assert "Traceback" in (out / "runs" / "broken" / "seed0.log").read_text()
 
 
@@ -102,13 +101,13 @@ def test_another_folder_is_left_alone(tmp_path):
 
 def test_ctrl_c_stops_all_runs_which_resume_and_end_with_the_process_that_started_them(tmp_path):
     file, out = written(tmp_path, seeds=1, base=BASE | {"epochs": 100_000}), tmp_path / "out"
-    checkpoints = [out / "runs" / row / "seed0" / "checkpoint.pt" for row in ("cam", "iir")]
+    folders = [RunFolder(out / "runs" / row / "seed0") for row in ("cam", "iir")]
 
     def wait_for(words: str) -> None:
         deadline = time.monotonic() + 300
-        logs = [checkpoint.parent.with_suffix(".log") for checkpoint in checkpoints]
+        logs = [folder.root.with_suffix(".log") for folder in folders]
         while not all(
-            checkpoint.is_file() and words in log.read_text() for checkpoint, log in zip(checkpoints, logs, strict=True)
+            folder.checkpoints.files() and words in log.read_text() for folder, log in zip(folders, logs, strict=True)
         ):
             assert time.monotonic() < deadline, [log.read_text() for log in logs]
             time.sleep(0.1)
@@ -123,10 +122,11 @@ def test_ctrl_c_stops_all_runs_which_resume_and_end_with_the_process_that_starte
     wait_for("resume to go on from there")
     assert "0 of 2 runs are complete." in (out / "table.md").read_text()
 
-    steps = [read_checkpoint(checkpoint)[2]["step"] for checkpoint in checkpoints]
+    steps = [folder.checkpoints.newest().training["step"] for folder in folders]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     wait_for("resumed at step ")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     wait_for("resume to go on from there")
-    assert all(read_checkpoint(path)[2]["step"] > step for path, step in zip(checkpoints, steps, strict=True))
+    later = [folder.checkpoints.newest().training["step"] for folder in folders]
+    assert all(after > before for after, before in zip(later, steps, strict=True))

@@ -1,0 +1,47 @@
+"""One rank of test_ranks.py, started by torchrun or alone: python rank.py OUT. Two updates in float64.
+
+Alone it takes the whole batch. Gradients of the second update, weights and prototypes go to OUT-RANK.pt.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from iir_fast.models import LocalizerSpec
+from iir_fast.training import TrainConfig
+from iir_fast.training.loading import Batch
+from iir_fast.training.methods import create_method
+from iir_fast.training.ranks import joined_ranks
+from iir_fast.training.update import Updater
+
+# On four ranks the first two hold no pair, and classes 0 and 1 span several.
+LABELS = torch.tensor([0, 1, 2, 0, 1, 1, 3, 3])
+
+
+def main(out: str) -> None:
+    torch.manual_seed(0)
+    config = TrainConfig(
+        hidden=None, freeze_backbone=True, optimizer="sgd", regulation="mixed", accumulate=2, threshold="learned"
+    )
+    model = LocalizerSpec("small_cnn", tuple("abcd"), 32, hidden=None, threshold="learned").build().double()
+    # Batch norm over the batch is another function of half of it.
+    model.backbone.requires_grad_(False).eval()
+    images = torch.randn(4, len(LABELS), 3, 32, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with joined_ranks("cpu") as ranks:
+        updater = Updater(config, model, create_method(config, model), ranks, updates_per_epoch=10)
+        share = len(LABELS) // ranks.size
+        rows = slice(ranks.rank * share, (ranks.rank + 1) * share)
+        for pair in images.split(2):
+            with torch.no_grad():
+                batches = [Batch(model.backbone(each[rows]), LABELS[rows], [], 0.0) for each in pair]
+            updater.update(batches, ramp=1.0)
+        torch.save(
+            {"model": model.state_dict(), "gradients": [each.grad for each in model.head.parameters()]},
+            f"{out}-{ranks.rank}.pt",
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

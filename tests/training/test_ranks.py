@@ -1,0 +1,82 @@
+"""Training on several processes: the same update as on one, and a run from start to resumption under torchrun."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from iir_fast.training import RunFolder
+from iir_fast.training.ranks import Ranks
+
+SCRIPT = Path(__file__).with_name("rank.py")
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+RUN = ["--train-images", "160", "--test-images", "20", "--hidden", "8", "--classes-per-batch", "4"]
+RUN += ["--images-per-class", "4", "--device", "cpu", "--checkpoint-every", "3"]
+
+
+def run(command: list[str], code: int = 0) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_updates_on_any_number_of_ranks_are_those_of_one(tmp_path):
+    run([sys.executable, str(SCRIPT), str(tmp_path / "1")])
+    alone = torch.load(tmp_path / "1-0.pt", weights_only=True)
+    assert alone["model"]["prototypes.seen"].all()
+    assert all(gradient.abs().max() > 0 for gradient in alone["gradients"])
+    for size in (2, 4):
+        run([*TORCHRUN, str(size), str(SCRIPT), str(tmp_path / str(size))])
+        for rank in range(size):
+            found = torch.load(tmp_path / f"{size}-{rank}.pt", weights_only=True)
+            torch.testing.assert_close(found["gradients"], alone["gradients"], rtol=1e-10, atol=1e-14)
+            torch.testing.assert_close(found["model"], alone["model"], rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.slow
+def test_a_run_under_torchrun_is_interrupted_and_resumed_to_the_same_bits(tmp_path):
+    def command(folder: str, *options: str) -> list[str]:
+        return [*TORCHRUN, "2", "-m", "iir_fast.cli", "train", str(tmp_path / folder), *RUN, "--epochs", "6", *options]
+
+    table = run(command("whole"))
+    assert table.count("MaxBoxAccV2") == 1
+    process = subprocess.Popen(
+        command("cut"), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+    folder = RunFolder(tmp_path / "cut")
+    while not folder.checkpoints.files():
+        assert process.poll() is None
+        time.sleep(0.01)
+    # As a terminal does it: everyone in the group.
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    stopped = folder.checkpoints.newest()
+    assert 3 <= stopped.training["step"] < 60
+    assert len(stopped.training["rng"]) == 2
+    run(command("cut", "--resume", "auto"))
+    whole, resumed = (RunFolder(tmp_path / name).checkpoints.newest() for name in ("whole", "cut"))
+    assert whole.training["step"] == resumed.training["step"] == 60
+    assert all(torch.equal(resumed.model[name], value) for name, value in whole.model.items())
+    alone = [sys.executable, "-m", "iir_fast.cli", *command("cut", "--resume", "auto")[len(TORCHRUN) + 3 :]]
+    done = subprocess.run(alone, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+    assert done.returncode == 2
+    assert "was trained by 2 processes and is to go on with 1" in done.stderr
+
+
+def test_one_rank_agrees_with_itself():
+    ranks = Ranks()
+    assert ranks.is_first
+    assert ranks.all_true(True, torch.device("cpu"))
+    assert not ranks.all_true(False, torch.device("cpu"))
+    assert ranks.gather_objects("x") == ["x"]
+    ranks.wait()
