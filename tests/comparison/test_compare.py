@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from iir_fast.comparison import read_comparison, run_comparison
+from iir_fast.training import RunFolder
 
 BASE = {"train_images": 40, "test_images": 10, "epochs": 1, "classes_per_batch": 4, "images_per_class": 2, "hidden": 8}
 ROWS = {"CAM": {"method": "cam"}, "IIR": {}}

@@ -1,0 +1,152 @@
+"""One update: accumulation, precision, clipping, averages, and what becomes of numbers that are not finite."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from iir_fast.models import IIRLocalizer, LocalizerSpec, load_localizer
+from iir_fast.training import NonFiniteLoss, RunFolder, TrainConfig, train
+from iir_fast.training.loading import Batch
+from iir_fast.training.methods import create_method
+from iir_fast.training.ranks import Ranks
+from iir_fast.training.update import Updater
+
+CONFIG = TrainConfig(hidden=None, freeze_backbone=True, optimizer="sgd", learning_rate=0.1, schedule="cosine")
+LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+
+
+@pytest.fixture
+def model() -> IIRLocalizer:
+    torch.manual_seed(0)
+    model = LocalizerSpec("small_cnn", tuple("abcd"), 32, hidden=None).build()
+    model.backbone.requires_grad_(False).eval()
+    return model
+
+
+def updater(model: IIRLocalizer, **options) -> Updater:
+    config = replace(CONFIG, **options)
+    return Updater(config, model, create_method(config, model), Ranks(), updates_per_epoch=10)
+
+
+def batches(count: int, scale: float = 1.0) -> list[Batch]:
+    random = torch.Generator().manual_seed(1)
+    return [Batch(scale * torch.rand(8, 64, 8, 8, generator=random), LABELS, list(range(8)), 0.0) for _ in range(count)]
+
+
+def gradients(model: IIRLocalizer) -> list[torch.Tensor]:
+    return [each.grad.clone() for each in model.head.parameters()]
+
+
+def test_accumulated_batches_give_their_mean_gradient(model):
+    apart = []
+    for batch in batches(3):
+        of_one = copy.deepcopy(model)
+        updater(of_one).update([batch], 1.0)
+        apart.append(gradients(of_one))
+    record = updater(model, accumulate=3).update(batches(3), 1.0)
+    for found, *each in zip(gradients(model), *apart, strict=True):
+        torch.testing.assert_close(found, torch.stack(each).mean(0))
+    assert set(record.terms) == {"total", "classification", "intra", "inter", "accuracy"}
+    assert record.gradient_norm is None
+
+
+def test_the_norm_is_measured_before_gradients_are_clipped(model):
+    record = updater(model, clip=0.01).update(batches(1), 1.0)
+    norm = torch.stack([each.norm() for each in gradients(model)]).norm()
+    assert record.gradient_norm > 0.02
+    assert norm == pytest.approx(0.01, rel=1e-3)
+    asked = updater(copy.deepcopy(model)).update(batches(1), 1.0, wants_norm=True)
+    assert asked.gradient_norm > 0.02
+
+
+def test_the_average_follows_the_weights(model):
+    made = updater(model, average_decay=0.75)
+    expected = None
+    for batch in batches(3):
+        made.update([batch], 1.0)
+        now = model.head.weight.detach()
+        expected = now.clone() if expected is None else 0.75 * expected + 0.25 * now
+    torch.testing.assert_close(made.average.module.head.weight, expected)
+    assert torch.equal(made.average.module.prototypes.vectors, model.prototypes.vectors)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_is_close_to_full(precision, model):
+    low = copy.deepcopy(model)
+    full = updater(model).update(batches(1), 1.0)
+    found = updater(low, precision=precision).update(batches(1), 1.0)
+    assert found.terms["total"].item() == pytest.approx(full.terms["total"].item(), rel=2e-2)
+    assert low.head.weight.dtype == torch.float32
+    assert not torch.equal(low.head.weight, model.head.weight)
+
+
+def test_fp16_overflow_leaves_the_update_out_counts_it_and_lowers_the_scale(model):
+    made = updater(model, precision="fp16")
+    before, rate = model.head.weight.clone(), made.optimizer.param_groups[0]["lr"]
+    # The loss is finite, its gradient times the initial scale of 65,536 is not.
+    record = made.update(batches(1, scale=1e2), 1.0)
+    assert record.overflowed
+    assert record.non_finite is None
+    assert made.overflows == 1
+    assert torch.equal(model.head.weight, before)
+    assert made.optimizer.param_groups[0]["lr"] == rate
+    assert made.state_dict()["scaler"]["scale"] < 65536
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_loss_that_is_not_finite_changes_nothing_and_names_its_term(precision, model):
+    made = updater(model, precision=precision)
+    before = copy.deepcopy(model.state_dict())
+    record = made.update(batches(1, scale=float("inf")), 1.0)
+    assert record.non_finite == "classification"
+    assert made.non_finite == 1
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert made.update(batches(1), 1.0).non_finite is None
+
+
+TINY = TrainConfig(train_images=80, test_images=20, epochs=2, classes_per_batch=4, images_per_class=4, hidden=8)
+
+
+def test_training_stops_at_a_loss_that_is_not_finite_and_saves_what_made_it(tmp_path):
+    config = replace(TINY, learning_rate=1e30, schedule="cosine", optimizer="sgd")
+    with pytest.raises(NonFiniteLoss, match=r"the loss of step 2 is not finite: \w+; its images stand in .*json\. To"):
+        train(config, tmp_path / "run")
+    report = json.loads((tmp_path / "run" / "non_finite_step00000002_rank0.json").read_text())
+    assert report["step"] == 2
+    assert len(report["images"]) == 16
+    assert report["images"][0].startswith("train/")
+    assert report["terms"][report["term"]] in ("nan", "inf")
+
+
+def test_told_to_skip_it_goes_on_and_counts(tmp_path):
+    config = replace(TINY, learning_rate=1e30, schedule="cosine", optimizer="sgd", non_finite="skip")
+    train(config, tmp_path / "run")
+    training = RunFolder(tmp_path / "run").checkpoints.newest().training
+    assert training["step"] == 10
+    assert training["non_finite"] == 9
+
+
+def test_all_options_of_large_batches_train_together_and_resume(tmp_path):
+    options = {"accumulate": 2, "precision": "bf16", "clip": 1.0, "average_decay": 0.9, "channels_last": True}
+    config = replace(TINY, **options, optimizer="lamb", schedule="cosine", warmup_epochs=1, flip=True, workers=2)
+    chosen = iter([2.0, 1.0])
+    train(config, tmp_path / "run", validate=lambda model, spec: next(chosen))
+    folder = RunFolder(tmp_path / "run").checkpoints
+    last, best = folder.newest(), load_localizer(folder.best)[0]
+    assert last.training["step"] == 4
+    assert last.training["best"] == 2.0
+    assert not torch.equal(best.head.weight, last.model["head.weight"])
+    again = train(config, tmp_path / "run", "resume").model
+    assert torch.equal(again.head.weight, last.model["head.weight"])
+
+
+@pytest.mark.slow
+def test_detect_anomaly_names_the_operation(tmp_path):
+    config = replace(TINY, detect_anomaly=True, epochs=1)
+    train(config, tmp_path / "run")
+    assert not torch.is_anomaly_enabled()
