@@ -19,7 +19,8 @@ class TrainConfig:
     """A training run. Defaults are those of the demo's data and network."""
 
     data: str = PROCEDURAL
-    """"procedural" for the embedded data set, or a folder with train.csv (and test.csv to be evaluated on)."""
+    """"procedural" for the embedded data set, a folder with train.csv (and test.csv to be evaluated on), or cub:ROOT,
+    ilsvrc:ROOT, openimages:ROOT, pet:ROOT."""
     method: MethodName = "iir"
     """Training method."""
     backbone: str = "small_cnn"
@@ -85,7 +86,7 @@ class TrainConfig:
         if self.freeze_backbone and self.flip:
             raise ValueError("flip is set together with freeze_backbone; cached features cannot be mirrored.")
         if self.data != PROCEDURAL and (self.train_images or self.test_images):
-            raise ValueError('train_images and test_images are for data = "procedural"; a folder has its CSV.')
+            raise ValueError('train_images and test_images are for data = "procedural" only.')
 
     def to_yaml(self) -> str:
         """All options, in the order of their declaration."""

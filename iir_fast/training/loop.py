@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from iir_fast.data import FolderDataset, LocalizationDataset, SubgroupSampler, image_transform, open_split
+from iir_fast.data import LocalizationDataset, SubgroupSampler, image_transform, open_split
 from iir_fast.loss import IIRLoss
 from iir_fast.methods import Method, create_method
 from iir_fast.models import IIRLocalizer, LocalizerSpec, read_checkpoint, save_checkpoint
@@ -98,7 +98,7 @@ def train(config: TrainConfig, root: Path, when_there: WhenThere = "refuse") -> 
     )
     model = spec.build(config.weights).to(device)
     dataset.transform = image_transform(config.image_size, model.backbone.mean, model.backbone.std, config.flip)
-    skipped = dataset.skipped if isinstance(dataset, FolderDataset) else ()
+    skipped = dataset.skipped
     if skipped:
         console.print(f"skipped {len(skipped)} of {len(skipped) + len(dataset)} training images that cannot be read.")
     folder.open(config, when_there)
