@@ -66,7 +66,7 @@ setup(
         "opencv-python-headless>=4.8",
         "pillow>=10.3",
         "pyyaml>=6.0",
-        "rich>=13.7",
+        "rich>=14.1",
         "tensorboard>=2.16",
         "tyro>=0.9.20",
     ],

@@ -1,4 +1,4 @@
-"""The command line: `iir-fast train | evaluate | localize | compare | demo | doctor`."""
+"""The command line: `iir-fast train | evaluate | localize | compare | data | demo | doctor`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from iir_fast.comparison import read_comparison, run_comparison, tables
-from iir_fast.data import BrokenImageError, has_split
+from iir_fast.data import BrokenImageError, check_data, has_split
 from iir_fast.demo import run_demo, tabulate
 from iir_fast.doctor import describe, examine
 from iir_fast.doctor import tabulate as tabulate_checks
@@ -58,7 +58,7 @@ class Train:
         if has_split(self.config.data, "test"):
             Console().print(_metrics_table(evaluate_run(self.out, device=self.config.device)))
         else:
-            console.print(f"not evaluated: {self.config.data} has no test.csv.")
+            console.print(f"not evaluated: {self.config.data} has no test split.")
         console.print(f"run in {self.out}")
 
 
@@ -73,7 +73,7 @@ class Evaluate:
     maps: tuple[MapKind, ...] = MAP_KINDS
     """Localization maps: evidence, cam, both."""
     data: str | None = None
-    """"procedural" or a folder; what the run was trained on by default."""
+    """What to evaluate on, as in `train`; what the run was trained on by default."""
     step: float = 0.01
     """Distance of two thresholds; the protocol's training runs use 0.001."""
     threshold: float | None = None
@@ -188,6 +188,31 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class Data:
+    """Check a data set: what is there, what is missing, what is inconsistent; exit status 1 with faults."""
+
+    action: tyro.conf.Positional[Literal["check"]]
+    """What to do."""
+    source: tyro.conf.Positional[str]
+    """A folder with CSVs, cub:ROOT, ilsvrc:ROOT, openimages:ROOT, pet:ROOT or procedural, as `train --data` takes it.
+    ROOT holds the images, CUB/, ILSVRC/ or OpenImages/, and metadata/CUB/test/image_ids.txt and the like."""
+    decode: bool = False
+    """Decode every image and mask, which finds truncated ones; by default their headers are read."""
+    json: bool = False
+    """Print JSON, with every fault, in place of the page."""
+
+    def run(self) -> None:
+        report = check_data(self.source, self.decode)
+        if self.json:
+            print(json.dumps(report.to_dict()))
+        else:
+            Console().print(report.table())
+            print(*report.lines(), sep="\n")
+        if report.faults:
+            sys.exit(1)
+
+
+@dataclass(frozen=True)
 class Demo:
     """Train CAM and IIR with the same budget on generated images; print one table, save one picture."""
 
@@ -237,6 +262,7 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Localize, tyro.conf.subcommand("localize")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )

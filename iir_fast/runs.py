@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from iir_fast.data import FolderDataset, LocalizationDataset, image_transform, open_split
+from iir_fast.data import LocalizationDataset, image_transform, open_split
 from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, evaluate_maps, predict
 from iir_fast.models import MAP_KINDS, IIRLocalizer, LocalizerSpec, MapKind, load_localizer
 from iir_fast.progress import console, image_progress
@@ -33,7 +33,7 @@ def evaluate_run(
         root: the run's folder.
         split: which split of the data.
         kinds: which localization maps.
-        data: "procedural" or a folder; the data the run was trained on by default.
+        data: a source of data, as `open_split` takes it; what the run was trained on by default.
         step: distance of two thresholds; the protocol's training runs use 0.001.
         fixed_threshold: the tau of GT-known and Top-k localization and where it comes from; None: chosen on `split`.
         device: "auto", "cpu" or "cuda".
@@ -50,7 +50,7 @@ def evaluate_run(
     config = TrainConfig.from_yaml(folder.config.read_text(encoding="utf-8"))
     model, spec = load_localizer(root, pick_device(device))
     dataset = _open(model, spec, config, split, data)
-    if isinstance(dataset, FolderDataset) and dataset.skipped:
+    if dataset.skipped:
         console.print(f"skipped {len(dataset.skipped)} {split} images that cannot be read.")
     metrics = evaluate(model, spec, dataset, config, kinds, Evaluator(split, step, fixed_threshold))
     content = folder.read_metrics()

@@ -1,10 +1,16 @@
 """Data sets, their ground truth and the sampler of same-class subgroups."""
 
 from iir_fast.data.augmented import AugmentedDataset
+from iir_fast.data.check import check_data
 from iir_fast.data.dataset import LocalizationDataset, Transform
-from iir_fast.data.folder import BrokenImageError, FolderDataset, read_image
+from iir_fast.data.faults import Fault
+from iir_fast.data.folder import FolderDataset
 from iir_fast.data.ground_truth import GroundTruth
+from iir_fast.data.images import BrokenImageError, read_image
+from iir_fast.data.metadata import MetadataDataset
+from iir_fast.data.pet import PetDataset
 from iir_fast.data.procedural import ProceduralDataset, ProceduralRecipe
+from iir_fast.data.report import DataReport, SplitSummary
 from iir_fast.data.sampler import SubgroupSampler
 from iir_fast.data.sources import PROCEDURAL, has_split, open_split
 from iir_fast.data.transforms import image_transform
@@ -13,13 +19,19 @@ __all__ = [
     "PROCEDURAL",
     "AugmentedDataset",
     "BrokenImageError",
+    "DataReport",
+    "Fault",
     "FolderDataset",
     "GroundTruth",
     "LocalizationDataset",
+    "MetadataDataset",
+    "PetDataset",
     "ProceduralDataset",
     "ProceduralRecipe",
+    "SplitSummary",
     "SubgroupSampler",
     "Transform",
+    "check_data",
     "has_split",
     "image_transform",
     "open_split",

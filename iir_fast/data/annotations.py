@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
+from iir_fast.data.faults import Fault, OnFault, raise_fault
+from iir_fast.data.records import at, check_path, parse_box
 
 _BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 
@@ -29,12 +29,8 @@ class Annotation:
     line: int
     boxes: list[tuple[int, tuple[float, ...]]] = field(default_factory=list)
 
-    def box_array(self) -> NDArray[np.float64]:
-        """The boxes alone, [n, 4]."""
-        return np.array([box for _, box in self.boxes], np.float64).reshape(-1, 4)
 
-
-def read_annotations(file: Path) -> list[Annotation]:
+def read_annotations(file: Path, on_fault: OnFault = raise_fault) -> list[Annotation]:
     """Read a CSV with the header `path,label` and, where boxes are known, `x0,y0,x1,y1`.
 
     Coordinates are pixels, x1 and y1 exclusive. Several lines with one path are several boxes of one image. Further
@@ -42,14 +38,16 @@ def read_annotations(file: Path) -> list[Annotation]:
 
     Args:
         file: the CSV, UTF-8.
+        on_fault: is handed every fault; where it returns, what is faulty is passed over.
 
     Returns:
         One annotation per path, in the order of first appearance.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing, the file lists no image or is no UTF-8 text, or, with its line number, a line
-            has too few fields, leads out of the data set, contradicts an earlier label or has no proper box.
+        Fault: unless `on_fault` returns. A column is missing, the file lists no image or is no UTF-8 text, or, with its
+            line number, a line has too few fields, leads out of the data set, contradicts an earlier label or has no
+            proper box.
     """
     if not file.is_file():
         raise FileNotFoundError(f"csv names {file}, which does not exist or is not a file")
@@ -57,13 +55,23 @@ def read_annotations(file: Path) -> list[Annotation]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
-            columns = _required_columns(file, reader.fieldnames or ())
+            columns = _required_columns(reader.fieldnames or ())
+            if missing := [column for column in columns if column not in (reader.fieldnames or ())]:
+                header = ",".join(reader.fieldnames or ())
+                on_fault(
+                    Fault("corrupt line", f"{file} lacks the column {', '.join(missing)}; its header is {header!r}")
+                )
+                return []
             for row in reader:
-                _add_row(found, [row[column] for column in columns], f"{file}, line {reader.line_num}", reader.line_num)
+                try:
+                    fields = [row[column] for column in columns]
+                    _add_row(found, fields, file, reader.line_num)
+                except Fault as fault:
+                    on_fault(fault)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{file} is not a CSV in UTF-8: {error}") from error
+        on_fault(Fault("corrupt line", f"{file} is not a CSV in UTF-8: {error}"))
     if not found:
-        raise ValueError(f"{file} lists no image")
+        on_fault(Fault("missing line", f"{file} lists no image"))
     return list(found.values())
 
 
@@ -90,35 +98,20 @@ def class_indices(classes: Sequence[str]) -> dict[str, int]:
     return indices
 
 
-def _required_columns(file: Path, header: Sequence[str]) -> tuple[str, ...]:
+def _required_columns(header: Sequence[str]) -> tuple[str, ...]:
     """The columns to read: path and label, and the box if any column of it is there."""
-    columns: tuple[str, ...] = ("path", "label")
-    if set(header).intersection(_BOX_COLUMNS):
-        columns += _BOX_COLUMNS
-    if missing := [column for column in columns if column not in header]:
-        raise ValueError(f"{file} lacks the column {', '.join(missing)}; its header is {','.join(header)!r}")
-    return columns
+    return ("path", "label", *(_BOX_COLUMNS if set(header).intersection(_BOX_COLUMNS) else ()))
 
 
-def _add_row(found: dict[str, Annotation], fields: Sequence[str | None], where: str, line: int) -> None:
+def _add_row(found: dict[str, Annotation], fields: Sequence[str | None], file: Path, line: int) -> None:
     if not all(fields):
-        raise ValueError(f"{where}: a field is missing or empty")
+        raise Fault("corrupt line", f"{at(file, line)}: a field is missing or empty")
     path, label, *numbers = (text or "" for text in fields)
-    image = PurePosixPath(path)
-    if image.is_absolute() or ".." in image.parts:
-        raise ValueError(f"{where}: path must be relative to the root and stay below it, got {path!r}")
-    annotation = found.setdefault(image.as_posix(), Annotation(image.as_posix(), label, line))
+    check_path(path, file, line)
+    path = PurePosixPath(path).as_posix()
+    annotation = found.setdefault(path, Annotation(path, label, line))
     if annotation.label != label:
-        raise ValueError(f"{where}: {path} is labelled {label!r}, but {annotation.label!r} in line {annotation.line}")
+        text = f"{path} is labelled {label!r}, but {annotation.label!r} in line {annotation.line}"
+        raise Fault("label", f"{at(file, line)}: {text}")
     if numbers:
-        annotation.boxes.append((line, _parse_box(numbers, where)))
-
-
-def _parse_box(numbers: Sequence[str], where: str) -> tuple[float, ...]:
-    try:
-        x0, y0, x1, y1 = (float(number) for number in numbers)
-    except ValueError:
-        raise ValueError(f"{where}: x0,y0,x1,y1 must be numbers, got {','.join(numbers)!r}") from None
-    if not (0 <= x0 < x1 and 0 <= y0 < y1):
-        raise ValueError(f"{where}: 0 <= x0 < x1 and 0 <= y0 < y1 must hold, got {','.join(numbers)!r}")
-    return x0, y0, x1, y1
+        annotation.boxes.append((line, parse_box(numbers, file, line, inclusive=False)))

@@ -23,8 +23,8 @@ class LocalizationDataset(Dataset[tuple[Tensor, int]], ABC):
         labels: one label per image.
         ids: one name per image, unique within the data set, e.g. its relative path or ``test/00012``.
         split: name of the part of the data this is, e.g. ``train`` or ``test``.
-        fingerprint: 16 hexadecimal digits that change when an image or a label does; the key of a feature cache.
         transform: makes the tensor of an RGB image; may be replaced at any time.
+        skipped: names of the images that were left out because they cannot be read.
     """
 
     def __init__(
@@ -34,15 +34,20 @@ class LocalizationDataset(Dataset[tuple[Tensor, int]], ABC):
         labels: tuple[int, ...],
         ids: tuple[str, ...],
         split: str,
-        fingerprint: str,
         transform: Transform,
+        skipped: tuple[str, ...] = (),
     ) -> None:
         self.classes = classes
         self.labels = labels
         self.ids = ids
         self.split = split
-        self.fingerprint = fingerprint
         self.transform = transform
+        self.skipped = skipped
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change when an image or a label does; the key of a feature cache."""
 
     @abstractmethod
     def image(self, i: int) -> Image.Image:
@@ -50,7 +55,7 @@ class LocalizationDataset(Dataset[tuple[Tensor, int]], ABC):
 
     @abstractmethod
     def ground_truth(self, i: int) -> GroundTruth:
-        """Size, boxes and masks of image `i`, in the pixels of ``image(i)``."""
+        """Size, boxes and masks of image `i`."""
 
     def __len__(self) -> int:
         return len(self.labels)

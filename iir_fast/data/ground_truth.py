@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Annotation of one image, in the pixels of the original image.
+    """Annotation of one image.
 
     Attributes:
         size: (width, height) of the original image.
-        boxes: float64 [n, 4] with x0, y0, x1, y1 as the data set states them; [0, 4] where it has none.
-        masks: one uint8 [height, width] array per instance, non-zero on the object; empty where there are none.
-        ignore: uint8 [height, width], non-zero where pixels do not count; None where every pixel counts.
+        boxes: float64 [n, 4] with x0, y0, x1, y1 as the data set states them, in the pixels of the original image;
+            [0, 4] where it has none.
+        masks: one uint8 array [h, w] per instance, non-zero on the object; empty where there are none. A mask covers
+            the whole image, at the image's resolution or at its own: Open Images drew its masks at another one.
+        ignore: uint8 [h, w], likewise, non-zero where pixels do not count; None where every pixel counts.
     """
 
     size: tuple[int, int]

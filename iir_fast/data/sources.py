@@ -1,4 +1,4 @@
-"""Data sets by name: the embedded one, or a folder."""
+"""Data sets by name: what a configuration or a command line calls a source of data."""
 
 from __future__ import annotations
 
@@ -7,15 +7,60 @@ from pathlib import Path
 from typing import cast
 
 from iir_fast.data.dataset import LocalizationDataset, Transform
-from iir_fast.data.folder import FolderDataset
+from iir_fast.data.faults import OnFault, raise_fault
+from iir_fast.data.folder import FolderDataset, list_folder
+from iir_fast.data.listing import Listing
+from iir_fast.data.metadata import MetadataDataset
+from iir_fast.data.metadata_files import METADATA, list_metadata
+from iir_fast.data.pet import PET_SPLITS, PetDataset, list_pet
 from iir_fast.data.procedural import SPLIT_SIZES, ProceduralDataset, ProceduralRecipe, Split
 
 PROCEDURAL = "procedural"
+PET = "pet"
+FOLDER = "folder"
+
+
+def parse_source(source: str) -> tuple[str, Path]:
+    """What a source is, "procedural", "cub", "ilsvrc", "openimages", "pet" or "folder", and its root."""
+    kind, _, root = source.partition(":")
+    if root and (kind in METADATA or kind == PET):
+        return kind, Path(root)
+    return (PROCEDURAL, Path()) if source == PROCEDURAL else (FOLDER, Path(source))
 
 
 def has_split(source: str, split: str) -> bool:
     """Whether `open_split` finds that split."""
-    return split in SPLIT_SIZES if source == PROCEDURAL else (Path(source) / f"{split}.csv").is_file()
+    kind, root = parse_source(source)
+    if kind == PROCEDURAL:
+        return split in SPLIT_SIZES
+    if kind == PET:
+        return split in PET_SPLITS
+    if kind in METADATA:
+        return METADATA[kind].metadata(root, split).is_dir()
+    return (root / f"{split}.csv").is_file()
+
+
+def list_split(
+    source: str, split: str, classes: Sequence[str] | None = None, on_fault: OnFault = raise_fault
+) -> Listing:
+    """What the files of one split say, of any source but "procedural".
+
+    Args:
+        source: as `open_split` takes it.
+        split: one that is there.
+        classes: class names of the training split.
+        on_fault: is handed every fault; where it returns, what is faulty is passed over.
+
+    Raises:
+        FileNotFoundError: a file of the split is missing.
+        Fault: unless `on_fault` returns.
+    """
+    kind, root = parse_source(source)
+    if kind == PET:
+        return list_pet(root, split, classes, on_fault)
+    if kind in METADATA:
+        return list_metadata(METADATA[kind], root, split, classes, on_fault)
+    return list_folder(root, f"{split}.csv", classes, on_fault)
 
 
 def open_split(
@@ -31,19 +76,23 @@ def open_split(
     """One split of a data set.
 
     Args:
-        source: "procedural", or a folder that holds `<split>.csv`.
-        split: "train" or "test"; of a folder, any for which there is a CSV.
+        source: "procedural"; a folder that holds `<split>.csv`; "cub:ROOT", "ilsvrc:ROOT" or "openimages:ROOT" with the
+            images and `metadata/` below ROOT; "pet:ROOT" for Oxford-IIIT Pet, which downloads itself.
+        split: "train" or "test"; of a folder, any for which there is a CSV; of CUB, ILSVRC and OpenImages "val" too.
         transform: makes the tensor of an RGB image.
-        classes: class names of the training split, for a folder's other splits.
-        skip_broken: leave out a folder's unreadable images.
+        classes: class names of the training split, for the other splits of anything but "procedural".
+        skip_broken: leave out image files that cannot be read.
         images: size of the embedded split, if another than its own.
         recipe: how hard the embedded data are, if not as usual.
 
     Raises:
-        ValueError, FileNotFoundError: as `ProceduralDataset` and `FolderDataset`.
+        ValueError, OSError: as `ProceduralDataset`, `FolderDataset`, `MetadataDataset` and `PetDataset`.
     """
-    if source != PROCEDURAL:
-        return FolderDataset(
-            Path(source), f"{split}.csv", transform=transform, classes=classes, skip_broken=skip_broken
-        )
-    return ProceduralDataset(cast(Split, split), images, transform=transform, recipe=recipe)
+    kind, root = parse_source(source)
+    if kind == PROCEDURAL:
+        return ProceduralDataset(cast(Split, split), images, transform=transform, recipe=recipe)
+    if kind == PET:
+        return PetDataset(root, split, transform=transform, classes=classes, skip_broken=skip_broken)
+    if kind in METADATA:
+        return MetadataDataset(kind, root, split, transform=transform, classes=classes, skip_broken=skip_broken)
+    return FolderDataset(root, f"{split}.csv", transform=transform, classes=classes, skip_broken=skip_broken)

@@ -102,7 +102,7 @@ def scale_boxes(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np
 
 
 def scale_masks(truth: GroundTruth, image_id: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Bring an image's masks to the protocol's size and join its instances.
+    """Bring an image's masks, each from its own resolution, to the protocol's size and join its instances.
 
     Args:
         truth: an annotation with at least one mask.
@@ -112,17 +112,13 @@ def scale_masks(truth: GroundTruth, image_id: str) -> tuple[NDArray[np.bool_], N
         bool [224, 224] twice: the pixels on any instance, and the pixels on none that are not to be ignored.
 
     Raises:
-        ValueError: a mask's shape is not that of the image.
+        ValueError: a mask has not two dimensions.
     """
-    width, height = truth.size
-    ignore = np.zeros((height, width), np.uint8) if truth.ignore is None else truth.ignore
+    ignore = np.zeros((1, 1), np.uint8) if truth.ignore is None else truth.ignore
     scaled = []
     for mask in (*truth.masks, ignore):
-        if mask.shape != (height, width):
-            raise ValueError(
-                f"a mask of image {image_id!r} has shape {list(mask.shape)}; [height, width] = {[height, width]} "
-                "is accepted."
-            )
+        if mask.ndim != 2:
+            raise ValueError(f"a mask of image {image_id!r} has shape {list(mask.shape)}; [height, width] is accepted.")
         scaled.append(cv2.resize(mask, (PROTOCOL_SIZE, PROTOCOL_SIZE), interpolation=cv2.INTER_NEAREST) > 0.5)
     on_object: NDArray[np.bool_] = np.any(scaled[:-1], axis=0)
     return on_object, ~on_object & ~scaled[-1]

@@ -36,7 +36,8 @@ class TrainConfig:
     """A training run. Defaults are those of the demo's data and network."""
 
     data: str = PROCEDURAL
-    """"procedural" for the embedded data set, or a folder with train.csv (and test.csv to be evaluated on)."""
+    """"procedural" for the embedded data set, a folder with train.csv (and test.csv to be evaluated on), or cub:ROOT,
+    ilsvrc:ROOT, openimages:ROOT, pet:ROOT."""
     method: MethodName = "iir"
     """Training method."""
     backbone: str = "small_cnn"
@@ -200,7 +201,7 @@ class TrainConfig:
             name, done = ("flip", "mirrored") if self.flip else ("crop", "cropped")
             raise ValueError(f"{name} is set together with freeze_backbone; cached features cannot be {done}.")
         if self.data != PROCEDURAL and (self.train_images or self.test_images):
-            raise ValueError('train_images and test_images are for data = "procedural"; a folder has its CSV.')
+            raise ValueError('train_images and test_images are for data = "procedural" only.')
         if self.recipe != ProceduralRecipe() and self.data != PROCEDURAL:
             raise ValueError('hue_noise, head_contrast and clutter are for data = "procedural".')
 

@@ -14,7 +14,7 @@ from rich.progress import Progress
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from iir_fast.data import AugmentedDataset, FolderDataset, LocalizationDataset, image_transform, open_split
+from iir_fast.data import AugmentedDataset, LocalizationDataset, image_transform, open_split
 from iir_fast.models import IIRLocalizer, LocalizerSpec
 from iir_fast.progress import console, image_progress
 from iir_fast.training.config import TrainConfig
@@ -116,7 +116,7 @@ def _train(
     dataset.transform = image_transform(
         config.image_size, model.backbone.mean, model.backbone.std, config.flip, config.crop
     )
-    skipped = dataset.skipped if isinstance(dataset, FolderDataset) else ()
+    skipped = dataset.skipped
     if ranks.is_first:
         if skipped:
             console.print(f"skipped {len(skipped)} of {len(skipped) + len(dataset)} training images: unreadable.")

@@ -1,6 +1,11 @@
-"""open_split: the embedded data set or a folder, by name."""
+"""open_split: data sets by name."""
 
 from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,3 +43,22 @@ def test_a_folder_and_its_csv(tmp_path):
     assert not has_split(str(tmp_path), "test")
     with pytest.raises(FileNotFoundError):
         open_split(str(tmp_path), "test", TRANSFORM)
+
+
+def test_a_name_without_root_or_an_unknown_one_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cub", "cub:", "voc:there"):
+        with pytest.raises(FileNotFoundError, match=f"csv names {name}/train.csv"):
+            open_split(name, "train", TRANSFORM)
+
+
+@pytest.mark.slow
+def test_train_and_evaluate_on_a_copy_of_cub(cub: Path, tmp_path: Path) -> None:
+    small = ["--epochs", "1", "--hidden", "8", "--classes-per-batch", "2", "--images-per-class", "3"]
+    command = [sys.executable, "-m", "iir_fast.cli", "train", tmp_path / "run", "--data", f"cub:{cub}", *small]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())["test"]["cam"]
+    assert metrics["images"] == 4
+    assert metrics["max_box_acc_v2"] is not None
+    assert metrics["pxap"] is None

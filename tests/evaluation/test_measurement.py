@@ -65,11 +65,17 @@ def test_nearest_neighbour_takes_the_floored_source_pixel(size: tuple[int, int])
     np.testing.assert_array_equal(elsewhere, ~on_object)
 
 
-def test_a_mask_of_another_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"mask of image 'a' has shape \[4, 2\]"):
-        scale_masks(truth(np.zeros((4, 2))), "a")
-    with pytest.raises(ValueError, match=r"mask of image 'a' has shape \[2, 5\]"):
-        scale_masks(truth(np.zeros((2, 4)), ignore=np.zeros((2, 5), np.uint8)), "a")
+def test_a_mask_is_scaled_from_its_own_resolution() -> None:
+    halves = np.array([[1, 0]], np.uint8)
+    ignore = np.array([[0, 0, 0, 1]] * 3, np.uint8)
+    on_object, elsewhere = scale_masks(GroundTruth((500, 375), NO_BOXES, (halves,), ignore), "a")
+    np.testing.assert_array_equal(on_object, np.kron([[1, 1, 0, 0]], np.ones((224, 56))).astype(bool))
+    np.testing.assert_array_equal(elsewhere, np.kron([[0, 0, 1, 0]], np.ones((224, 56))).astype(bool))
+
+
+def test_a_mask_with_channels_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"mask of image 'a' has shape \[2, 4, 3\]"):
+        scale_masks(truth(np.zeros((2, 4, 3))), "a")
 
 
 def scored(ranked: list[int] | None = None, annotation: GroundTruth | None = None) -> ScoredImage:

@@ -1,0 +1,184 @@
+"""One split of a data set as its files list it, and the data set made of such a listing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from iir_fast.data.dataset import LocalizationDataset, Transform
+from iir_fast.data.faults import Fault, OnFault, raise_fault
+from iir_fast.data.ground_truth import GroundTruth
+from iir_fast.data.images import (
+    BrokenImageError,
+    fingerprint,
+    in_threads,
+    read_image,
+    read_mask,
+    read_size,
+    read_trimap,
+)
+
+Size: TypeAlias = tuple[int, int]
+
+
+class ListedBox(NamedTuple):
+    """A box x0, y0, x1, y1 in pixels, and the file and line that state it."""
+
+    where: str
+    edges: tuple[float, ...]
+
+
+class ListedMasks(NamedTuple):
+    """Paths of an image's masks, one per instance, and of its ignore region; empty where it has none."""
+
+    masks: tuple[str, ...] = ()
+    ignore: str = ""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.masks, self.ignore) if self.ignore else self.masks
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What the files of one split say, before any image is opened.
+
+    Attributes:
+        root: folder that all paths are relative to.
+        split: name of the split.
+        classes: class names; a label is an index into them.
+        ids: paths of the images.
+        labels: one label per image.
+        sizes: (width, height) by path, where the files state it.
+        boxes: boxes by path.
+        masks: masks by path.
+        masks_are: masks of their images' size, masks at any resolution, or trimaps (one per image, of its size).
+    """
+
+    root: Path
+    split: str
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    labels: tuple[int, ...]
+    sizes: dict[str, Size] = field(default_factory=dict)
+    boxes: dict[str, list[ListedBox]] = field(default_factory=dict)
+    masks: dict[str, ListedMasks] = field(default_factory=dict)
+    masks_are: Literal["sized", "scaled", "trimaps"] = "sized"
+
+    def without(self, paths: Collection[str]) -> Listing:
+        """The same but for some images."""
+        left_out = set(paths)
+        kept = [i for i, path in enumerate(self.ids) if path not in left_out]
+        return replace(self, ids=tuple(self.ids[i] for i in kept), labels=tuple(self.labels[i] for i in kept))
+
+    def check_boxes(self, path: str, size: Size, on_fault: OnFault) -> None:
+        """Report the boxes that leave an image of this size."""
+        for where, (x0, y0, x1, y1) in self.boxes.get(path, ()):
+            if x1 > size[0] or y1 > size[1]:
+                text = f"the box {x0:g},{y0:g},{x1:g},{y1:g} leaves its image, {size[0]} x {size[1]} pixels"
+                on_fault(Fault("box outside", f"{where}: {text}"))
+
+    def check_mask_size(self, path: str, size: Size, mask: str, mask_size: Size, on_fault: OnFault) -> None:
+        """Report a mask that is not of its image's size or, where masks are scaled, not of its proportions."""
+        (width, height), (mask_width, mask_height) = size, mask_size
+        fits, accepted = size == mask_size, "the same size is"
+        if self.masks_are == "scaled":
+            # Image and mask come from one original, by a factor each, and their sides were rounded to pixels.
+            off = abs(mask_width * height - mask_height * width)
+            fits, accepted = off <= max(width + height, mask_width + mask_height), "the same proportions are"
+        if not fits:
+            found = f"is {mask_width} x {mask_height} pixels, its image {path} {width} x {height}"
+            on_fault(Fault("mask size", f"The mask {mask} {found}; {accepted} accepted."))
+
+    def read_mask(self, file: str) -> NDArray[np.uint8]:
+        """A mask, uint8 [height, width], or where masks are trimaps a trimap."""
+        return (read_trimap if self.masks_are == "trimaps" else read_mask)(self.root, file)
+
+    def is_sound(self, path: str) -> bool:
+        """Can the image and its masks be decoded?"""
+        try:
+            read_image(path, self.root)
+            for file in self.masks.get(path, ListedMasks()).files:
+                self.read_mask(file)
+        except BrokenImageError:
+            return False
+        return True
+
+
+class ListedDataset(LocalizationDataset):
+    """The image files of a listing.
+
+    Args:
+        listing: what there is.
+        transform: makes the tensor of an RGB image.
+        skip_broken: decode every image and its masks once, and leave out images where that fails.
+
+    Raises:
+        ValueError: no image is left.
+    """
+
+    def __init__(self, listing: Listing, transform: Transform, skip_broken: bool = False) -> None:
+        skipped: tuple[str, ...] = ()
+        if skip_broken:
+            sound = in_threads(listing.is_sound, listing.ids, "Checking images")
+            skipped = tuple(path for path, ok in zip(listing.ids, sound, strict=True) if not ok)
+            if len(skipped) == len(listing.ids):
+                first = listing.root / skipped[0]
+                raise ValueError(f"Not one image of the split {listing.split} can be read; the first is {first}")
+            listing = listing.without(skipped)
+        self.listing = listing
+        super().__init__(
+            classes=listing.classes,
+            labels=listing.labels,
+            ids=listing.ids,
+            split=listing.split,
+            transform=transform,
+            skipped=skipped,
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of paths, file sizes, times of modification and labels; computed when first asked for, by many threads.
+
+        Raises:
+            BrokenImageError: an image file is missing.
+        """
+        return fingerprint(self.listing.root, self.ids, self.labels)
+
+    def image(self, i: int) -> Image.Image:
+        """Image `i`, converted to RGB.
+
+        Raises:
+            BrokenImageError: it is missing, unreadable, truncated, or has no 8-bit form.
+        """
+        return read_image(self.ids[i], self.listing.root)
+
+    def ground_truth(self, i: int) -> GroundTruth:
+        """Size, boxes, masks and ignore region of image `i`, as far as the data set has them.
+
+        Raises:
+            BrokenImageError: the image or a mask is unreadable.
+            ValueError: a mask is not of the image's size, where it should be.
+        """
+        listing, path = self.listing, self.ids[i]
+        size = listing.sizes.get(path) or read_size(listing.root, path)
+        edges = [box.edges for box in listing.boxes.get(path, ())]
+        listed = listing.masks.get(path, ListedMasks())
+        masks = {file: read_mask(listing.root, file) for file in listed.files}
+        if listing.masks_are == "sized":
+            for file, mask in masks.items():
+                listing.check_mask_size(path, size, file, (mask.shape[1], mask.shape[0]), raise_fault)
+        return GroundTruth(
+            size=size,
+            boxes=np.array(edges, np.float64).reshape(-1, 4),
+            masks=tuple(masks[file] for file in listed.masks),
+            ignore=masks.get(listed.ignore),
+        )

@@ -1,0 +1,102 @@
+"""Text files of records, and what a proper field is, whatever the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from iir_fast.data.faults import Fault, OnFault
+
+
+def read_records(file: Path, form: str, separator: str | None, on_fault: OnFault) -> Iterator[tuple[int, list[str]]]:
+    """Number and fields of every line that is not blank.
+
+    Args:
+        file: UTF-8 text.
+        form: names of the fields as a line has them, separated alike.
+        separator: between two fields; None: spaces.
+        on_fault: is handed the lines that are not of that form, which are then passed over.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist or is not a file")
+    count = len(form.split(separator))
+    with file.open(encoding="utf-8-sig", errors="replace") as stream:
+        for number, line in enumerate(stream, 1):
+            fields = line.rstrip("\n").split(separator)
+            if len(fields) == count and fields[0] and "\ufffd" not in line:
+                yield number, fields
+            elif line.strip():
+                on_fault(
+                    Fault("corrupt line", f"{at(file, number)}: {form} in UTF-8 is accepted, got {line.strip()!r}")
+                )
+
+
+def at(file: Path, line: int) -> str:
+    """Where something stands, for a message."""
+    return f"{file}, line {line}"
+
+
+def check_path(path: str, file: Path, line: int) -> None:
+    """Raise a fault unless a path is relative and stays below its root."""
+    if not path or path.startswith("/") or ".." in path.split("/"):
+        raise Fault(
+            "corrupt line", f"{at(file, line)}: path must be relative to the root and stay below it, got {path!r}"
+        )
+
+
+def parse_box(numbers: Sequence[str], file: Path, line: int, *, inclusive: bool) -> tuple[float, ...]:
+    """The edges x0, y0, x1, y1 of a box, in pixels.
+
+    Args:
+        numbers: the four fields.
+        file, line: where they stand.
+        inclusive: x1 and y1 are the last column and row, so that x0 = x1 is a box one pixel wide.
+
+    Raises:
+        Fault: a field is no number, or the edges are out of order or negative.
+    """
+    try:
+        x0, y0, x1, y1 = (float(number) for number in numbers)
+    except ValueError:
+        raise Fault(
+            "corrupt line", f"{at(file, line)}: x0,y0,x1,y1 must be numbers, got {','.join(numbers)!r}"
+        ) from None
+    if not (0 <= x0 <= x1 and 0 <= y0 <= y1) or (not inclusive and (x0 == x1 or y0 == y1)):
+        order = "0 <= x0 <= x1 and 0 <= y0 <= y1" if inclusive else "0 <= x0 < x1 and 0 <= y0 < y1"
+        raise Fault("corrupt line", f"{at(file, line)}: {order} must hold, got {','.join(numbers)!r}")
+    return x0, y0, x1, y1
+
+
+def parse_whole(text: str, what: str, file: Path, line: int, least: int = 0) -> int:
+    """A whole number from `least` up.
+
+    Raises:
+        Fault: the text is something else.
+    """
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise Fault("corrupt line", f"{at(file, line)}: {what} must be a whole number from {least} up, got {text!r}")
+    return int(text)
+
+
+def name_classes(named: Iterable[tuple[int, str]], file: str, on_fault: OnFault) -> tuple[str, ...]:
+    """The class names of a training split, in the order of the labels.
+
+    Args:
+        named: (label, name of its class) of every image.
+        file: what states the labels, for messages.
+        on_fault: is handed what is wrong: a label with two names, a name with two labels, a label that never occurs.
+    """
+    names: dict[int, str] = {}
+    labels: dict[str, int] = {}
+    for label, name in dict.fromkeys(named):
+        if names.setdefault(label, name) != name:
+            on_fault(Fault("label", f"{file}: label {label} is given to {names[label]!r} and to {name!r}"))
+        if labels.setdefault(name, label) != label:
+            on_fault(Fault("label", f"{file}: {name!r} has the labels {labels[name]} and {label}"))
+    if missing := sorted(set(range(max(names, default=-1))) - set(names)):
+        shown = ", ".join(map(str, missing[:20]))
+        on_fault(Fault("label", f"{file}: labels must be 0 to K-1 for K classes; up to {max(names)}, none is {shown}"))
+    return tuple(names.get(label, f"no image of label {label}") for label in range(max(names, default=-1) + 1))
