@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import shlex
@@ -27,7 +28,16 @@ from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, localize_
 from iir_fast.models import MAP_KINDS, MapKind, load_localizer
 from iir_fast.progress import console
 from iir_fast.runs import evaluate_run, validation
-from iir_fast.training import Interrupted, RunFolder, TrainConfig, WhenThere, pick_device, train
+from iir_fast.training import (
+    Interrupted,
+    RunFolder,
+    TrainConfig,
+    WhenThere,
+    from_options,
+    pick_device,
+    read_yaml,
+    train,
+)
 
 INTERRUPTED = 130
 """Exit status of a command that SIGINT ended, as shells have it."""
@@ -39,6 +49,8 @@ class Train:
 
     out: tyro.conf.Positional[Path]
     """Folder of the run: configuration, checkpoint, metrics, TensorBoard scalars."""
+    recipe: Path | None = None
+    """YAML file of options, such as those under configs/; options on the command line go before the file's."""
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     resume: Literal["no", "auto"] = "no"
     """auto: go on with the run that is in the folder, from its newest checkpoint; start one where there is none."""
@@ -312,11 +324,28 @@ def _figure(value: float | None, threshold: float | None = None) -> str:
     return f"{value:.1f}" if threshold is None else f"{value:.1f} ({threshold:.2f})"
 
 
+def _with_recipe(arguments: Sequence[str]) -> Train | None:
+    """Defaults of `train` out of the recipe that its arguments name, if they do."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe", type=Path)
+    parser.add_argument("--data")
+    given, _ = parser.parse_known_args(arguments)
+    if given.recipe is None or arguments[0] != "train":
+        return None
+    options = read_yaml(given.recipe.read_text(encoding="utf-8"), str(given.recipe))
+    if given.data is None and "data" not in options:
+        raise ValueError(f"{given.recipe} leaves the data to you; name them with --data.")
+    return Train(tyro.MISSING, given.recipe, from_options(TrainConfig, options, str(given.recipe)))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; faults of the input end with one sentence and exit status 2."""
     logging.basicConfig(format="%(message)s")
-    command = tyro.cli(Command, prog="iir-fast", description=__doc__, args=arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parse = partial(tyro.cli, Command, prog="iir-fast", description=__doc__, args=arguments)
     try:
+        defaults = _with_recipe(arguments)
+        command = parse(default=defaults) if defaults else parse()
         command.run()
     except Interrupted as interruption:
         console.print(str(interruption), highlight=False)
