@@ -13,7 +13,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from iir_fast.training import TrainConfig, loop, train
+from iir_fast.models import CheckpointFolder
+from iir_fast.training import TrainConfig, train
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(file for data in ("cub", "ilsvrc") for file in (CONFIGS / data).glob("*.yaml"))
@@ -39,8 +40,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("file", RECIPES, ids=named)
 def test_two_steps(file, data, tmp_path, monkeypatch):
     kept = {}
+
     # Half a gigabyte in each checkpoint of a ResNet-50 and its momenta.
-    monkeypatch.setattr(loop, "save_checkpoint", lambda path, spec, model, training: kept.update(training))
+    def keep(self, step, spec, model, training, keep):
+        kept.update(training)
+
+    monkeypatch.setattr(CheckpointFolder, "save", keep)
     recipe = TrainConfig.from_yaml(file.read_text(), str(file))
     trial = {"weights": "random", "image_size": 64, "classes_per_batch": 2, "images_per_class": 2, "workers": 0}
     result = train(replace(recipe, data=str(data), max_steps=2, **trial), tmp_path / "run")
