@@ -103,7 +103,7 @@ def _entries(comparison: Comparison, results: Sequence[RunResult], row: str, var
 
 def _table(entries: Sequence[Entry], seeds: int) -> str:
     means = {key: [mean(entry.values(key)) for entry in entries if entry.values(key)] for _, key in COLUMNS}
-    rows = [["method", "map", *(name for name, _ in COLUMNS), "τ of V2", "τ", "time", "memory"]]
+    rows = [["method", "map", *(name for name, _ in COLUMNS), "τ of V2", "τ", "time", "CPU", "memory"]]
     for entry in entries:
         complete = len(entry.metrics)
         name = entry.row if complete == seeds else f"{entry.row} ({complete} of {seeds} seeds)"
@@ -135,12 +135,16 @@ def _thresholds(entry: Entry) -> tuple[str, str]:
     return v2 or MISSING, f"{mean(curves_v1):.2f}" if curves_v1 else MISSING
 
 
-def _costs(entry: Entry) -> tuple[str, str]:
+def _costs(entry: Entry) -> tuple[str, str, str]:
     if not entry.costs:
-        return MISSING, MISSING
-    seconds = median(cost.seconds for cost in entry.costs)
+        return MISSING, MISSING, MISSING
     memory = median(cost.memory_bytes for cost in entry.costs)
-    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min", f"{memory / 1e6:.0f} MB"
+    times = (median(cost.seconds for cost in entry.costs), median(cost.cpu_seconds for cost in entry.costs))
+    return _duration(times[0]), _duration(times[1]), f"{memory / 1e6:.0f} MB"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
 
 
 def _legend(comparison: Comparison, results: Sequence[RunResult]) -> str:
@@ -153,8 +157,9 @@ def _legend(comparison: Comparison, results: Sequence[RunResult]) -> str:
         f"Figures in %, {spread}; the best of a column in bold.",
         "A difference is beyond the spread if it exceeds sqrt(s1² + s2²) of the two standard deviations.",
         "τ: mean of the best thresholds, of MaxBoxAccV2 at IoU 0.3, 0.5, 0.7 and of MaxBoxAcc, chosen on the test",
-        f"split itself, as their protocol has it. Time: training and evaluation of one run; memory: peak of {memory};",
-        f"both medians, so that the run that fills the cache of features does not count. Threads per run: {threads}.",
+        "split itself, as their protocol has it. Time: training and evaluation of one run, by the clock and by the",
+        f"processor; memory: peak of {memory}; all medians, so that the run that fills the cache of features does not",
+        f"count. Threads per run: {threads}.",
     ]
     if len(costs) < len(results):
         sentences.insert(0, f"{len(costs)} of {len(results)} runs are complete.")

@@ -31,6 +31,7 @@ class Cost:
 
     Attributes:
         seconds: training and evaluation, summed over the pieces of an interrupted run.
+        cpu_seconds: the same of the processor, all threads; other work on the machine hardly changes it.
         memory_bytes: peak of the process's resident memory, or of the memory that tensors took on a CUDA device; of
             the most expensive piece.
         device: type of the device, "cpu" or "cuda".
@@ -38,6 +39,7 @@ class Cost:
     """
 
     seconds: float
+    cpu_seconds: float
     memory_bytes: int
     device: str
     threads: int
@@ -60,16 +62,19 @@ def train_and_evaluate(config: TrainConfig, root: Path, maps: tuple[MapKind, ...
     run, device = RunFolder(root), pick_device(config.device)
     run.check(config, "resume")
     before = read_cost(run)
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     try:
         train(config, root, "resume")
         evaluate_run(root, SPLIT, maps, device=config.device)
     finally:
         if root.is_dir():
-            seconds, memory = time.perf_counter() - started, peak_memory(device)
-            if before:
-                seconds, memory = before.seconds + seconds, max(before.memory_bytes, memory)
-            cost = Cost(seconds, memory, device.type, torch.get_num_threads())
+            cost = Cost(
+                (before.seconds if before else 0.0) + time.perf_counter() - started,
+                (before.cpu_seconds if before else 0.0) + time.process_time() - cpu_started,
+                max(before.memory_bytes if before else 0, peak_memory(device)),
+                device.type,
+                torch.get_num_threads(),
+            )
             _cost_file(run).write_text(json.dumps(asdict(cost)) + "\n", encoding="utf-8")
 
 

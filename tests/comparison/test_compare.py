@@ -65,6 +65,7 @@ def test_it_prints_and_writes_one_table(done):
     assert [(run["row"], run["seed"]) for run in results] == [("CAM", 0), ("IIR", 0), ("CAM", 1), ("IIR", 1)]
     for run in results:
         assert run["cost"]["seconds"] > 0
+        assert run["cost"]["cpu_seconds"] > 0
         assert 10**8 < run["cost"]["memory_bytes"] < 10**10
         kept = json.loads((out / run["folder"] / "metrics.json").read_text())["test"]
         assert run["metrics"]["cam"]["pxap"] == kept["cam"]["pxap"]

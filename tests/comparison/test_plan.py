@@ -88,3 +88,21 @@ def test_the_caller_cannot_set_the_data_that_the_file_varies(tmp_path):
     text = "{seeds: 1, data: {birds: {data: birds}}, rows: {A: }}"
     with pytest.raises(ValueError, match=r"data is 'photos', but .*heads.yaml sets the data of birds itself"):
         read_comparison(written(text, tmp_path), data="photos")
+
+
+COMPARISONS = Path(__file__).parents[2] / "configs" / "compare"
+
+
+@pytest.mark.parametrize(("name", "rows", "variants"), [("embedded", 12, 1), ("photos", 12, 1), ("ablation", 14, 4)])
+def test_the_comparisons_of_the_repository_are_sound(name, rows, variants):
+    comparison = read_comparison(COMPARISONS / f"{name}.yaml", data="photos" if name == "photos" else None)
+    assert (len(comparison.rows), len(comparison.variants), len(comparison.seeds)) == (rows, variants, 5)
+    assert comparison.maps == ("cam", "evidence", "both")
+    # Rows are different runs, and the rows of IIR differ from its defaults in one option.
+    for variant in comparison.variants:
+        configs = {run.row: vars(run.config) for run in comparison.runs if (run.variant, run.seed) == (variant, 0)}
+        assert not any(one == other for row, one in configs.items() for name, other in configs.items() if row != name)
+        for row, options in configs.items():
+            changed = {option for option, value in options.items() if value != configs["IIR"][option]}
+            assert changed == ({"method"} if not row.startswith("IIR") else changed)
+            assert len(changed) == (row != "IIR")

@@ -31,7 +31,7 @@ def printed(v2: dict[str, list[float | None]], pxap: float | None = 50.0) -> str
             if value is None:
                 results.append(RunResult(run, None, None, "ValueError: no luck"))
             else:
-                results.append(RunResult(run, {"cam": metrics(value, pxap)}, Cost(60.0 + seed, 10**9, "cpu", 2)))
+                results.append(RunResult(run, {"cam": metrics(value, pxap)}, Cost(60.0 + seed, 90.0, 10**9, "cpu", 2)))
     runs = tuple(result.run for result in results)
     return tables(Comparison("T", ("cam",), tuple(v2), ("",), seeds, runs, ""), results)
 
@@ -59,6 +59,7 @@ def test_a_row_has_figures_thresholds_time_and_memory():
         "0.20 0.30 0.40",
         "0.30",
         "61 s",
+        "90 s",
         "1000 MB",
     ]
     assert cells(text, "IIR")[2] == "**50.0 ± 0.0**"
@@ -91,7 +92,7 @@ def test_one_seed_has_no_spread():
 def test_what_is_missing_is_said():
     text = printed({"CAM": [40.0, None], "IIR": [None, None]}, pxap=None)
     assert cells(text, r"CAM (1 of 2 seeds)")[2:5] == ["**40.0**", "**40.0**", "-"]
-    assert cells(text, r"IIR (0 of 2 seeds)")[2:] == ["-"] * 9
+    assert cells(text, r"IIR (0 of 2 seeds)")[2:] == ["-"] * 10
     assert "- CAM, seed 1: ValueError: no luck\n" in text
     assert "1 of 4 runs are complete." in text
     assert "Best PxAP: none, no run says it." in text
@@ -100,7 +101,7 @@ def test_what_is_missing_is_said():
 @pytest.mark.parametrize(("seconds", "words"), [(599.0, "599 s"), (660.0, "11 min")])
 def test_long_times_are_minutes(seconds, words):
     run = PlannedRun("CAM", "", 0, TrainConfig(), Path("CAM"))
-    result = RunResult(run, {"cam": metrics(40.0)}, Cost(seconds, 10**9, "cuda", 2))
+    result = RunResult(run, {"cam": metrics(40.0)}, Cost(seconds, 90.0, 10**9, "cuda", 2))
     text = tables(Comparison("T", ("cam",), ("CAM",), ("",), (0,), (run,), ""), [result])
-    assert cells(text, "CAM")[-2] == words
+    assert cells(text, "CAM")[-3] == words
     assert "what tensors take on the GPU" in text
