@@ -37,20 +37,20 @@ def score_contours(
     library = compiled()
     if library is None:
         return search_contours(scoremap, taus, boxes)
-    image = np.ascontiguousarray((scoremap * 255).astype(np.uint8))
+    scoremap = np.ascontiguousarray(scoremap, dtype=np.float64)
     boxes = np.ascontiguousarray(boxes, dtype=np.int64)
     largest, best = np.empty(_LEVELS), np.empty(_LEVELS)
-    done = library.iir_fast_score_contours(
-        _address(image),
-        *map(ctypes.c_int, image.shape),
+    highest = library.iir_fast_score_contours(
+        _address(scoremap),
+        *map(ctypes.c_int, scoremap.shape),
         _address(boxes),
         ctypes.c_int64(len(boxes)),
         _address(largest),
         _address(best),
     )
-    if not done:
-        raise MemoryError(f"score_contours: no memory for a map of {image.shape[0]} x {image.shape[1]} pixels.")
-    level = (taus * image.max()).astype(np.int64)
+    if highest < 0:
+        raise MemoryError(f"score_contours: no memory for a map of {scoremap.shape[0]} x {scoremap.shape[1]} pixels.")
+    level = (taus * highest).astype(np.int64)
     return largest[level], best[level]
 
 
