@@ -54,7 +54,7 @@ setup(
     package_data={"iir_fast": ["py.typed"]},
     ext_modules=[
         _library("iir_fast.kernels.native._kernels", NATIVE.glob("*.cpp"), NATIVE.glob("*.h")),
-        _library("iir_fast.evaluation._contours", EVALUATION.glob("*.cpp"), EVALUATION.glob("*.h")),
+        _library("iir_fast.evaluation._compiled", EVALUATION.glob("*.cpp"), EVALUATION.glob("*.h")),
     ],
     cmdclass={"build_ext": BuildIfPossible},
     install_requires=[
