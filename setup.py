@@ -11,7 +11,7 @@ from setuptools.errors import CompileError, ExecError, LinkError, PlatformError
 PUBLIC = find_packages(include=["iir_fast", "iir_fast.*"])
 KERNELS = [f"iir_fast.{name}" for name in find_packages(include=["kernels", "kernels.*"])]
 
-NATIVE = Path("kernels/native")
+NATIVE, EVALUATION = Path("kernels/native"), Path("iir_fast/evaluation")
 
 
 def _library(name: str, sources: Iterable[Path], headers: Iterable[Path] = ()) -> Extension:
@@ -54,7 +54,7 @@ setup(
     package_data={"iir_fast": ["py.typed"]},
     ext_modules=[
         _library("iir_fast.kernels.native._kernels", NATIVE.glob("*.cpp"), NATIVE.glob("*.h")),
-        _library("iir_fast.evaluation._contours", [Path("iir_fast/evaluation/contours.cpp")]),
+        _library("iir_fast.evaluation._compiled", EVALUATION.glob("*.cpp"), EVALUATION.glob("*.h")),
     ],
     cmdclass={"build_ext": BuildIfPossible},
     install_requires=[

@@ -1,4 +1,4 @@
-"""The command line: `iir-fast train | evaluate | localize | compare | data | demo | doctor`."""
+"""The command line: `iir-fast train | evaluate | score | localize | compare | data | demo | doctor`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from typing import Annotated, Literal, cast
 
 import tyro
 from rich.console import Console
-from rich.table import Table
+from torchvision.transforms.functional import pil_to_tensor  # type: ignore[import-untyped]
 
 from iir_fast.comparison import read_comparison, run_comparison, tables
-from iir_fast.data import BrokenImageError, check_data, has_split
+from iir_fast.data import BrokenImageError, check_data, has_split, open_split
 from iir_fast.demo import run_demo, tabulate
 from iir_fast.doctor import describe, examine
 from iir_fast.doctor import tabulate as tabulate_checks
-from iir_fast.evaluation import FixedThreshold, Metrics
+from iir_fast.evaluation import Evaluator, FixedThreshold, evaluate_scoremaps
 from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, localize_images, overlay
 from iir_fast.models import MAP_KINDS, MapKind, load_localizer
-from iir_fast.progress import console
+from iir_fast.progress import console, image_progress
 from iir_fast.runs import evaluate_run, validation
+from iir_fast.tables import metrics_table
 from iir_fast.training import (
     Interrupted,
     RunFolder,
@@ -68,7 +69,7 @@ class Train:
         if not train(self.config, self.out, when_there, validate).by_first_rank:
             return
         if has_split(self.config.data, "test"):
-            Console().print(_metrics_table(evaluate_run(self.out, device=self.config.device)))
+            Console().print(metrics_table(evaluate_run(self.out, device=self.config.device)))
         else:
             console.print(f"not evaluated: {self.config.data} has no test split.")
         console.print(f"run in {self.out}")
@@ -92,28 +93,61 @@ class Evaluate:
     """Fixed threshold of GT-known and Top-k; by default the best one on the evaluated split, and the table says so."""
     threshold_from: str | None = None
     """Split that chose --threshold."""
+    save_maps: Path | None = None
+    """Folder for the score maps of the evaluated kinds, KIND/IMAGE.npy, as `score` reads them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run the network."""
     json: bool = False
     """Print JSON in place of the table."""
 
     def run(self) -> None:
-        if (self.threshold is None) != (self.threshold_from is None):
-            raise ValueError("threshold and threshold_from belong together: a figure must say which split chose it.")
-        fixed = None if self.threshold is None else FixedThreshold(self.threshold, str(self.threshold_from))
         metrics = evaluate_run(
             self.run_folder,
             self.split,
             self.maps,
             data=self.data,
             step=self.step,
-            fixed_threshold=fixed,
+            fixed_threshold=_fixed_threshold(self.threshold, self.threshold_from),
+            save_maps=self.save_maps,
             device=self.device,
         )
         if self.json:
             print(json.dumps({kind: result.to_dict() for kind, result in metrics.items()}))
         else:
-            Console().print(_metrics_table(metrics))
+            Console().print(metrics_table(metrics))
+
+
+@dataclass(frozen=True)
+class Score:
+    """Evaluate score maps on disk, whoever made them: MaxBoxAcc, MaxBoxAccV2, PxAP and GT-known Loc."""
+
+    scoremaps: tyro.conf.Positional[Path]
+    """Folder with IMAGE.npy for every image of the split, float64 224 x 224 in [0, 1]."""
+    data: str
+    """"procedural" or a folder, for the ground truth."""
+    split: str = "test"
+    """Split to evaluate."""
+    step: float = 0.01
+    """Distance of two thresholds; the protocol's training runs use 0.001."""
+    threshold: float | None = None
+    """Fixed threshold of GT-known; by default the best one on the evaluated split, and the table says so."""
+    threshold_from: str | None = None
+    """Split that chose --threshold."""
+    json: bool = False
+    """Print JSON in place of the table."""
+
+    def run(self) -> None:
+        evaluator = Evaluator(self.split, self.step, _fixed_threshold(self.threshold, self.threshold_from))
+        # Images are not looked at, whatever would be made of them.
+        dataset = open_split(self.data, self.split, pil_to_tensor)
+        name = self.scoremaps.resolve().name
+        with image_progress() as progress:
+            task = progress.add_task(f"boxes of {name} maps", total=len(dataset), note="")
+            metrics = evaluate_scoremaps(self.scoremaps, dataset, evaluator, partial(progress.advance, task))
+        if self.json:
+            print(json.dumps(metrics.to_dict()))
+        else:
+            Console().print(metrics_table({name: metrics}))
 
 
 @dataclass(frozen=True)
@@ -272,6 +306,7 @@ class Doctor:
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Localize, tyro.conf.subcommand("localize")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Data, tyro.conf.subcommand("data")]
@@ -280,48 +315,10 @@ Command = (
 )
 
 
-def _metrics_table(metrics: dict[MapKind, Metrics]) -> Table:
-    """A column per map; every figure in percent with the threshold it was taken at."""
-    first = next(iter(metrics.values()))
-    table = Table(
-        title=f"{first.split}, {first.images} images: % (threshold)",
-        caption="MaxBoxAcc, V1 and V2, takes the best threshold on the evaluated split itself, as its protocol has it. "
-        f"Threshold of GT-known and Top-k chosen on: {first.fixed_threshold_origin}."
-        if first.fixed_threshold
-        else None,
-        title_justify="left",
-        caption_justify="left",
-    )
-    table.add_column("map")
-    for kind in metrics:
-        table.add_column(kind, justify="right")
-    rows: dict[str, list[str]] = {}
-    for each in metrics.values():
-        for name, value in _figures(each).items():
-            rows.setdefault(name, []).append(value)
-    for name, values in rows.items():
-        table.add_row(name, *values)
-    return table
-
-
-def _figures(metrics: Metrics) -> dict[str, str]:
-    v1 = metrics.curve_v1.threshold if metrics.curve_v1 else None
-    fixed = metrics.fixed_threshold.value if metrics.fixed_threshold else None
-    found = {"MaxBoxAccV2": _figure(metrics.max_box_acc_v2)}
-    for curve in metrics.curves_v2:
-        found[f"  IoU {curve.delta}"] = _figure(curve.best, curve.threshold)
-    found["MaxBoxAcc"] = _figure(metrics.max_box_acc, v1)
-    found["PxAP"] = _figure(metrics.pxap)
-    found["GT-known Loc"] = _figure(metrics.gt_known_loc, fixed)
-    found["Top-1 Loc"] = _figure(metrics.top1_loc, fixed)
-    found["Top-5 Loc"] = _figure(metrics.top5_loc, fixed)
-    return found
-
-
-def _figure(value: float | None, threshold: float | None = None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.1f}" if threshold is None else f"{value:.1f} ({threshold:.2f})"
+def _fixed_threshold(value: float | None, chosen_on: str | None) -> FixedThreshold | None:
+    if (value is None) != (chosen_on is None):
+        raise ValueError("threshold and threshold_from belong together: a figure must say which split chose it.")
+    return None if value is None else FixedThreshold(value, str(chosen_on))
 
 
 def _with_recipe(arguments: Sequence[str]) -> Train | None:

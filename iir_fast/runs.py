@@ -25,6 +25,7 @@ def evaluate_run(
     data: str | None = None,
     step: float = 0.01,
     fixed_threshold: FixedThreshold | None = None,
+    save_maps: Path | None = None,
     device: str = "auto",
 ) -> dict[MapKind, Metrics]:
     """Evaluate the localizer of a run, and add the result to the run's `metrics.json`.
@@ -36,6 +37,7 @@ def evaluate_run(
         data: a source of data, as `open_split` takes it; what the run was trained on by default.
         step: distance of two thresholds; the protocol's training runs use 0.001.
         fixed_threshold: the tau of GT-known and Top-k localization and where it comes from; None: chosen on `split`.
+        save_maps: folder to write the score maps to, `<kind>/<image_id>.npy`, as `evaluate_scoremaps` reads them.
         device: "auto", "cpu" or "cuda".
 
     Returns:
@@ -52,7 +54,7 @@ def evaluate_run(
     dataset = _open(model, spec, config, split, data)
     if dataset.skipped:
         console.print(f"skipped {len(dataset.skipped)} {split} images that cannot be read.")
-    metrics = evaluate(model, spec, dataset, config, kinds, Evaluator(split, step, fixed_threshold))
+    metrics = evaluate(model, spec, dataset, config, kinds, Evaluator(split, step, fixed_threshold), save_maps)
     content = folder.read_metrics()
     content.setdefault(split, {}).update({kind: result.to_dict() for kind, result in metrics.items()})
     folder.write_metrics(content)
@@ -100,6 +102,7 @@ def evaluate(
     config: TrainConfig,
     kinds: tuple[MapKind, ...],
     evaluator: Evaluator,
+    save_maps: Path | None = None,
 ) -> dict[MapKind, Metrics]:
     """Evaluate a localizer in eval mode on a data set; a frozen backbone's features come from the cache."""
     with image_progress() as progress:
@@ -113,5 +116,8 @@ def evaluate(
         metrics = {}
         for kind in kinds:
             task = progress.add_task(f"boxes of {kind} maps", total=len(dataset), note="")
-            metrics[kind] = evaluate_maps(predictions, kind, dataset, evaluator, partial(progress.advance, task))
+            save_to = save_maps and save_maps / kind
+            metrics[kind] = evaluate_maps(
+                predictions, kind, dataset, evaluator, partial(progress.advance, task), save_to
+            )
     return metrics

@@ -1,4 +1,4 @@
-"""The commands as processes: train, evaluate, localize, demo, and what they say of bad input."""
+"""The commands as processes: train, evaluate, score, localize, demo, and what they say of bad input."""
 
 from __future__ import annotations
 
@@ -94,6 +94,26 @@ def test_evaluate_prints_json_and_keeps_it(trained):
     assert set(kept) == {"evidence", "cam", "both"}
     assert "belong together" in run("evaluate", trained, "--threshold", "0.4", code=2).stderr
     assert "not the folder of a run" in run("evaluate", trained.parent, code=2).stderr
+
+
+@pytest.mark.slow
+def test_score_maps_on_disk_give_the_figures_of_the_run_they_were_saved_from(trained, folder, tmp_path):
+    maps = tmp_path / "maps"
+    fixed = ["--threshold", "0.4", "--threshold-from", "train", "--step", "0.02"]
+    arguments = ["evaluate", trained, "--maps", "cam", "both", "--save-maps", maps, *fixed, "--json"]
+    expected = json.loads(run(*arguments).stdout)
+    scored = run("score", maps / "cam", "--data", folder, *fixed, "--json")
+    assert json.loads(scored.stdout) == {**expected["cam"], "top1_loc": None, "top5_loc": None}
+    assert "12/12" in scored.stderr
+    rows = run("score", maps / "both", "--data", folder, *fixed).stdout.splitlines()
+    assert any("both" in row for row in rows)
+    assert f"{expected['both']['max_box_acc_v2']:.1f}" in next(row for row in rows if "AccV2" in row)
+    assert next(row for row in rows if "Top-1" in row).split()[-2] == "-"
+
+    (maps / "cam/images/test/03.png.npy").unlink()
+    missing = run("score", maps / "cam", "--data", folder, code=2).stderr
+    assert "'images/test/03.png' has no score map" in missing
+    assert "Traceback" not in missing
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from iir_fast.evaluation.boxes import largest_box, thresholds
 from iir_fast.evaluation.evaluator import Evaluator
 from iir_fast.evaluation.measurement import ScoredImage
 from iir_fast.evaluation.metrics import BoxCurve, FixedThreshold, Metrics
-from iir_fast.evaluation.model import Predictions, evaluate_maps, predict
+from iir_fast.evaluation.model import Predictions, evaluate_maps, evaluate_scoremaps, predict
 from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, load_scoremap, resize_scoremap, save_scoremap
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Predictions",
     "ScoredImage",
     "evaluate_maps",
+    "evaluate_scoremaps",
     "largest_box",
     "load_scoremap",
     "predict",

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iir_fast.evaluation.boxes import box_iou, sweep_boxes
+from iir_fast.evaluation.library import address, compiled
 
 _LEVELS = 256
-
-
-@cache
-def compiled() -> ctypes.CDLL | None:
-    """The compiled component tree of `contours.cpp`; None where there was no C++ compiler to install it with."""
-    path = Path(__file__).with_name("_contours.library")
-    return ctypes.CDLL(str(path)) if path.exists() else None
 
 
 def score_contours(
@@ -37,20 +29,20 @@ def score_contours(
     library = compiled()
     if library is None:
         return search_contours(scoremap, taus, boxes)
-    image = np.ascontiguousarray((scoremap * 255).astype(np.uint8))
+    scoremap = np.ascontiguousarray(scoremap, dtype=np.float64)
     boxes = np.ascontiguousarray(boxes, dtype=np.int64)
     largest, best = np.empty(_LEVELS), np.empty(_LEVELS)
-    done = library.iir_fast_score_contours(
-        _address(image),
-        *map(ctypes.c_int, image.shape),
-        _address(boxes),
+    highest = library.iir_fast_score_contours(
+        address(scoremap),
+        *map(ctypes.c_int, scoremap.shape),
+        address(boxes),
         ctypes.c_int64(len(boxes)),
-        _address(largest),
-        _address(best),
+        address(largest),
+        address(best),
     )
-    if not done:
-        raise MemoryError(f"score_contours: no memory for a map of {image.shape[0]} x {image.shape[1]} pixels.")
-    level = (taus * image.max()).astype(np.int64)
+    if highest < 0:
+        raise MemoryError(f"score_contours: no memory for a map of {scoremap.shape[0]} x {scoremap.shape[1]} pixels.")
+    level = (taus * highest).astype(np.int64)
     return largest[level], best[level]
 
 
@@ -61,7 +53,3 @@ def search_contours(
     sweep = sweep_boxes(scoremap, taus)
     iou = box_iou(sweep.boxes, boxes).max(axis=1)
     return iou[sweep.largest][sweep.level], np.maximum.reduceat(iou, sweep.starts)[sweep.level]
-
-
-def _address(array: NDArray[np.generic]) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,12 @@ Result = TypeVar("Result")
 V1_DELTA = 0.5
 V2_DELTAS = (0.3, 0.5, 0.7)
 TOP_KS = (1, 5)
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    # macOS and Windows cannot confine a process to some of them.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Evaluator:
         step: distance of two thresholds tau; the protocol's training runs use 0.001.
         fixed_threshold: the tau of GT-known, Top-1 and Top-5 localization and the split that chose it; None: the tau
             of the best MaxBoxAcc on the evaluated split itself, and the result says so.
-        workers: number of threads; 0: measure in the calling thread.
+        workers: number of threads, by default one for each core this process may use; 0: all in the calling thread.
 
     Raises:
         ValueError: `step` is outside (0, 1] or `workers` is negative.
@@ -51,18 +57,34 @@ class Evaluator:
     split: str
     step: float = 0.01
     fixed_threshold: FixedThreshold | None = None
-    workers: int = 2
+    workers: int = field(default_factory=usable_cores)
 
     def __post_init__(self) -> None:
         thresholds(self.step)
         if self.workers < 0:
             raise ValueError(f"workers is {self.workers}; 0 or a positive number of threads is accepted.")
 
-    def run(self, items: Iterable[ScoredImage]) -> Metrics:
+    @overload
+    def run(self, items: Iterable[ScoredImage], *, on_image: Callable[[int], None] = ...) -> Metrics: ...
+
+    @overload
+    def run(
+        self, items: Iterable[Item], load: Callable[[Item], ScoredImage], on_image: Callable[[int], None] = ...
+    ) -> Metrics: ...
+
+    def run(
+        self,
+        items: Iterable[Any],
+        load: Callable[[Any], ScoredImage] | None = None,
+        on_image: Callable[[int], None] = lambda images: None,
+    ) -> Metrics:
         """Evaluate all images of a split.
 
         Args:
-            items: the images; read one by one and only a few ahead of the workers, so a generator keeps memory flat.
+            items: the images, or what `load` makes them of; read one by one and only a few ahead of the workers, so a
+                generator keeps memory flat.
+            load: makes the image of an item, in a worker: the place to read files and to resize maps.
+            on_image: called with 1 in the calling thread for each measured image.
 
         Returns:
             The metrics.
@@ -76,10 +98,14 @@ class Evaluator:
         # The fixed threshold need not lie on the grid, so it is measured beside it, as one more threshold.
         measured = taus if self.fixed_threshold is None else np.append(taus, self.fixed_threshold.value)
         totals = _Totals(len(measured), len(edges) - 1)
-        function = partial(measure, taus=measured, edges=edges)
-        with closing(_in_order(function, items, self.workers)) as measurements:
+
+        def load_and_measure(item: Any) -> Measurement:
+            return measure(item if load is None else load(item), measured, edges)
+
+        with closing(_in_order(load_and_measure, items, self.workers)) as measurements:
             for measurement in measurements:
                 totals.add(measurement)
+                on_image(1)
         return self._metrics(totals, taus)
 
     def _metrics(self, totals: _Totals, taus: NDArray[np.float64]) -> Metrics:

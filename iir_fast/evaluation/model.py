@@ -1,9 +1,10 @@
-"""From a localizer and a data set to metrics."""
+"""From a localizer, or from score maps on disk, and a data set to metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,11 +15,10 @@ from iir_fast.data import LocalizationDataset
 from iir_fast.evaluation.evaluator import Evaluator
 from iir_fast.evaluation.measurement import ScoredImage
 from iir_fast.evaluation.metrics import Metrics
-from iir_fast.evaluation.scoremaps import resize_scoremap
+from iir_fast.evaluation.scoremaps import load_scoremap, resize_scoremap, save_scoremap
 from iir_fast.models import IIRLocalizer, MapKind
 
 RANKED = 5
-RESIZED_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def evaluate_maps(
     dataset: LocalizationDataset,
     evaluator: Evaluator,
     on_image: Callable[[int], None] = lambda images: None,
+    save_to: Path | None = None,
 ) -> Metrics:
     """The metrics of one kind of map.
 
@@ -76,20 +77,42 @@ def evaluate_maps(
         kind: which of their maps.
         dataset: gives labels and ground truth.
         evaluator: split name, thresholds and workers.
-        on_image: called with 1 for each image handed to the evaluator.
+        on_image: called with 1 for each measured image.
+        save_to: folder to write the score maps to, as `evaluate_scoremaps` reads them.
     """
 
-    def items() -> Iterator[ScoredImage]:
-        for start in range(0, len(dataset), RESIZED_AT_ONCE):
-            resized = resize_scoremap(predictions.maps[kind][start : start + RESIZED_AT_ONCE])
-            for i, scoremap in enumerate(resized, start):
-                yield ScoredImage(
-                    dataset.ids[i],
-                    scoremap,
-                    dataset.labels[i],
-                    predictions.ranked_classes[i],
-                    dataset.ground_truth(i),
-                )
-                on_image(1)
+    def load(i: int) -> ScoredImage:
+        scoremap = resize_scoremap(predictions.maps[kind][i])
+        if save_to is not None:
+            save_scoremap(save_to, dataset.ids[i], scoremap)
+        return ScoredImage(
+            dataset.ids[i], scoremap, dataset.labels[i], predictions.ranked_classes[i], dataset.ground_truth(i)
+        )
 
-    return evaluator.run(items())
+    return evaluator.run(range(len(dataset)), load, on_image)
+
+
+def evaluate_scoremaps(
+    root: Path,
+    dataset: LocalizationDataset,
+    evaluator: Evaluator,
+    on_image: Callable[[int], None] = lambda images: None,
+) -> Metrics:
+    """The metrics of score maps on disk, whoever made them; nothing is known of classes, so Top-k Loc is None.
+
+    Args:
+        root: folder with `<image_id>.npy` for every image of `dataset`, float64 [224, 224] in [0, 1].
+        dataset: gives ground truth.
+        evaluator: split name, thresholds and workers.
+        on_image: called with 1 for each measured image.
+
+    Raises:
+        FileNotFoundError: an image has no score map.
+        ValueError: a score map is not what the protocol accepts.
+    """
+
+    def load(i: int) -> ScoredImage:
+        image_id = dataset.ids[i]
+        return ScoredImage(image_id, load_scoremap(root, image_id), dataset.labels[i], None, dataset.ground_truth(i))
+
+    return evaluator.run(range(len(dataset)), load, on_image)

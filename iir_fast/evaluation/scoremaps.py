@@ -38,9 +38,10 @@ def resize_scoremap(maps: Tensor) -> NDArray[np.float64]:
     # turn a constant into noise for the normalization to blow up.
     usable = small.isfinite().all((1, 2)) & (small.amin((1, 2)) < small.amax((1, 2)))
     large = functional.interpolate(small[:, None], shape, mode="bicubic", align_corners=False)[:, 0]
-    large = large - large.amin((1, 2), keepdim=True)
+    large -= large.amin((1, 2), keepdim=True)
     peak = large.amax((1, 2), keepdim=True)
-    large = torch.where(usable[:, None, None] & (peak > 0), large / peak, 0.0)
+    large /= peak
+    large[~(usable & (peak[:, 0, 0] > 0))] = 0
     return large.reshape(*maps.shape[:-2], *shape).numpy()
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 
 from iir_fast.data import GroundTruth
 from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, ScoredImage
+from iir_fast.evaluation.evaluator import usable_cores
 
 Array = NDArray[Any]
 NO_BOXES = np.zeros((0, 4))
@@ -180,6 +184,44 @@ def test_memory_does_not_grow_with_the_number_of_images(workers: int) -> None:
 
     assert Evaluator("test", 0.1, workers=workers).run(stream()).images == 40
     assert max(alive) <= 3 * workers + 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux alone says how much memory is resident")
+def test_resident_memory_stays_flat() -> None:
+    resident: list[int] = []
+
+    def load(index: int) -> ScoredImage:
+        if index % 50 == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            resident.append(pages * os.sysconf("SC_PAGE_SIZE"))
+        scoremap = np.full((224, 224), 0.5)  # 400 KB
+        truth = GroundTruth((9, 9), np.array([[0.0, 0, 5, 5]]), (np.ones((9, 9), np.uint8),))
+        return ScoredImage(str(index), scoremap, 0, None, truth)
+
+    assert Evaluator("test", 0.1, workers=2).run(range(600), load).images == 600
+    # From the hundredth image on; all the maps would take 240 MB.
+    assert max(resident[2:]) - resident[2] < 40e6
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_images_are_loaded_by_the_workers_and_counted_here(images: list[ScoredImage], workers: int) -> None:
+    here, loaded_in, counted_in = threading.get_ident(), set(), []
+
+    def load(index: int) -> ScoredImage:
+        loaded_in.add(threading.get_ident())
+        return images[index]
+
+    found = Evaluator("test", 0.05, workers=workers).run(
+        range(len(images)), load, lambda count: counted_in.extend([threading.get_ident()] * count)
+    )
+    assert found == Evaluator("test", 0.05, workers=0).run(images)
+    assert counted_in == [here] * len(images)
+    assert (here in loaded_in) == (workers == 0)
+    assert len(loaded_in) <= max(workers, 1)
+
+
+def test_by_default_every_usable_core_works() -> None:
+    assert Evaluator("test").workers == usable_cores() >= 1
 
 
 # --- localization at a fixed threshold -------------------------------------------------------------------------------

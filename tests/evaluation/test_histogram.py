@@ -1,0 +1,42 @@
+"""Histograms of scores are exactly NumPy's, compiled or not, for scores on the edges of bins and next to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from iir_fast.evaluation import histogram, thresholds
+from iir_fast.evaluation.histogram import count_scores
+from iir_fast.evaluation.library import compiled
+
+
+@pytest.fixture(params=["compiled", "numpy"])
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "numpy":
+        monkeypatch.setattr(histogram, "compiled", lambda: None)
+    elif compiled() is None:
+        pytest.skip("installed without a C++ compiler")
+
+
+@pytest.mark.usefixtures("implementation")
+@pytest.mark.parametrize("step", [0.001, 0.01, 0.07, 0.3, 1 / 3, 0.1 + 1e-16, 1.0])
+def test_what_numpy_counts(step: float) -> None:
+    random = np.random.default_rng(0)
+    edges = np.append(thresholds(step), [1.0, 2.0, 3.0])
+    on_edges = edges[edges <= 1]
+    hard = np.concatenate([on_edges, np.nextafter(on_edges, -1), np.nextafter(on_edges, 2)]).clip(0, 1)
+    scoremap = np.concatenate([hard, random.random(4096 - len(hard))]).reshape(64, 64)
+    on_object = random.random(scoremap.shape) < 0.4
+    elsewhere = ~on_object & (random.random(scoremap.shape) < 0.5)
+    foreground, background = count_scores(scoremap, on_object, elsewhere, edges)
+    assert np.array_equal(foreground, np.histogram(scoremap[on_object], edges)[0])
+    assert np.array_equal(background, np.histogram(scoremap[elsewhere], edges)[0])
+
+
+@pytest.mark.usefixtures("implementation")
+def test_arrays_need_not_be_contiguous() -> None:
+    scoremap, edges = np.random.default_rng(1).random((8, 6)).T, np.array([0, 0.5, 1, 2])
+    on_object = np.random.default_rng(2).random((12, 8))[::2] < 0.5
+    foreground, background = count_scores(scoremap, on_object, ~on_object, edges)
+    assert np.array_equal(foreground, np.histogram(scoremap[on_object], edges)[0])
+    assert np.array_equal(background, np.histogram(scoremap[~on_object], edges)[0])
