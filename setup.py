@@ -51,7 +51,7 @@ setup(
     python_requires=">=3.10",
     packages=[*PUBLIC, *KERNELS],
     package_dir={"iir_fast": "iir_fast", "iir_fast.kernels": "kernels"},
-    package_data={"iir_fast": ["py.typed"]},
+    package_data={"iir_fast": ["py.typed"], "iir_fast.report": ["web/*"]},
     ext_modules=[
         _library("iir_fast.kernels.native._kernels", NATIVE.glob("*.cpp"), NATIVE.glob("*.h")),
         _library("iir_fast.evaluation._contours", [Path("iir_fast/evaluation/contours.cpp")]),

@@ -1,4 +1,4 @@
-"""The command line: `iir-fast train | evaluate | localize | demo | doctor`."""
+"""The command line: `iir-fast train | evaluate | report | localize | demo | doctor`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from iir_fast.evaluation import FixedThreshold, Metrics
 from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, localize_images, overlay
 from iir_fast.models import MAP_KINDS, MapKind, load_localizer
 from iir_fast.progress import console
+from iir_fast.report import write_report
 from iir_fast.runs import evaluate_run
 from iir_fast.training import Interrupted, RunFolder, TrainConfig, WhenThere, pick_device, train
 
@@ -94,6 +95,38 @@ class Evaluate:
             print(json.dumps({kind: result.to_dict() for kind, result in metrics.items()}))
         else:
             Console().print(_metrics_table(metrics))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write one HTML page of a run's evaluation: figures, curves, every image with maps, mask and boxes."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of the run. Maps that its metrics.json has no evaluation of are evaluated first."""
+    split: str = "test"
+    """Split to show."""
+    maps: tuple[MapKind, ...] = MAP_KINDS
+    """Localization maps; the page opens with the first."""
+    out: Path | None = None
+    """The page, if not report.html in the run's folder. Of more than 500 images, data go to a folder beside it."""
+    limit: int | None = None
+    """Show only so many images, evenly spaced over the split."""
+    data: str | None = None
+    """"procedural" or a folder; what the run was trained on by default."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run the network."""
+
+    def run(self) -> None:
+        page = write_report(
+            self.run_folder,
+            self.split,
+            self.maps,
+            out=self.out,
+            limit=self.limit,
+            data=self.data,
+            device=self.device,
+        )
+        print(page)
 
 
 @dataclass(frozen=True)
@@ -199,6 +232,7 @@ class Doctor:
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Localize, tyro.conf.subcommand("localize")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]

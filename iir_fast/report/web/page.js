@@ -1,0 +1,259 @@
+// What is looked at, and the controls that change it.
+
+const { index } = overview;
+const COUNT = index.ids.length;
+const IOU_STEPS = 200; // a table entry is floor(200 IoU)
+const RIGHT_FROM = 0.5 * IOU_STEPS;
+const OUTCOMES = ["right", "wrong class", "wrong box", "both wrong"];
+const state = { kind: overview.kinds[0], tau: 0, view: "all", outcome: "", label: "", low: 0, high: 1, search: "", sort: "data" };
+const tables = new Map(); // per kind the IoU at every threshold of every image, [T * COUNT]; null without boxes
+const byId = (id) => document.getElementById(id);
+
+function report(message) {
+  byId("notice").textContent = message;
+  byId("notice").hidden = false;
+}
+
+function iouStepsOf(number) {
+  return tables.get(state.kind)[state.tau * COUNT + number];
+}
+
+function iouOf(number) {
+  return tables.get(state.kind) ? iouStepsOf(number) / IOU_STEPS : null;
+}
+
+// Position in OUTCOMES.
+function outcomeOf(number) {
+  const wrongClass = index.predicted[number] !== index.labels[number];
+  const wrongBox = tables.get(state.kind) ? iouStepsOf(number) < RIGHT_FROM : false;
+  return wrongClass + 2 * wrongBox;
+}
+
+function countOutcomes() {
+  const counts = [0, 0, 0, 0];
+  for (let number = 0; number < COUNT; ++number) ++counts[outcomeOf(number)];
+  return counts;
+}
+
+// The images that pass every filter, sorted.
+function select() {
+  const wanted = state.outcome === "" ? null : Number(state.outcome);
+  const label = state.label === "" ? null : Number(state.label);
+  const search = state.search.toLowerCase();
+  const order = [];
+  for (let number = 0; number < COUNT; ++number) {
+    if (wanted !== null && outcomeOf(number) !== wanted) continue;
+    if (label !== null && index.labels[number] !== label) continue;
+    const iou = iouOf(number);
+    if (iou !== null && (iou < state.low || iou > state.high)) continue;
+    if (search && !index.ids[number].toLowerCase().includes(search)) continue;
+    order.push(number);
+  }
+  const keys = {
+    worst: (number) => iouStepsOf(number),
+    best: (number) => -iouStepsOf(number),
+    confident: (number) => -index.probability[number],
+    class: (number) => index.labels[number],
+  };
+  const key = keys[state.sort];
+  return key ? order.sort((one, other) => key(one) - key(other)) : order;
+}
+
+function applyFilters() {
+  const order = select();
+  byId("count").textContent = `${order.length.toLocaleString("en")} of ${COUNT.toLocaleString("en")} images.`;
+  gallery.setOrder(order);
+}
+
+// Everything that follows the slider while it moves; filters wait until it rests, so that nothing jumps.
+function moveTau(tau) {
+  state.tau = tau;
+  for (const slider of document.querySelectorAll("input.tau")) {
+    slider.value = tau;
+    slider.setAttribute("aria-valuetext", tauText(overview.taus[tau]));
+  }
+  for (const output of document.querySelectorAll(".tau-value")) output.textContent = tauText(overview.taus[tau]);
+  showCounts();
+  readChart();
+  gallery.redraw(MOVES_WITH_TAU);
+  detail.redraw(MOVES_WITH_TAU);
+}
+
+function showCounts() {
+  const counts = countOutcomes();
+  const share = (count) => `${((100 * count) / COUNT).toFixed(1)} %`;
+  const sample = COUNT === overview.images ? "" : " of those shown";
+  byId("live").textContent = tables.get(state.kind)
+    ? `GT-known Loc ${share(counts[0] + counts[1])}, Top-1 Loc ${share(counts[0])}${sample}`
+    : `Right class ${share(counts[0])}${sample}`;
+  for (const output of document.querySelectorAll("#outcomes output"))
+    output.textContent = output.dataset.outcome === "" ? COUNT : counts[Number(output.dataset.outcome)];
+}
+
+async function chooseMap(kind) {
+  if (!tables.has(kind)) {
+    const table = await part(`iou-${kind}`);
+    tables.set(kind, table && decodeBytes(table));
+    iirParts.delete(`iou-${kind}`);
+  }
+  state.kind = kind;
+  byId("reset").textContent = `Back to ${tauText(overview.taus[overview.start[kind]])}`;
+  markFigures();
+  if (overview.metrics[kind].curve_v1) drawChart();
+  moveTau(overview.start[kind]);
+  checkFigures();
+  applyFilters();
+  detail.redraw();
+}
+
+// Maps were made anew for this page: on another machine, or with other data, they may differ from those evaluated.
+function checkFigures() {
+  const evaluated = overview.metrics[state.kind].gt_known_loc;
+  if (COUNT !== overview.images || !tables.get(state.kind)) return;
+  const counts = countOutcomes();
+  const here = (100 * (counts[0] + counts[1])) / COUNT;
+  if (Math.abs(here - evaluated) > 1e-6)
+    report(
+      `The maps in this page give GT-known Loc ${percent(here)} % at the threshold where the evaluation found ` +
+      `${percent(evaluated)} %: it was made with other data, weights or another device. Evaluate the run again.`);
+}
+
+// A group of radio buttons; options are [value, text, whether it has a count].
+function makeChoice(id, options, chosen, onChoose) {
+  for (const [value, text, counted] of options) {
+    const label = document.createElement("label");
+    const input = document.createElement("input");
+    input.type = "radio";
+    input.name = id;
+    input.value = value;
+    input.checked = value === chosen;
+    input.onchange = () => onChoose(value);
+    const shown = document.createElement("span");
+    shown.textContent = text;
+    if (counted) {
+      const output = document.createElement("output");
+      output.dataset.outcome = value;
+      shown.append(" ", output);
+    }
+    label.append(input, shown);
+    byId(id).append(label);
+  }
+}
+
+const DETAIL_PADDING = 24, DETAIL_GAP = 12; // px
+
+// One image, large, with all that is known of it.
+const detail = {
+  dialog: byId("detail"),
+  position: 0,
+
+  open(position) {
+    this.position = position;
+    if (!this.dialog.open) this.dialog.showModal();
+    this.show();
+  },
+
+  show() {
+    const number = gallery.order[this.position];
+    const place = byId("detail-pictures");
+    const width = this.dialog.clientWidth - 2 * DETAIL_PADDING;
+    const abreast = width < 600 ? 2 : 3;
+    this.strip = new Strip(VIEWS.all, Math.floor((width - DETAIL_GAP * (abreast - 1)) / abreast));
+    place.replaceChildren(this.strip.element);
+    this.strip.onDraw = () => this.describe();
+    this.strip.show(number);
+    byId("detail-title").textContent = index.ids[number];
+    byId("previous").disabled = this.position === 0;
+    byId("next").disabled = this.position === gallery.order.length - 1;
+  },
+
+  step(by) {
+    const position = this.position + by;
+    if (position >= 0 && position < gallery.order.length) this.open(position);
+  },
+
+  describe() {
+    const number = this.strip.number;
+    const { record } = this.strip;
+    const facts = [
+      ["Class", overview.classes[index.labels[number]]],
+      ["Predicted", `${overview.classes[index.predicted[number]]} (${(100 * index.probability[number]).toFixed(1)} %)`],
+      ["Rank of the class", `${index.rank[number] + 1} of ${overview.classes.length}`],
+      ["Outcome", OUTCOMES[outcomeOf(number)]],
+      ["Predicted box", record.box(state.kind, overview.taus[state.tau]).join(", ")],
+    ];
+    if (tables.get(state.kind)) {
+      facts.push(["True box", record.trueBoxes.map((box) => box.join(", ")).join("; ")]);
+      facts.push(["IoU", iouOf(number).toFixed(2)]);
+    }
+    document.querySelector("#facts dl").replaceChildren(
+      ...facts.map(([name, value]) => {
+        const pair = document.createElement("div");
+        pair.append(cell("dt", name), cell("dd", value));
+        return pair;
+      }));
+  },
+
+  redraw(names) {
+    if (this.dialog.open) this.strip.redraw(names);
+  },
+};
+
+function setUp() {
+  const configured = overview.images === COUNT ? "" : `, ${COUNT.toLocaleString("en")} of them shown`;
+  byId("run").textContent = overview.run;
+  document.title = `${overview.run} – iir_fast report`;
+  byId("subtitle").textContent = `Split ${overview.split}, ${overview.images.toLocaleString("en")} images${configured}, ` +
+    `${overview.classes.length.toLocaleString("en")} classes`;
+  byId("configuration").textContent = overview.configuration;
+  byId("footer").textContent = `iir_fast ${overview.version}`;
+  const style = document.documentElement.style;
+  for (const [name, colour] of Object.entries(overview.colours)) style.setProperty(`--${name}`, `rgb(${colour.join(" ")})`);
+  const haveBoxes = overview.metrics[overview.kinds[0]].curve_v1 !== null;
+  byId("curves").hidden = !haveBoxes;
+  for (const element of document.querySelectorAll(".boxes")) element.hidden = !haveBoxes;
+
+  drawFigures();
+  makeChoice("maps", overview.kinds.map((kind) => [kind, kind]), state.kind, chooseMapOrReport);
+  const outcomes = OUTCOMES.map((name, i) => [String(i), name, true]).slice(0, haveBoxes ? 4 : 2);
+  makeChoice("outcomes", [["", "all", true], ...outcomes], "", (value) => {
+    state.outcome = value;
+    applyFilters();
+  });
+  overview.classes.forEach((name, label) => byId("label").append(new Option(name, label)));
+  for (const name of ["label", "low", "high", "search", "sort", "view"])
+    byId(name).addEventListener("input", ({ target }) => {
+      state[name] = target.type === "number" ? Number(target.value || target.defaultValue) : target.value;
+      applyFilters();
+    });
+  for (const slider of document.querySelectorAll("input.tau")) {
+    slider.max = overview.taus.length - 1;
+    slider.addEventListener("input", () => moveTau(slider.valueAsNumber));
+    slider.addEventListener("change", applyFilters);
+  }
+  byId("reset").onclick = () => {
+    moveTau(overview.start[state.kind]);
+    applyFilters();
+  };
+  byId("previous").onclick = () => detail.step(-1);
+  byId("next").onclick = () => detail.step(1);
+  byId("close").onclick = () => detail.dialog.close();
+  detail.dialog.addEventListener("keydown", (event) => {
+    if (event.target.type === "range") return;
+    if (event.key === "ArrowLeft") detail.step(-1);
+    if (event.key === "ArrowRight") detail.step(1);
+  });
+  addEventListener("scroll", () => gallery.update(), { passive: true });
+  new ResizeObserver(() => {
+    gallery.clear();
+    gallery.layOut();
+    if (haveBoxes) drawChart();
+  }).observe(gallery.element.parentElement);
+  chooseMapOrReport(state.kind);
+}
+
+function chooseMapOrReport(kind) {
+  chooseMap(kind).catch((error) => report(error.message));
+}
+
+setUp();
