@@ -42,7 +42,7 @@ def write_page(
     file.unlink(missing_ok=True)
     parts = _Parts(None if count <= INLINE_LIMIT else file.with_name(f"{file.stem}_files"))
     index: dict[str, list[Any]] = {"ids": [], "labels": [], "predicted": [], "probability": [], "rank": []}
-    iou: dict[MapKind, list[bytes]] = {kind: [] for kind in kinds}
+    iou: dict[MapKind, list[NDArray[np.uint8]]] = {kind: [] for kind in kinds}
     shard: list[dict[str, Any]] = []
     for number, image in enumerate(images):
         index["ids"].append(image.id)
@@ -52,15 +52,14 @@ def write_page(
         index["rank"].append(image.rank)
         if image.iou is not None:
             for kind, row in zip(kinds, image.iou, strict=True):
-                iou[kind].append((row * IOU_STEPS).astype(np.uint8).tobytes())
+                iou[kind].append((row * IOU_STEPS).astype(np.uint8))
         shard.append(_record(image))
         if len(shard) == SHARD_SIZE or number == count - 1:
             parts.put(f"{number // SHARD_SIZE:04d}", shard)
             shard = []
     for kind, rows in iou.items():
         # One threshold after the other: what a move of the slider reads lies together.
-        table = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1).T
-        parts.put(f"iou-{kind}", _base64(table) if rows else None)
+        parts.put(f"iou-{kind}", _base64(np.stack(rows, axis=1)) if rows else None)
     folder = parts.folder.name if parts.folder else None
     parts.inline["overview"] = {**overview, "index": index, "kinds": kinds, "shard": SHARD_SIZE, "folder": folder}
     file.write_text(_assemble(parts.inline), encoding="utf-8")

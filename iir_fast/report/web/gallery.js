@@ -13,17 +13,15 @@ const gallery = {
   tiles: new Map(), // by position in that order
 
   setOrder(order) {
+    if (order.length === this.order.length && order.every((number, i) => number === this.order[i])) return;
     this.order = order;
-    this.clear();
     this.layOut();
   },
 
-  clear() {
+  // Starts anew: another order, other pictures, another width.
+  layOut() {
     for (const tile of this.tiles.values()) tile.element.remove();
     this.tiles.clear();
-  },
-
-  layOut() {
     const width = this.element.clientWidth;
     const least = Math.min(WIDTHS[state.view], width);
     this.columns = Math.max(1, Math.floor((width + GAP) / (least + GAP)));
@@ -72,6 +70,7 @@ const gallery = {
 function makeTile(position) {
   const number = gallery.order[position];
   const strip = new Strip(VIEWS[state.view], gallery.side);
+  strip.element.ariaHidden = "true"; // the caption says it in words
   const element = document.createElement("div");
   element.className = `tile view-${state.view}`;
   element.setAttribute("role", "listitem");

@@ -65,7 +65,8 @@ function applyFilters() {
   gallery.setOrder(order);
 }
 
-// Everything that follows the slider while it moves; filters wait until it rests, so that nothing jumps.
+// Everything that follows the slider while it moves; filters wait until it rests and no image is open, so that nothing
+// jumps.
 function moveTau(tau) {
   state.tau = tau;
   for (const slider of document.querySelectorAll("input.tau")) {
@@ -90,12 +91,16 @@ function showCounts() {
     output.textContent = output.dataset.outcome === "" ? COUNT : counts[Number(output.dataset.outcome)];
 }
 
+let wantedKind;
+
 async function chooseMap(kind) {
+  wantedKind = kind;
   if (!tables.has(kind)) {
     const table = await part(`iou-${kind}`);
     tables.set(kind, table && decodeBytes(table));
     iirParts.delete(`iou-${kind}`);
   }
+  if (kind !== wantedKind) return; // another one was chosen while this one was loaded
   state.kind = kind;
   byId("reset").textContent = `Back to ${tauText(overview.taus[overview.start[kind]])}`;
   markFigures();
@@ -103,7 +108,6 @@ async function chooseMap(kind) {
   moveTau(overview.start[kind]);
   checkFigures();
   applyFilters();
-  detail.redraw();
 }
 
 // Maps were made anew for this page: on another machine, or with other data, they may differ from those evaluated.
@@ -202,7 +206,7 @@ const detail = {
 function setUp() {
   const configured = overview.images === COUNT ? "" : `, ${COUNT.toLocaleString("en")} of them shown`;
   byId("run").textContent = overview.run;
-  document.title = `${overview.run} – iir_fast report`;
+  document.title = `${overview.run}: iir_fast report`;
   byId("subtitle").textContent = `Split ${overview.split}, ${overview.images.toLocaleString("en")} images${configured}, ` +
     `${overview.classes.length.toLocaleString("en")} classes`;
   byId("configuration").textContent = overview.configuration;
@@ -221,7 +225,11 @@ function setUp() {
     applyFilters();
   });
   overview.classes.forEach((name, label) => byId("label").append(new Option(name, label)));
-  for (const name of ["label", "low", "high", "search", "sort", "view"])
+  byId("view").onchange = ({ target }) => {
+    state.view = target.value;
+    gallery.layOut();
+  };
+  for (const name of ["label", "low", "high", "search", "sort"])
     byId(name).addEventListener("input", ({ target }) => {
       state[name] = target.type === "number" ? Number(target.value || target.defaultValue) : target.value;
       applyFilters();
@@ -229,7 +237,7 @@ function setUp() {
   for (const slider of document.querySelectorAll("input.tau")) {
     slider.max = overview.taus.length - 1;
     slider.addEventListener("input", () => moveTau(slider.valueAsNumber));
-    slider.addEventListener("change", applyFilters);
+    slider.addEventListener("change", () => detail.dialog.open || applyFilters());
   }
   byId("reset").onclick = () => {
     moveTau(overview.start[state.kind]);
@@ -238,18 +246,25 @@ function setUp() {
   byId("previous").onclick = () => detail.step(-1);
   byId("next").onclick = () => detail.step(1);
   byId("close").onclick = () => detail.dialog.close();
+  detail.dialog.onclose = applyFilters;
   detail.dialog.addEventListener("keydown", (event) => {
     if (event.target.type === "range") return;
     if (event.key === "ArrowLeft") detail.step(-1);
     if (event.key === "ArrowRight") detail.step(1);
   });
   addEventListener("scroll", () => gallery.update(), { passive: true });
-  new ResizeObserver(() => {
-    gallery.clear();
-    gallery.layOut();
-    if (haveBoxes) drawChart();
-  }).observe(gallery.element.parentElement);
+  onWidth(gallery.element, () => gallery.layOut());
+  if (haveBoxes) onWidth(byId("chart"), drawChart);
   chooseMapOrReport(state.kind);
+}
+
+function onWidth(element, act) {
+  let width = element.clientWidth;
+  new ResizeObserver(() => {
+    if (element.clientWidth === width) return;
+    width = element.clientWidth;
+    act();
+  }).observe(element);
 }
 
 function chooseMapOrReport(kind) {

@@ -28,14 +28,14 @@ function rampColours(stops) {
   return colours;
 }
 
-// A canvas of the protocol's size, its pixels looked up in 256 RGBA colours.
+// A canvas of the protocol's size, its pixels looked up among 256 colours of four bytes each.
 function paintPixels(grey, colours) {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = SIZE;
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(SIZE, SIZE);
-  for (let i = 0; i < grey.length; ++i)
-    for (let c = 0; c < 4; ++c) pixels.data[4 * i + c] = colours[4 * grey[i] + c];
+  const from = new Uint32Array(colours.buffer), to = new Uint32Array(pixels.data.buffer);
+  for (let i = 0; i < grey.length; ++i) to[i] = from[grey[i]];
   context.putImageData(pixels, 0, 0);
   return canvas;
 }
@@ -50,6 +50,8 @@ function paint(canvas, name, record, side) {
   const { thumbnail } = record;
   const scale = side / Math.max(thumbnail.naturalWidth, thumbnail.naturalHeight);
   const density = Math.min(window.devicePixelRatio || 1, 2);
+  canvas.style.width = `${thumbnail.naturalWidth * scale}px`;
+  canvas.style.height = `${thumbnail.naturalHeight * scale}px`;
   canvas.width = Math.round(thumbnail.naturalWidth * scale * density);
   canvas.height = Math.round(thumbnail.naturalHeight * scale * density);
   const context = canvas.getContext("2d");
@@ -97,7 +99,6 @@ class Strip {
       const canvas = document.createElement("canvas");
       const caption = document.createElement("figcaption");
       figure.style.width = `${side}px`;
-      canvas.style.maxHeight = `${side}px`;
       const place = document.createElement("div");
       place.style.height = `${side}px`;
       place.append(canvas);
