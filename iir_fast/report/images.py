@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +53,7 @@ class ReportImage:
 
 def report_images(
     run: LoadedRun,
-    batches: Any,
+    batches: Iterable[tuple[Tensor, Tensor]],
     indices: Sequence[int],
     kinds: tuple[MapKind, ...],
     taus: NDArray[np.float64],
@@ -64,7 +63,7 @@ def report_images(
 
     Args:
         run: localizer and data set.
-        batches: of the images at `indices`, as `image_batches` makes them.
+        batches: of the images at `indices`, with labels, as `image_batches` makes them.
         indices: positions in the data set.
         kinds: which localization maps.
         taus: float64 [T], the thresholds to box each map at.

@@ -21,7 +21,8 @@ SHARD_SIZE = 32
 """Images of one part of the data, which the browser loads at once; some 500 kB."""
 IOU_STEPS = 200
 """IoUs are kept as floor(200 IoU), which keeps IoU >= 0.5 exactly."""
-SCRIPTS = ("parts.js", "protocol.js", "record.js", "pictures.js", "figures.js", "chart.js", "gallery.js", "page.js")
+SCRIPTS = ("parts", "state", "protocol", "record", "pictures", "figures", "chart", "gallery", "detail", "page")
+"""In this order they make one JavaScript module."""
 
 
 def write_page(
@@ -61,7 +62,8 @@ def write_page(
         # One threshold after the other: what a move of the slider reads lies together.
         parts.put(f"iou-{kind}", _base64(np.stack(rows, axis=1)) if rows else None)
     folder = parts.folder.name if parts.folder else None
-    parts.inline["overview"] = {**overview, "index": index, "kinds": kinds, "shard": SHARD_SIZE, "folder": folder}
+    layout = {"kinds": kinds, "shard": SHARD_SIZE, "iouSteps": IOU_STEPS, "folder": folder}
+    parts.inline["overview"] = {**overview, **layout, "index": index}
     file.write_text(_assemble(parts.inline), encoding="utf-8")
 
 
@@ -110,7 +112,7 @@ def _assemble(inline: dict[str, Any]) -> str:
         return (web / name).read_text(encoding="utf-8")
 
     page = read("page.html").replace("<!-- style -->", f"<style>\n{read('page.css')}</style>")
-    scripts = "\n".join(read(name) for name in SCRIPTS)
+    scripts = "\n".join(read(f"{name}.js") for name in SCRIPTS)
     page = page.replace("<!-- scripts -->", f'<script type="module">\n{scripts}</script>')
     # Last, so that nothing is looked for in the data.
     return page.replace("<!-- parts -->", "\n".join(f"<script>{_call(*part)}</script>" for part in inline.items()))

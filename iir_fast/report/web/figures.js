@@ -46,8 +46,8 @@ function markFigures() {
   }
   const { split, fixed_threshold: fixed } = overview.metrics[state.kind];
   document.getElementById("origin").textContent = fixed
-    ? `MaxBoxAcc, V1 and V2, takes the best threshold τ on the evaluated split (${split}) itself, as its protocol has ` +
-      `it. Threshold of GT-known and Top-k Loc, τ = ${tauText(fixed.value)}, chosen on: ${fixed.chosen_on}.`
+    ? `MaxBoxAcc, V1 and V2, takes the best threshold τ on the evaluated split (${split}) itself, as its protocol ` +
+      `has it. Threshold of GT-known and Top-k Loc, τ = ${tauText(fixed.value)}, chosen on: ${fixed.chosen_on}.`
     : "The data have no boxes: figures that need them are left out.";
 }
 

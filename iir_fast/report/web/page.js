@@ -1,63 +1,4 @@
-// What is looked at, and the controls that change it.
-
-const { index } = overview;
-const COUNT = index.ids.length;
-const IOU_STEPS = 200; // a table entry is floor(200 IoU)
-const RIGHT_FROM = 0.5 * IOU_STEPS;
-const OUTCOMES = ["right", "wrong class", "wrong box", "both wrong"];
-const state = { kind: overview.kinds[0], tau: 0, view: "all", outcome: "", label: "", low: 0, high: 1, search: "", sort: "data" };
-const tables = new Map(); // per kind the IoU at every threshold of every image, [T * COUNT]; null without boxes
-const byId = (id) => document.getElementById(id);
-
-function report(message) {
-  byId("notice").textContent = message;
-  byId("notice").hidden = false;
-}
-
-function iouStepsOf(number) {
-  return tables.get(state.kind)[state.tau * COUNT + number];
-}
-
-function iouOf(number) {
-  return tables.get(state.kind) ? iouStepsOf(number) / IOU_STEPS : null;
-}
-
-// Position in OUTCOMES.
-function outcomeOf(number) {
-  const wrongClass = index.predicted[number] !== index.labels[number];
-  const wrongBox = tables.get(state.kind) ? iouStepsOf(number) < RIGHT_FROM : false;
-  return wrongClass + 2 * wrongBox;
-}
-
-function countOutcomes() {
-  const counts = [0, 0, 0, 0];
-  for (let number = 0; number < COUNT; ++number) ++counts[outcomeOf(number)];
-  return counts;
-}
-
-// The images that pass every filter, sorted.
-function select() {
-  const wanted = state.outcome === "" ? null : Number(state.outcome);
-  const label = state.label === "" ? null : Number(state.label);
-  const search = state.search.toLowerCase();
-  const order = [];
-  for (let number = 0; number < COUNT; ++number) {
-    if (wanted !== null && outcomeOf(number) !== wanted) continue;
-    if (label !== null && index.labels[number] !== label) continue;
-    const iou = iouOf(number);
-    if (iou !== null && (iou < state.low || iou > state.high)) continue;
-    if (search && !index.ids[number].toLowerCase().includes(search)) continue;
-    order.push(number);
-  }
-  const keys = {
-    worst: (number) => iouStepsOf(number),
-    best: (number) => -iouStepsOf(number),
-    confident: (number) => -index.probability[number],
-    class: (number) => index.labels[number],
-  };
-  const key = keys[state.sort];
-  return key ? order.sort((one, other) => key(one) - key(other)) : order;
-}
+// The controls, and what each of them changes.
 
 function applyFilters() {
   const order = select();
@@ -118,7 +59,7 @@ function checkFigures() {
   const here = (100 * (counts[0] + counts[1])) / COUNT;
   if (Math.abs(here - evaluated) > 1e-6)
     report(
-      `The maps in this page give GT-known Loc ${percent(here)} % at the threshold where the evaluation found ` +
+      `The ${state.kind} maps in this page give GT-known Loc ${percent(here)} % at the threshold where the evaluation found ` +
       `${percent(evaluated)} %: it was made with other data, weights or another device. Evaluate the run again.`);
 }
 
@@ -144,75 +85,18 @@ function makeChoice(id, options, chosen, onChoose) {
   }
 }
 
-const DETAIL_PADDING = 24, DETAIL_GAP = 12; // px
-
-// One image, large, with all that is known of it.
-const detail = {
-  dialog: byId("detail"),
-  position: 0,
-
-  open(position) {
-    this.position = position;
-    if (!this.dialog.open) this.dialog.showModal();
-    this.show();
-  },
-
-  show() {
-    const number = gallery.order[this.position];
-    const place = byId("detail-pictures");
-    const width = this.dialog.clientWidth - 2 * DETAIL_PADDING;
-    const abreast = width < 600 ? 2 : 3;
-    this.strip = new Strip(VIEWS.all, Math.floor((width - DETAIL_GAP * (abreast - 1)) / abreast));
-    place.replaceChildren(this.strip.element);
-    this.strip.onDraw = () => this.describe();
-    this.strip.show(number);
-    byId("detail-title").textContent = index.ids[number];
-    byId("previous").disabled = this.position === 0;
-    byId("next").disabled = this.position === gallery.order.length - 1;
-  },
-
-  step(by) {
-    const position = this.position + by;
-    if (position >= 0 && position < gallery.order.length) this.open(position);
-  },
-
-  describe() {
-    const number = this.strip.number;
-    const { record } = this.strip;
-    const facts = [
-      ["Class", overview.classes[index.labels[number]]],
-      ["Predicted", `${overview.classes[index.predicted[number]]} (${(100 * index.probability[number]).toFixed(1)} %)`],
-      ["Rank of the class", `${index.rank[number] + 1} of ${overview.classes.length}`],
-      ["Outcome", OUTCOMES[outcomeOf(number)]],
-      ["Predicted box", record.box(state.kind, overview.taus[state.tau]).join(", ")],
-    ];
-    if (tables.get(state.kind)) {
-      facts.push(["True box", record.trueBoxes.map((box) => box.join(", ")).join("; ")]);
-      facts.push(["IoU", iouOf(number).toFixed(2)]);
-    }
-    document.querySelector("#facts dl").replaceChildren(
-      ...facts.map(([name, value]) => {
-        const pair = document.createElement("div");
-        pair.append(cell("dt", name), cell("dd", value));
-        return pair;
-      }));
-  },
-
-  redraw(names) {
-    if (this.dialog.open) this.strip.redraw(names);
-  },
-};
-
 function setUp() {
-  const configured = overview.images === COUNT ? "" : `, ${COUNT.toLocaleString("en")} of them shown`;
+  const shown = overview.images === COUNT ? "" : `, ${COUNT.toLocaleString("en")} of them shown`;
   byId("run").textContent = overview.run;
   document.title = `${overview.run}: iir_fast report`;
-  byId("subtitle").textContent = `Split ${overview.split}, ${overview.images.toLocaleString("en")} images${configured}, ` +
+  byId("subtitle").textContent =
+    `Split ${overview.split}, ${overview.images.toLocaleString("en")} images${shown}, ` +
     `${overview.classes.length.toLocaleString("en")} classes`;
   byId("configuration").textContent = overview.configuration;
   byId("footer").textContent = `iir_fast ${overview.version}`;
   const style = document.documentElement.style;
-  for (const [name, colour] of Object.entries(overview.colours)) style.setProperty(`--${name}`, `rgb(${colour.join(" ")})`);
+  for (const [name, colour] of Object.entries(overview.colours))
+    style.setProperty(`--${name}`, `rgb(${colour.join(" ")})`);
   const haveBoxes = overview.metrics[overview.kinds[0]].curve_v1 !== null;
   byId("curves").hidden = !haveBoxes;
   for (const element of document.querySelectorAll(".boxes")) element.hidden = !haveBoxes;

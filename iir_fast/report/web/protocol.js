@@ -1,4 +1,5 @@
-// From a map to a box as the evaluator makes it: bicubic to 224 x 224, stretched to [0, 1], 8 bits, cut, largest contour.
+// From a map to a box as the evaluator makes it: bicubic to 224 x 224, stretched to [0, 1], cut in 8 bits, the largest
+// contour.
 
 const SIZE = 224;
 
