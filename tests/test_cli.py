@@ -117,6 +117,16 @@ def test_score_maps_on_disk_give_the_figures_of_the_run_they_were_saved_from(tra
 
 
 @pytest.mark.slow
+def test_report_writes_a_page_of_the_maps_asked_for(trained, tmp_path):
+    result = run("report", trained, "--maps", "cam", "--limit", 5, "--out", tmp_path / "five.html")
+    assert result.stdout == f"{tmp_path / 'five.html'}\n"
+    page = (tmp_path / "five.html").read_text()
+    assert '"kinds":["cam"]' in page
+    assert "images/test/07.png" in page
+    assert "accepted is 1 or more" in run("report", trained, "--limit", 0, code=2).stderr
+
+
+@pytest.mark.slow
 def test_localize_prints_boxes_and_draws_them(trained, folder, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     images = [folder / "images/test/00.png", tmp_path / "broken.jpg", folder / "images/test/01.png"]

@@ -25,6 +25,8 @@ class Localization(NamedTuple):
     """int64 [B]: the class each map belongs to."""
     logits: Tensor
     """[B,K]: `DualCAMHead.class_logits`, the mean of both classifiers unless the head erases."""
+    cams: Tensor
+    """[B,2,H,W], in [0,1]: the CAM of each classifier, of the same classes and resolution as the maps."""
 
 
 class IIRLocalizer(nn.Module):
@@ -101,4 +103,6 @@ class IIRLocalizer(nn.Module):
         # regulate's normalization is the one definition of a map in [0,1].
         evidence = regulate(evidence, evidence).maps[:, 0]
         maps: dict[MapKind, Tensor] = {"cam": cam, "evidence": evidence, "both": (cam * evidence).sqrt()}
-        return Localization({kind: maps[kind] for kind in kinds}, out.labels, self.head.class_logits(out))
+        return Localization(
+            {kind: maps[kind] for kind in kinds}, out.labels, self.head.class_logits(out), regulated.maps
+        )

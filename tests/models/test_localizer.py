@@ -34,6 +34,7 @@ def test_maps_are_what_their_names_say(model, images):
     with torch.no_grad():
         evidence = evidence_map(features, model.prototypes.evidence_vectors(background, LABELS))[:, 0]
     low, high = evidence.amin((1, 2), keepdim=True), evidence.amax((1, 2), keepdim=True)
+    torch.testing.assert_close(found.cams, regulated.maps.detach())
     torch.testing.assert_close(found.maps["cam"], regulated.maps.mean(1).detach())
     torch.testing.assert_close(found.maps["evidence"], (evidence - low) / (high - low))
     torch.testing.assert_close(found.maps["both"], (found.maps["cam"] * found.maps["evidence"]).sqrt())

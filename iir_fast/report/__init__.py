@@ -1,0 +1,5 @@
+"""The report of a run: one page to look at, in any browser and without a server."""
+
+from iir_fast.report.run import write_report
+
+__all__ = ["write_report"]

@@ -1,0 +1,121 @@
+"""What the report holds of one image, made a batch at a time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from iir_fast.data import LocalizationDataset
+from iir_fast.evaluation import PROTOCOL_SIZE, resize_scoremap, scale_boxes, score_contours
+from iir_fast.models import MapKind
+from iir_fast.runs import LoadedRun
+
+JPEG_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class ReportImage:
+    """One image as the report shows it.
+
+    Attributes:
+        id: its name in the data set.
+        label: the true class, which the maps belong to.
+        predicted: the class of the largest logit.
+        probability: of that class, softmax of the classifiers' mean logits.
+        rank: of the true class among the classes, 0 for the best.
+        true_boxes: int64 [n, 4], x0, y0, x1, y1 in the pixels of the protocol's 224 x 224 map.
+        iou: float64 [kinds, T], per map and threshold the best IoU of the largest contour's box with any true box; None
+            where the image has no boxes.
+        cams: float32 [2, h, w] in [0, 1], the CAM of each classifier.
+        maps: float32 [kinds, h, w] in [0, 1], bit for bit what the evaluator reads.
+        thumbnail: JPEG, no side above 224 pixels.
+    """
+
+    id: str
+    label: int
+    predicted: int
+    probability: float
+    rank: int
+    true_boxes: NDArray[np.int64]
+    iou: NDArray[np.float64] | None
+    cams: NDArray[np.float32]
+    maps: NDArray[np.float32]
+    thumbnail: bytes
+
+
+def report_images(
+    run: LoadedRun,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    indices: Sequence[int],
+    kinds: tuple[MapKind, ...],
+    taus: NDArray[np.float64],
+    on_image: Callable[[int], None] = lambda images: None,
+) -> Iterator[ReportImage]:
+    """Localize the true class in every image; only one batch is held at a time.
+
+    Args:
+        run: localizer and data set.
+        batches: of the images at `indices`, with labels, as `image_batches` makes them.
+        indices: positions in the data set.
+        kinds: which localization maps.
+        taus: float64 [T], the thresholds to box each map at.
+        on_image: called with 1 for each image.
+    """
+    device = run.model.head.weight.device
+    remaining = iter(indices)
+    with ThreadPoolExecutor() as pool:
+        for inputs, labels in batches:
+            found = run.model.localize(inputs.to(device), labels.to(device), kinds, run.config.freeze_backbone)
+            maps = torch.stack([found.maps[kind] for kind in kinds], dim=1).float().cpu()
+            outcomes = zip(maps, found.cams.float().cpu().numpy(), found.logits.float().cpu(), strict=True)
+            jobs = [
+                pool.submit(_describe, run.dataset, i, taus, *outcome)
+                for outcome, i in zip(outcomes, remaining, strict=False)
+            ]
+            for job in jobs:
+                yield job.result()
+                on_image(1)
+
+
+def _describe(
+    dataset: LocalizationDataset,
+    i: int,
+    taus: NDArray[np.float64],
+    maps: Tensor,
+    cams: NDArray[np.float32],
+    logits: Tensor,
+) -> ReportImage:
+    truth, label = dataset.ground_truth(i), dataset.labels[i]
+    true_boxes, iou = scale_boxes(truth.boxes, truth.size), None
+    if len(true_boxes):
+        iou = np.stack([score_contours(scoremap, taus, true_boxes)[0] for scoremap in resize_scoremap(maps)])
+    predicted = int(logits.topk(1).indices)
+    return ReportImage(
+        id=dataset.ids[i],
+        label=label,
+        predicted=predicted,
+        probability=float(logits.softmax(0)[predicted]),
+        rank=int((logits > logits[label]).sum()),
+        true_boxes=true_boxes,
+        iou=iou,
+        cams=cams,
+        maps=maps.numpy(),
+        thumbnail=_thumbnail(dataset.image(i)),
+    )
+
+
+def _thumbnail(image: Image.Image) -> bytes:
+    small = image.copy()
+    small.thumbnail((PROTOCOL_SIZE, PROTOCOL_SIZE))
+    file = io.BytesIO()
+    # Without chroma subsampling: it smears the colours of small images.
+    small.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
+    return file.getvalue()

@@ -1,0 +1,118 @@
+"""The report on disk: a page with its data inside, or beside it where they are many."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iir_fast.models import MapKind
+from iir_fast.report.images import ReportImage
+
+INLINE_LIMIT = 500
+"""Up to so many images, everything is in the one file."""
+SHARD_SIZE = 32
+"""Images of one part of the data, which the browser loads at once; some 500 kB."""
+IOU_STEPS = 200
+"""IoUs are kept as floor(200 IoU), which keeps IoU >= 0.5 exactly."""
+SCRIPTS = ("parts", "state", "protocol", "record", "pictures", "figures", "chart", "gallery", "detail", "page")
+"""In this order they make one JavaScript module."""
+
+
+def write_page(
+    file: Path, overview: dict[str, Any], kinds: tuple[MapKind, ...], images: Iterable[ReportImage], count: int
+) -> None:
+    """Write the report, shard by shard; what is kept of an image until the end is its line of the index.
+
+    Args:
+        file: the page. Of more than 500 images, the shards go to the folder `<stem>_files` beside it. A report that is
+            there is replaced.
+        overview: what the page shows besides images, ready for JSON; the page's scripts say which keys they read.
+        kinds: the maps of each image.
+        images: in the order of the gallery.
+        count: how many they are.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # An interrupted run leaves no page rather than an old one with new data.
+    file.unlink(missing_ok=True)
+    parts = _Parts(None if count <= INLINE_LIMIT else file.with_name(f"{file.stem}_files"))
+    index: dict[str, list[Any]] = {"ids": [], "labels": [], "predicted": [], "probability": [], "rank": []}
+    iou: dict[MapKind, list[NDArray[np.uint8]]] = {kind: [] for kind in kinds}
+    shard: list[dict[str, Any]] = []
+    for number, image in enumerate(images):
+        index["ids"].append(image.id)
+        index["labels"].append(image.label)
+        index["predicted"].append(image.predicted)
+        index["probability"].append(round(image.probability, 4))
+        index["rank"].append(image.rank)
+        if image.iou is not None:
+            for kind, row in zip(kinds, image.iou, strict=True):
+                iou[kind].append((row * IOU_STEPS).astype(np.uint8))
+        shard.append(_record(image))
+        if len(shard) == SHARD_SIZE or number == count - 1:
+            parts.put(f"{number // SHARD_SIZE:04d}", shard)
+            shard = []
+    for kind, rows in iou.items():
+        # One threshold after the other: what a move of the slider reads lies together.
+        parts.put(f"iou-{kind}", _base64(np.stack(rows, axis=1)) if rows else None)
+    folder = parts.folder.name if parts.folder else None
+    layout = {"kinds": kinds, "shard": SHARD_SIZE, "iouSteps": IOU_STEPS, "folder": folder}
+    parts.inline["overview"] = {**overview, **layout, "index": index}
+    file.write_text(_assemble(parts.inline), encoding="utf-8")
+
+
+class _Parts:
+    """Named pieces of data, each a call of `iirPart` in JavaScript: the one thing a page may load without a server."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.inline: dict[str, Any] = {}
+        if folder:
+            folder.mkdir(exist_ok=True)
+            for old in [*folder.glob("[0-9]*.js"), *folder.glob("iou-*.js")]:
+                old.unlink()
+
+    def put(self, name: str, value: Any) -> None:
+        if self.folder is None:
+            self.inline[name] = value
+        else:
+            (self.folder / f"{name}.js").write_text(_call(name, value), encoding="ascii")
+
+
+def _call(name: str, value: Any) -> str:
+    # JSON in ASCII, and no "<": whatever a class or a file is called, it neither ends the script nor starts a tag.
+    content = json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+    return f'iirPart("{name}",{content});\n'
+
+
+def _record(image: ReportImage) -> dict[str, Any]:
+    return {
+        "size": image.maps.shape[1:],
+        "trueBoxes": image.true_boxes.tolist(),
+        "cams": _base64(np.rint(image.cams * 255).astype(np.uint8)),
+        "maps": _base64(image.maps.astype("<f4")),
+        "thumbnail": base64.b64encode(image.thumbnail).decode(),
+    }
+
+
+def _base64(array: NDArray[Any]) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+
+def _assemble(inline: dict[str, Any]) -> str:
+    web = files("iir_fast.report") / "web"
+
+    def read(name: str) -> str:
+        return (web / name).read_text(encoding="utf-8")
+
+    page = read("page.html").replace("<!-- style -->", f"<style>\n{read('page.css')}</style>")
+    scripts = "\n".join(read(f"{name}.js") for name in SCRIPTS)
+    page = page.replace("<!-- scripts -->", f'<script type="module">\n{scripts}</script>')
+    # Last, so that nothing is looked for in the data.
+    return page.replace("<!-- parts -->", "\n".join(f"<script>{_call(*part)}</script>" for part in inline.items()))

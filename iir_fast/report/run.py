@@ -1,0 +1,111 @@
+"""From the folder of a run to its report."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iir_fast.evaluation import thresholds
+from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, TRUE_COLOUR
+from iir_fast.models import MAP_KINDS, MapKind
+from iir_fast.progress import image_progress
+from iir_fast.report.images import report_images
+from iir_fast.report.page import write_page
+from iir_fast.runs import evaluate_run, image_batches, load_run
+from iir_fast.training import RunFolder
+
+STEP = 0.01
+"""Distance of two positions of the page's threshold slider."""
+
+
+def write_report(
+    root: Path,
+    split: str = "test",
+    kinds: tuple[MapKind, ...] = MAP_KINDS,
+    *,
+    out: Path | None = None,
+    limit: int | None = None,
+    data: str | None = None,
+    device: str = "auto",
+) -> Path:
+    """Write the report of a run: its evaluation in figures and curves, and every image with maps, mask and boxes.
+
+    Figures and curves are those of the run's `metrics.json`; maps without an evaluation there are evaluated first. The
+    page needs neither network nor server. Of more than 500 images it keeps the data in a folder of its own, `<page's
+    stem>_files`, and loads what is looked at.
+
+    Args:
+        root: the run's folder.
+        split: which split of the data.
+        kinds: which localization maps; the page opens with the first.
+        out: the page; None: `report.html` in the run's folder. A report that is there is replaced.
+        limit: show only so many images, evenly spaced over the split; None: all.
+        data: "procedural" or a folder; the data the run was trained on by default.
+        device: "auto", "cpu" or "cuda".
+
+    Returns:
+        The page's path.
+
+    Raises:
+        FileNotFoundError: the folder holds no run, or the data no such split.
+        ValueError: `limit` is below 1, `kinds` is empty, `out` does not end in .html, or the evaluation in
+            `metrics.json` is of another number of images.
+    """
+    file = out or root / "report.html"
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}; accepted is 1 or more.")
+    if not kinds:
+        raise ValueError(f"kinds is empty; name at least one of {', '.join(MAP_KINDS)}.")
+    if file.suffix != ".html":
+        raise ValueError(f"out is {file}; a file that ends in .html is accepted.")
+    run = load_run(root, split, data=data, device=device)
+    folder = RunFolder(root)
+    missing = tuple(kind for kind in kinds if kind not in folder.read_metrics().get(split, {}))
+    if missing:
+        evaluate_run(root, split, missing, data=data, device=device)
+    metrics = {kind: folder.read_metrics()[split][kind] for kind in kinds}
+    for kind, result in metrics.items():
+        if result["images"] != len(run.dataset):
+            raise ValueError(
+                f"{folder.metrics} evaluates {kind} maps of {result['images']} {split} images, and the data have "
+                f"{len(run.dataset)}; evaluate the run again."
+            )
+    shown = min(limit or len(run.dataset), len(run.dataset))
+    indices = [i * len(run.dataset) // shown for i in range(shown)]
+    taus = _slider(metrics)
+    overview = {
+        "run": root.resolve().name,
+        "split": split,
+        "images": len(run.dataset),
+        "classes": run.dataset.classes,
+        "taus": taus.tolist(),
+        "start": {kind: int(np.abs(taus - _fixed_threshold(result)).argmin()) for kind, result in metrics.items()},
+        "metrics": metrics,
+        "configuration": folder.config.read_text(encoding="utf-8"),
+        "version": version("iir-fast"),
+        "colours": {"true": TRUE_COLOUR, "predicted": PREDICTED_COLOUR},
+    }
+    with image_progress() as progress:
+        batches = image_batches(run, progress, indices)
+        task = progress.add_task(f"report {split}", total=shown, note="")
+        images = report_images(run, batches, indices, kinds, taus, partial(progress.advance, task))
+        write_page(file, overview, kinds, images, shown)
+    return file
+
+
+def _fixed_threshold(result: dict[str, Any]) -> float:
+    fixed = result["fixed_threshold"]
+    return fixed["value"] if fixed else DEFAULT_THRESHOLD
+
+
+def _slider(metrics: dict[MapKind, dict[str, Any]]) -> NDArray[np.float64]:
+    """Ascending thresholds: a grid, with the evaluation's own thresholds in place of what lies next to them."""
+    own = np.unique([_fixed_threshold(result) for result in metrics.values()])
+    grid = thresholds(STEP)
+    near = np.abs(grid[:, None] - own).min(axis=1) < 1e-9
+    return np.sort(np.append(grid[~near], own))

@@ -1,0 +1,158 @@
+// The pictures of one image, side by side: the image, both CAMs, the map and the mask, with the boxes.
+
+const PICTURES = {
+  image: () => "Image",
+  "cam-a": () => "CAM A",
+  "cam-b": () => "CAM B",
+  map: () => `Map: ${state.kind}`,
+  mask: () => "Mask",
+};
+const VIEWS = { all: Object.keys(PICTURES), mask: ["mask"], map: ["map"] };
+const MOVES_WITH_TAU = ["map", "mask"];
+
+// Dark to light, so that it also reads without colour.
+const HEAT_STOPS = [[10, 8, 40], [88, 24, 110], [190, 50, 90], [245, 130, 45], [252, 235, 150]];
+const heatColours = rampColours(HEAT_STOPS);
+const HEAT_OPACITY = 0.72;
+const SHADE_OPACITY = 0.65; // of what is not in the mask
+
+function rampColours(stops) {
+  const colours = new Uint8ClampedArray(256 * 4);
+  for (let level = 0; level < 256; ++level) {
+    const position = (level / 255) * (stops.length - 1);
+    const below = Math.min(Math.floor(position), stops.length - 2), share = position - below;
+    for (let c = 0; c < 3; ++c)
+      colours[4 * level + c] = stops[below][c] * (1 - share) + stops[below + 1][c] * share;
+    colours[4 * level + 3] = 255;
+  }
+  return colours;
+}
+
+// A canvas of the protocol's size, its pixels looked up among 256 colours of four bytes each.
+function paintPixels(grey, colours) {
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = SIZE;
+  const context = canvas.getContext("2d");
+  const pixels = context.createImageData(SIZE, SIZE);
+  const from = new Uint32Array(colours.buffer), to = new Uint32Array(pixels.data.buffer);
+  for (let i = 0; i < grey.length; ++i) to[i] = from[grey[i]];
+  context.putImageData(pixels, 0, 0);
+  return canvas;
+}
+
+function shadeColours(cut) {
+  const colours = new Uint8ClampedArray(256 * 4);
+  for (let level = 0; level <= cut; ++level) colours[4 * level + 3] = 255 * SHADE_OPACITY;
+  return colours;
+}
+
+function paint(canvas, name, record, side) {
+  const { thumbnail } = record;
+  const scale = side / Math.max(thumbnail.naturalWidth, thumbnail.naturalHeight);
+  const density = Math.min(window.devicePixelRatio || 1, 2);
+  canvas.style.width = `${thumbnail.naturalWidth * scale}px`;
+  canvas.style.height = `${thumbnail.naturalHeight * scale}px`;
+  canvas.width = Math.round(thumbnail.naturalWidth * scale * density);
+  canvas.height = Math.round(thumbnail.naturalHeight * scale * density);
+  const context = canvas.getContext("2d");
+  const cover = (picture) => context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  const tau = overview.taus[state.tau];
+  cover(thumbnail);
+  if (name === "cam-a" || name === "cam-b" || name === "map") {
+    context.globalAlpha = HEAT_OPACITY;
+    cover(record.heat(name === "map" ? state.kind : name));
+    context.globalAlpha = 1;
+  }
+  if (name === "mask") {
+    const grey = record.grey(state.kind);
+    cover(paintPixels(grey, shadeColours(cutLevel(grey, tau))));
+  }
+  if (name !== "cam-a" && name !== "cam-b")
+    for (const box of record.trueBoxes) outline(context, box, overview.colours.true, density, true);
+  if (MOVES_WITH_TAU.includes(name)) outline(context, record.box(state.kind, tau), overview.colours.predicted, density);
+}
+
+function outline(context, [x0, y0, x1, y1], colour, density, dashed = false) {
+  const { width, height } = context.canvas;
+  const line = 2 * density;
+  // The protocol clips boxes at the last pixel: there the image ends.
+  const right = x1 >= SIZE - 1 ? width : (x1 * width) / SIZE;
+  const bottom = y1 >= SIZE - 1 ? height : (y1 * height) / SIZE;
+  const left = (x0 * width) / SIZE, top = (y0 * height) / SIZE;
+  context.setLineDash(dashed ? [3 * line, 1.5 * line] : []);
+  context.lineWidth = line;
+  context.strokeStyle = `rgb(${colour.join(" ")})`;
+  const inset = line / 2;
+  context.strokeRect(
+    left + inset, top + inset, Math.max(right - left - line, 0), Math.max(bottom - top - line, 0));
+}
+
+// Canvases of one image. They are drawn when there is time, a few per frame.
+class Strip {
+  constructor(names, side) {
+    this.side = side;
+    this.element = document.createElement("div");
+    this.element.className = "strip";
+    this.canvases = new Map();
+    for (const name of names) {
+      const figure = document.createElement("figure");
+      const canvas = document.createElement("canvas");
+      const caption = document.createElement("figcaption");
+      figure.style.width = `${side}px`;
+      const place = document.createElement("div");
+      place.style.height = `${side}px`;
+      place.append(canvas);
+      figure.append(place, caption);
+      this.element.append(figure);
+      this.canvases.set(name, { canvas, caption });
+    }
+  }
+
+  async show(number) {
+    this.number = number;
+    this.record = undefined;
+    try {
+      const record = await openRecord(number);
+      if (this.number !== number) return;
+      this.record = record;
+      this.redraw();
+    } catch (error) {
+      report(error.message);
+    }
+  }
+
+  redraw(names = [...this.canvases.keys()]) {
+    this.stale = new Set([...(this.stale ?? []), ...names]);
+    drawSoon(this);
+  }
+
+  draw() {
+    if (!this.record || !this.element.isConnected) return;
+    for (const name of this.stale) {
+      if (!this.canvases.has(name)) continue;
+      const { canvas, caption } = this.canvases.get(name);
+      paint(canvas, name, this.record, this.side);
+      caption.textContent = PICTURES[name]();
+    }
+    this.stale.clear();
+    this.onDraw?.();
+  }
+}
+
+const FRAME_BUDGET = 12; // ms
+const undrawn = new Set();
+
+function drawSoon(strip) {
+  if (!undrawn.size) requestAnimationFrame(drawSome);
+  undrawn.add(strip);
+}
+
+function drawSome() {
+  const end = performance.now() + FRAME_BUDGET;
+  for (const strip of undrawn) {
+    undrawn.delete(strip);
+    strip.draw();
+    if (performance.now() > end) break;
+  }
+  if (undrawn.size) requestAnimationFrame(drawSome);
+}

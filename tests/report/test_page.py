@@ -1,0 +1,93 @@
+"""The files of a report: self-contained, and small however many images there are."""
+
+from __future__ import annotations
+
+import re
+import tracemalloc
+from collections.abc import Iterator
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+from iir_fast.report.images import ReportImage
+from iir_fast.report.page import SCRIPTS, write_page
+
+MANY = 3000
+THUMBNAIL = bytes(10_000)
+
+
+def images(count: int, classes: int = 3) -> Iterator[ReportImage]:
+    """Images whose IoU falls with the threshold, 0.5 at the first for every second one."""
+    for i in range(count):
+        yield ReportImage(
+            id=f"test/{i:05d}.jpg",
+            label=i % classes,
+            predicted=0,
+            probability=0.5,
+            rank=i % classes,
+            true_boxes=np.array([[10, 20, 100, 120]]),
+            iou=np.array([[0.5 if i % 2 else 0.4999, 0.2]]),
+            cams=np.zeros((2, 4, 4), np.float32),
+            maps=np.random.default_rng(i).random((1, 4, 4), np.float32),
+            thumbnail=THUMBNAIL,
+        )
+
+
+def test_few_images_are_all_in_one_file(tmp_path):
+    write_page(tmp_path / "new" / "report.html", {}, ("cam",), images(500), 500)
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["report.html"]
+    page = (tmp_path / "new" / "report.html").read_text()
+    assert page.count("<script>iirPart(") == 500 // 32 + 1 + 2
+    # All that may lead out of the page: addresses in it, or attributes that load something.
+    assert re.findall(r"https?://[^\"' ]+", page) == ["http://www.w3.org/2000/svg"]
+    assert not re.findall(r"<(?:script|link|img|iframe|object)[^>]*(?:src|href)", page)
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+def test_what_classes_and_files_are_called_is_never_markup(tmp_path):
+    write_page(tmp_path / "report.html", {"classes": ["</script><img src=x>", "<!--"]}, ("cam",), images(1), 1)
+    page = (tmp_path / "report.html").read_text()
+    assert "</script><img" not in page
+    assert r"\u003c/script>\u003cimg src=x>" in page
+    assert r'"\u003c!--"' in page
+
+
+def test_many_images_go_to_parts_and_are_never_held_together(tmp_path):
+    tracemalloc.start()
+    write_page(tmp_path / "my report.html", {}, ("cam",), images(MANY), MANY)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    parts = sorted(file.name for file in (tmp_path / "my report_files").iterdir())
+    assert parts == [*(f"{shard:04d}.js" for shard in range(94)), "iou-cam.js"]
+    assert (tmp_path / "my report.html").stat().st_size < 250_000
+    assert max(file.stat().st_size for file in (tmp_path / "my report_files").iterdir()) < 500_000
+    # Two shards' worth, with the index; all images are 30 MB.
+    assert peak < 6_000_000
+
+
+def test_a_report_is_replaced_and_foreign_files_are_left(tmp_path):
+    folder = tmp_path / "report_files"
+    write_page(tmp_path / "report.html", {}, ("cam",), images(600), 600)
+    (folder / "notes.txt").write_text("mine")
+    write_page(tmp_path / "report.html", {}, ("cam",), images(501), 501)
+    assert sorted(file.name for file in folder.iterdir())[-3:] == ["0015.js", "iou-cam.js", "notes.txt"]
+    assert len(list(folder.iterdir())) == 18
+
+
+def test_an_interrupted_report_leaves_no_page(tmp_path):
+    def broken() -> Iterator[ReportImage]:
+        yield from images(40)
+        raise OSError("image 41 is gone")
+
+    write_page(tmp_path / "report.html", {}, ("cam",), images(3), 3)
+    with pytest.raises(OSError, match="image 41"):
+        write_page(tmp_path / "report.html", {}, ("cam",), broken(), 600)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_every_script_is_in_the_page():
+    web = files("iir_fast.report") / "web"
+    scripts = {f"{name}.js" for name in SCRIPTS}
+    assert {file.name for file in web.iterdir()} == {*scripts, "page.html", "page.css"}

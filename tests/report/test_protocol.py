@@ -1,0 +1,62 @@
+"""The page's own way from a map to a box gives the evaluator's boxes."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from iir_fast.evaluation import largest_box, resize_scoremap
+
+TAUS = (0.0, 0.19, 0.5, 0.77, 0.99)
+RUN = """
+([maps, taus]) => maps.map(([height, width, map]) => {
+  const grey = greyLevels(Float32Array.from(map), height, width);
+  return taus.map((tau) => largestBox(grey, cutLevel(grey, tau)));
+})
+"""
+
+
+def maps_of_all_kinds() -> list[NDArray[np.float32]]:
+    """Rough, smooth, peaked, saturated and stepped maps, single points, rings, constants; square and not."""
+    random = np.random.default_rng(0)
+    maps = []
+    for number in range(80):
+        height = width = (1, 2, 4, 7, 14, 16, 28)[number % 7]
+        if number % 5 == 0:
+            width = max(1, width // 2)
+        rough = random.random((height, width))
+        y, x = np.mgrid[:height, :width] / max(height, width)
+        radius = np.hypot(y - random.random(), x - random.random())
+        points = np.zeros((height, width))
+        points[random.integers(height, size=2), random.integers(width, size=2)] = 1
+        kinds = (
+            rough,
+            np.exp(-8 * radius**2),
+            rough**6,
+            np.minimum(1, 2 * np.exp(-8 * radius**2)),
+            np.round(4 * rough) / 4,
+            points,
+            np.abs(radius - 0.3) < 0.1,
+            np.full((height, width), rough[0, 0]),
+        )
+        maps.append(kinds[number % 8].astype(np.float32))
+    return maps
+
+
+def test_boxes_are_the_evaluators(page: Any) -> None:
+    page.add_script_tag(path=str(files("iir_fast.report") / "web" / "protocol.js"))
+    maps = maps_of_all_kinds()
+    found = page.evaluate(RUN, [[[*map.shape, map.ravel().tolist()] for map in maps], TAUS])
+    for map, boxes in zip(maps, found, strict=True):
+        scoremap = resize_scoremap(torch.from_numpy(map))
+        assert [tuple(box) for box in boxes] == [largest_box(scoremap, tau) for tau in TAUS], map.tolist()
+
+
+def test_a_map_with_a_bad_value_has_no_box(page: Any) -> None:
+    page.add_script_tag(path=str(files("iir_fast.report") / "web" / "protocol.js"))
+    (boxes,) = page.evaluate(RUN.replace("Float32Array.from(map)", "[0, NaN, 1, 1]"), [[[2, 2, []]], [0.5]])
+    assert boxes == [[0, 0, 0, 0]]
