@@ -183,5 +183,5 @@ def _interrupt_flag() -> Iterator[list[bool]]:
     try:
         yield flag
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

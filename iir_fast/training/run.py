@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.progress import Progress, TaskID
@@ -90,7 +90,7 @@ class Run:
     def localizer(self) -> IIRLocalizer:
         """What training makes: the averaged localizer where one is kept."""
         average = self.updater.average
-        return self.model if average is None else average.module
+        return self.model if average is None else cast(IIRLocalizer, average.module)
 
     def save(self) -> None:
         """Write a checkpoint. Every rank must call it; the first one writes.
