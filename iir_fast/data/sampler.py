@@ -88,6 +88,11 @@ class SubgroupSampler(Sampler[list[int]]):
             raise ValueError(f"epoch must not be negative, got {epoch}")
         self._epoch = epoch
 
+    @property
+    def sampler(self) -> SubgroupSampler:
+        """Itself: Lightning tells the epoch to a batch sampler's `sampler`, not to the batch sampler."""
+        return self
+
     def __len__(self) -> int:
         return self._batches
 

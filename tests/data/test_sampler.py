@@ -111,6 +111,32 @@ def test_goes_into_a_data_loader() -> None:
     assert batch[0] == batch[1] != batch[2] == batch[3]
 
 
+def test_lightning_tells_it_the_epoch() -> None:
+    lightning = pytest.importorskip("pytorch_lightning", reason="pytorch-lightning is not installed (extra: examples)")
+    drawn: list[list[int]] = []
+
+    class Recorder(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        automatic_optimization = False
+
+        def training_step(self, batch: list[torch.Tensor], batch_index: int) -> None:
+            drawn.append(batch[0].tolist())
+
+        def configure_optimizers(self) -> None:
+            return None
+
+    labels = labels_of([8, 8, 8])
+    loader = DataLoader(TensorDataset(torch.arange(24)), batch_sampler=SubgroupSampler(labels, 2, 2))
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    lightning.Trainer(accelerator="cpu", max_epochs=3, enable_model_summary=False, **options).fit(Recorder(), loader)
+    expected = SubgroupSampler(labels, 2, 2)
+    epochs = []
+    for epoch in range(3):
+        expected.set_epoch(epoch)
+        epochs.append(list(expected))
+    assert drawn == [batch for epoch in epochs for batch in epoch]
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
