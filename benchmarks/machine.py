@@ -7,6 +7,7 @@ import gc
 import os
 import platform
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -110,6 +111,17 @@ def status_bytes(field: str) -> int:
     """A size out of what Linux says of this process, such as VmRSS."""
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
+
+
+def commit() -> str:
+    """The commit that is checked out, and whether files were changed since."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    changed = " with uncommitted changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+    return git("rev-parse", "--short=12", "HEAD") + changed
 
 
 def _memory_bytes() -> int | None:

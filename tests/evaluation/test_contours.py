@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.evaluator import count_differences, main, search_every_threshold
+from benchmarks import evaluator, exactness
+from benchmarks.exactness import count_differences, search_every_threshold
 from benchmarks.scoremaps import KINDS, true_boxes
 from iir_fast.evaluation import contours
 from iir_fast.evaluation.boxes import thresholds
@@ -110,13 +111,17 @@ int main() {{
 
 
 @needs_library
-def test_the_benchmark_writes_its_tables(tmp_path):
-    with pytest.raises(SystemExit) as stopped:
-        main(20, tmp_path / "evaluator.md", timed_maps=2, images=10)
-    assert stopped.value.code == 0
+def test_the_benchmarks_write_their_tables(tmp_path):
+    evaluator.main(tmp_path / "evaluator.md", maps=2, images=10)
     lines = (tmp_path / "evaluator.md").read_text().splitlines()
     assert [line.split(" | ")[0] for line in lines if "times**" in line] == ["| 14x14", "| 7x7", "| 28x28"]
     assert any(line.startswith("| 2 |") for line in lines)
-    assert (
-        lines[-1] == "20 generated maps of 14 kinds at 1,000 thresholds, both metrics: 0 differ from OpenCV's contours."
-    )
+    with pytest.raises(SystemExit) as stopped:
+        exactness.main(20, tmp_path / "exactness.md")
+    assert stopped.value.code == 0
+    assert "**0 maps differ**" in (tmp_path / "exactness.md").read_text()
+
+
+def test_a_difference_is_counted(monkeypatch):
+    monkeypatch.setattr(exactness, "search_contours", lambda *arguments: np.zeros((2, len(TAUS))))
+    assert exactness.count_differences(28) > 10
