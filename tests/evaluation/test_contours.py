@@ -80,10 +80,11 @@ def test_without_a_compiler_opencv_does_it(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 def test_the_sanitizers_find_nothing(tmp_path):
-    source = Path(contours.__file__).with_name("contours.cpp")
+    source = Path(contours.__file__).parent
     driver = tmp_path / "driver.cpp"
     driver.write_text(f"""
-#include "{source}"
+#include "{source / "contours.cpp"}"
+#include "{source / "histogram.cpp"}"
 #include <cstdio>
 int main() {{
     unsigned state = 1;
@@ -99,6 +100,14 @@ int main() {{
         if (iir_fast_score_contours(scoremap.get(), height, width, boxes, 2, largest.get(), best.get()) < 0) return 1;
         for (int cut = 0; cut < 256; ++cut)
             if (!(largest[cut] >= 0 && largest[cut] <= best[cut] && best[cut] <= 1)) return 2;
+        const double edges[6] = {{0, 0.3, 0.6, 0.9, 1, 2}};
+        std::unique_ptr<uint8_t[]> on_object(new uint8_t[height * width]), elsewhere(new uint8_t[height * width]);
+        for (int i = 0; i < height * width; ++i) elsewhere[i] = !(on_object[i] = i % 2);
+        int64_t foreground[5] = {{}}, background[5] = {{}}, counted = 0;
+        iir_fast_count_scores(scoremap.get(), on_object.get(), elsewhere.get(), height * width, edges, 5, 0.3,
+                              foreground, background);
+        for (int bin = 0; bin < 5; ++bin) counted += foreground[bin] + background[bin];
+        if (counted != height * width) return 3;
     }}
     std::puts("sound");
 }}
