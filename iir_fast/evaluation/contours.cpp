@@ -222,10 +222,9 @@ int score(Workspace& workspace, const double* scoremap, const Truth& truth, doub
 // 8-bit image floor(255 map): largest[t] is the best IoU of the largest contour's box with any true one, best[t] that
 // of any contour's. Where no pixel is above t both are those of the box 0, 0, 0, 0. Returns the image's highest level,
 // or -1 if there is no memory.
-extern "C" __attribute__((visibility("default"))) int iir_fast_score_contours(const double* scoremap, int height,
-                                                                              int width, const int64_t* boxes,
-                                                                              int64_t count, double* largest,
-                                                                              double* best) try {
+extern "C" __attribute__((visibility("default"))) int iir_fast_score_contours(
+    const double* scoremap, int height, int width, const int64_t* boxes, int64_t count, double* largest,
+    double* best) try {
     // A pointer, lest the compiler look for the thread's workspace again at every use.
     thread_local std::unique_ptr<Workspace> workspace;
     if (!workspace) workspace.reset(new Workspace);

@@ -39,9 +39,10 @@ class Evaluator:
     GT-known, Top-1 and Top-5 localization are added to it.
 
     Images are measured by a pool of threads and their results added up in the order of the images, so the number of
-    workers never changes a figure. Threads rather than processes: OpenCV releases the interpreter lock while it traces
-    contours, whereas a process first imports torch for seconds, has every score map copied to it and makes the calling
-    script guard its main module. On two cores and 224 x 224 maps, processes are ahead only from some 2,000 images on.
+    workers never changes a figure. Threads rather than processes: what takes time on an image (reading, resizing,
+    boxes, histograms) runs in compiled code without the interpreter lock, whereas a process first imports torch for
+    seconds, has every score map copied to it and makes the calling script guard its main module. What each further
+    thread brings is measured by `python -m benchmarks.evaluator`.
 
     Attributes:
         split: name of the split that is evaluated.

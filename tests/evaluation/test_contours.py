@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.evaluator import count_differences, main, search_every_threshold
+from benchmarks import evaluator, exactness
+from benchmarks.exactness import count_differences, search_every_threshold
 from benchmarks.scoremaps import KINDS, true_boxes
 from iir_fast.evaluation import contours
 from iir_fast.evaluation.boxes import thresholds
@@ -79,10 +80,11 @@ def test_without_a_compiler_opencv_does_it(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 def test_the_sanitizers_find_nothing(tmp_path):
-    source = Path(contours.__file__).with_name("contours.cpp")
+    source = Path(contours.__file__).parent
     driver = tmp_path / "driver.cpp"
     driver.write_text(f"""
-#include "{source}"
+#include "{source / "contours.cpp"}"
+#include "{source / "histogram.cpp"}"
 #include <cstdio>
 int main() {{
     unsigned state = 1;
@@ -98,6 +100,14 @@ int main() {{
         if (iir_fast_score_contours(scoremap.get(), height, width, boxes, 2, largest.get(), best.get()) < 0) return 1;
         for (int cut = 0; cut < 256; ++cut)
             if (!(largest[cut] >= 0 && largest[cut] <= best[cut] && best[cut] <= 1)) return 2;
+        const double edges[6] = {{0, 0.3, 0.6, 0.9, 1, 2}};
+        std::unique_ptr<uint8_t[]> on_object(new uint8_t[height * width]), elsewhere(new uint8_t[height * width]);
+        for (int i = 0; i < height * width; ++i) elsewhere[i] = !(on_object[i] = i % 2);
+        int64_t foreground[5] = {{}}, background[5] = {{}}, counted = 0;
+        iir_fast_count_scores(scoremap.get(), on_object.get(), elsewhere.get(), height * width, edges, 5, 0.3,
+                              foreground, background);
+        for (int bin = 0; bin < 5; ++bin) counted += foreground[bin] + background[bin];
+        if (counted != height * width) return 3;
     }}
     std::puts("sound");
 }}
@@ -110,13 +120,17 @@ int main() {{
 
 
 @needs_library
-def test_the_benchmark_writes_its_tables(tmp_path):
-    with pytest.raises(SystemExit) as stopped:
-        main(20, tmp_path / "evaluator.md", timed_maps=2, images=10)
-    assert stopped.value.code == 0
+def test_the_benchmarks_write_their_tables(tmp_path):
+    evaluator.main(tmp_path / "evaluator.md", maps=2, images=10)
     lines = (tmp_path / "evaluator.md").read_text().splitlines()
     assert [line.split(" | ")[0] for line in lines if "times**" in line] == ["| 14x14", "| 7x7", "| 28x28"]
     assert any(line.startswith("| 2 |") for line in lines)
-    assert (
-        lines[-1] == "20 generated maps of 14 kinds at 1,000 thresholds, both metrics: 0 differ from OpenCV's contours."
-    )
+    with pytest.raises(SystemExit) as stopped:
+        exactness.main(20, tmp_path / "exactness.md")
+    assert stopped.value.code == 0
+    assert "**0 maps differ**" in (tmp_path / "exactness.md").read_text()
+
+
+def test_a_difference_is_counted(monkeypatch):
+    monkeypatch.setattr(exactness, "search_contours", lambda *arguments: np.zeros((2, len(TAUS))))
+    assert exactness.count_differences(28) > 10
