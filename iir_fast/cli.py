@@ -1,4 +1,4 @@
-"""The command line: `iir-fast train | evaluate | score | report | localize | compare | data | demo | doctor`."""
+"""The command line: `iir-fast train | evaluate | score | report | localize | compare | data | plan | demo | doctor`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -26,6 +26,8 @@ from iir_fast.doctor import tabulate as tabulate_checks
 from iir_fast.evaluation import Evaluator, FixedThreshold, evaluate_scoremaps
 from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, localize_images, overlay
 from iir_fast.models import MAP_KINDS, MapKind, load_localizer
+from iir_fast.planning import GIB, TrainingSetup, largest_batch, plan
+from iir_fast.planning import tabulate as tabulate_plans
 from iir_fast.progress import console, image_progress
 from iir_fast.report import write_report
 from iir_fast.runs import evaluate_run, validation
@@ -292,6 +294,38 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """Count the memory of a training step per device, with this package's kernels and without. Needs no GPU."""
+
+    setup: tyro.conf.OmitArgPrefixes[TrainingSetup]
+    batch: tuple[int, ...] = (32, 64, 128, 256)
+    """Images per device; a row for each."""
+    memory: float | None = None
+    """GiB that the step may take: also find the largest batch that fits."""
+    json: bool = False
+    """Print JSON, in bytes, in place of the table."""
+
+    def run(self) -> None:
+        plans = [plan(self.setup, batch) for batch in self.batch]
+        largest = None if self.memory is None else largest_batch(self.setup, int(self.memory * GIB))
+        if largest and not largest.with_kernels:
+            needed = plan(self.setup, 1).total / GIB
+            raise ValueError(f"memory is {self.memory} GiB; one image per device takes {needed:.2f} GiB.")
+        if self.json:
+            found = {"setup": asdict(self.setup), "plans": [each.to_dict() for each in plans]}
+            print(json.dumps(found | {"largest_batch": largest._asdict() if largest else None}))
+            return
+        options = ", ".join(f"{name} {value}" for name, value in asdict(self.setup).items())
+        print("GiB per device at the peak of a training step. Total: the first four, and the larger of the next two.")
+        print(options, tabulate_plans(plans), sep="\n\n")
+        if largest:
+            print(
+                f"\nLargest batch per device in {self.memory} GiB: {largest.with_kernels} with this package's kernels, "
+                f"{largest.without_kernels} without."
+            )
+
+
+@dataclass(frozen=True)
 class Demo:
     """Train CAM and IIR with the same budget on generated images; print one table, save one picture."""
 
@@ -344,6 +378,7 @@ Command = (
     | Annotated[Localize, tyro.conf.subcommand("localize")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Data, tyro.conf.subcommand("data")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 # A denominator of a descriptor's mean: keeps an empty region at zero instead of 0/0.
 MASS_EPSILON = 1e-6
@@ -31,6 +32,11 @@ def full_precision(device: torch.device) -> torch.autocast:
 def current_device(device: torch.device) -> AbstractContextManager[None]:
     """Make a GPU the current one: Triton launches there, whichever GPU holds the tensors."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def is_fake(tensor: Tensor) -> bool:
+    """Whether there is nothing behind a tensor but its shape, whatever device it is said to be on."""
+    return isinstance(tensor, FakeTensor)
 
 
 def gradient_like(features: Tensor) -> Tensor:
@@ -82,7 +88,7 @@ def check_range(operator: str, name: str, tensor: Tensor, upper: int) -> None:
 
     Only where looking is free: not on a GPU, where it would stall the device, and not while compiling.
     """
-    if tensor.device.type != "cpu" or torch.compiler.is_compiling() or tensor.numel() == 0:
+    if tensor.device.type != "cpu" or is_fake(tensor) or torch.compiler.is_compiling() or tensor.numel() == 0:
         return
     lowest, highest = (int(value) for value in torch.aminmax(tensor))
     if lowest < 0 or highest >= upper:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iir_fast.kernels.contract import gradient_like
+from iir_fast.kernels.contract import gradient_like, is_fake
 from iir_fast.kernels.native.memory import SMALLEST, memory
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1}
@@ -159,8 +159,8 @@ def serves_small(*tensors: Tensor) -> bool:
 
 
 def address(tensor: Tensor | None) -> int | None:
-    """Where a tensor's memory begins, for a structure of native.h."""
-    return None if tensor is None else tensor.data_ptr()
+    """Where a tensor's memory begins, for a structure of native.h; nowhere if it is fake."""
+    return None if tensor is None or is_fake(tensor) else tensor.data_ptr()
 
 
 def _is_planar(features: Tensor) -> bool:
@@ -197,25 +197,27 @@ def sums(
     dots = torch.empty((batch, dot_count + squares_beside_dots, rows))
     adds = torch.empty((batch, shares, add_count + (squares and not squares_beside_dots), columns))
     work = _Sums(
-        features.data_ptr(),
+        address(features),
         features.stride(0),
         _DTYPES[features.dtype],
         batch,
         rows,
         columns,
-        vectors.data_ptr(),
+        address(vectors),
         vectors.stride(0) if vectors.shape[0] > 1 else 0,
-        weights.data_ptr(),
+        address(weights),
         weights.stride(0) if weights.shape[0] > 1 else 0,
-        dots.data_ptr(),
-        adds.data_ptr(),
+        address(dots),
+        address(adds),
         dot_count,
         add_count,
         squares,
         shares,
     )
     found = kernels()
-    if found is None or not found.call("iir_fast_sums", work, threads=threads_for(features.nbytes)):
+    if found is None or not (
+        is_fake(features) or found.call("iir_fast_sums", work, threads=threads_for(features.nbytes))
+    ):
         raise ValueError(f"native.sums: {dot_count} and {add_count} sums were asked for; see its docstring.")
     added = adds.sum(1) if shares > 1 else adds.squeeze(1)
     squared = torch.empty(0)
@@ -247,28 +249,30 @@ def products(features: Tensor, per_channel: Tensor, per_pixel: Tensor, added: Te
     down_rows, along_rows = (per_channel, per_pixel) if planar else (per_pixel, per_channel)
     terms = down_rows.shape[1]
     work = _Products(
-        gradient.data_ptr(),
+        address(gradient),
         _DTYPES[gradient.dtype],
         batch,
         rows,
         columns,
-        down_rows.data_ptr(),
+        address(down_rows),
         terms * rows,
-        along_rows.data_ptr(),
+        address(along_rows),
         terms * columns,
-        added.data_ptr() if planar else None,
-        None if planar else added.data_ptr(),
+        address(added) if planar else None,
+        None if planar else address(added),
         terms,
         _shares(gradient, rows),
     )
-    if found is None or not found.call("iir_fast_products", work, threads=threads_for(gradient.nbytes)):
+    if found is None or not (
+        is_fake(features) or found.call("iir_fast_products", work, threads=threads_for(gradient.nbytes))
+    ):
         raise ValueError(f"native.products: {terms} products were asked for; accepted are 1 to {MOST_TERMS}.")
     return gradient
 
 
 def uninitialized(like: Tensor) -> Tensor:
     """A CPU tensor to be written as a whole, of the shape, dtype and strides of one that has not been touched yet."""
-    return memory.empty_like(like) if like.nbytes >= SMALLEST else like
+    return memory.empty_like(like) if like.nbytes >= SMALLEST and not is_fake(like) else like
 
 
 def _dense(vectors: Tensor | None) -> Tensor:

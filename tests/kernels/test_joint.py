@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from iir_fast import DualCAMHead, IIRLoss, backend, functional
 from iir_fast.kernels import joint_label_cam, joint_logits, joint_masked_pool, native
@@ -224,3 +226,16 @@ def test_head_and_loss_write_one_gradient(writes):
         assert len(writes) == (1 if handed_on else 3)
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_fake_tensors_pass_through_as_real_ones_do(layout):
+    strides: list[list[tuple[int, ...]]] = []
+    for mode in (nullcontext(), FakeTensorMode()):
+        with mode:
+            features = torch.empty(4, 33, 7, 7).contiguous(memory_format=LAYOUTS[layout]).requires_grad_()
+            head, labels = DualCAMHead(33, 5, hidden=None), torch.zeros(4, dtype=torch.int64)
+            out = head(features, labels)
+            loss = out.logits_a.sum() + IIRLoss()(out.cam_a, out.cam_b, out.features, labels)
+            strides.append([each.stride() for each in torch.autograd.grad(loss, [features, head.weight, head.bias])])
+    assert strides[0] == strides[1]

@@ -1,0 +1,92 @@
+"""The two steps whose memory is compared: with this package's kernels, and as one would otherwise write it.
+
+Both compute the cross-entropies of two classifiers plus `iir_loss` with weights of 1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from iir_fast.functional import label_cam, regulate, subgroup_similarity
+from iir_fast.head import DualCAMHead
+from iir_fast.kernels import joint_masked_pool
+from iir_fast.kernels.contract import MASS_EPSILON
+
+
+class Step(NamedTuple):
+    """A forward pass."""
+
+    loss: Tensor
+    """Scalar."""
+    kept: tuple[Tensor, ...]
+    """What the training loop refers to until the loss has gone backward, whether autograd needs it or not."""
+
+
+def step_with_kernels(head: DualCAMHead, features: Tensor, labels: Tensor, ranks: int = 1, joint: bool = False) -> Step:
+    """What `DualCAMHead` and `iir_loss` do.
+
+    Args:
+        head: the two classifiers.
+        features: [B,C,H,W].
+        labels: int64 [B].
+        ranks: processes whose descriptors are compared; here all hold the same ones.
+        joint: as on the CPU, where label CAMs and pooling make one gradient of the features; as on a GPU if not.
+    """
+    if joint or head.branches:
+        logits_a, logits_b, cam_a, cam_b, _, _, features = head(features, labels)
+    else:
+        cams, pooled = label_cam(features, head.weight, labels)
+        cam_a, cam_b = cams.unbind(1)
+        logits_a, logits_b = F.linear(pooled, head.weight.flatten(0, 1), head.bias.flatten()).chunk(2, dim=1)
+    terms, masks, maps, _ = regulate(cam_a, cam_b)
+    foreground, background = (torch.cat([each] * ranks) for each in joint_masked_pool(features, masks))
+    labels_of_all = labels.repeat(ranks)
+    groups = torch.stack((2 * labels_of_all, 2 * labels_of_all + 1), dim=1).flatten()
+    inter = subgroup_similarity(foreground.flatten(0, 1), background.flatten(0, 1), groups)
+    loss = _cross_entropies(logits_a, logits_b, labels) + terms[:, 0].mean() + inter
+    return Step(loss, (logits_a, logits_b, cam_a, cam_b, masks, maps))
+
+
+def step_without_kernels(head: DualCAMHead, features: Tensor, labels: Tensor) -> Step:
+    """The same by class maps, which stay for localization, masked features, and differences of all pairs of images.
+
+    It is peer (a) of the benchmarks, on any head.
+
+    Args: as `step_with_kernels`; images are compared with those of their own batch only.
+    """
+    branches = [branch(features) for branch in head.branches] or [features, features]
+    maps_a, maps_b = (
+        F.conv2d(each, weight[:, :, None, None], bias)
+        for each, weight, bias in zip(branches, head.weight, head.bias, strict=True)
+    )
+    logits_a, logits_b = (F.adaptive_avg_pool2d(each, 1).flatten(1) for each in (maps_a, maps_b))
+    samples = torch.arange(len(labels))
+    cam_a, cam_b = (each[samples, labels].float() for each in (maps_a, maps_b))
+    terms, masks, *_ = regulate(cam_a, cam_b)
+    mask_a, mask_b = masks.split(1, dim=1)
+    inter_a = _similarity_of_masked_features(features, mask_a, labels)
+    inter_b = _similarity_of_masked_features(features, mask_b, labels)
+    loss = _cross_entropies(logits_a, logits_b, labels) + terms[:, 0].mean() + (inter_a + inter_b) / 2
+    return Step(loss, (maps_a, maps_b))
+
+
+def _cross_entropies(logits_a: Tensor, logits_b: Tensor, labels: Tensor) -> Tensor:
+    # In float32 under autocast too, as on a GPU.
+    return F.cross_entropy(logits_a.float(), labels) + F.cross_entropy(logits_b.float(), labels)
+
+
+def _similarity_of_masked_features(features: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+    """The inter-sample criterion of features [B,C,H,W] under one classifier's mask [B,1,H,W]."""
+    foreground = features * mask.to(features.dtype)
+    background = features * (1 - mask).to(features.dtype)
+    inside = F.normalize(foreground.sum(dim=(2, 3)).float() / (mask.sum(dim=(2, 3)) + MASS_EPSILON), dim=1)
+    outside = F.normalize(background.sum(dim=(2, 3)).float() / ((1 - mask).sum(dim=(2, 3)) + MASS_EPSILON), dim=1)
+    distances = (inside[:, None] - inside).square().sum(dim=2)
+    contrast = (inside - outside).square().sum(dim=1)
+    same = (labels[:, None] == labels) & ~torch.eye(len(labels), dtype=torch.bool)
+    losses = F.softplus(distances - (contrast[:, None] + contrast) / 2)
+    return (losses * same).sum() / same.sum().clamp(min=1)
