@@ -37,7 +37,7 @@ def load_run(root: Path, split: str = "test", *, data: str | None = None, device
     Args:
         root: the run's folder.
         split: which split of the data.
-        data: "procedural" or a folder; the data the run was trained on by default.
+        data: a source of data, as `open_split` takes it; what the run was trained on by default.
         device: "auto", "cpu" or "cuda".
 
     Raises:
@@ -99,7 +99,7 @@ def evaluate_run(
         root: the run's folder.
         split: which split of the data.
         kinds: which localization maps.
-        data: "procedural" or a folder; the data the run was trained on by default.
+        data: a source of data, as `open_split` takes it; what the run was trained on by default.
         step: distance of two thresholds; the protocol's training runs use 0.001.
         fixed_threshold: the tau of GT-known and Top-k localization and where it comes from; None: chosen on `split`.
         device: "auto", "cpu" or "cuda".

@@ -45,7 +45,7 @@ def write_report(
         kinds: which localization maps; the page opens with the first.
         out: the page; None: `report.html` in the run's folder. A report that is there is replaced.
         limit: show only so many images, evenly spaced over the split; None: all.
-        data: "procedural" or a folder; the data the run was trained on by default.
+        data: a source of data, as `open_split` takes it; what the run was trained on by default.
         device: "auto", "cpu" or "cuda".
 
     Returns:

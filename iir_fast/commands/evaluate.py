@@ -1,0 +1,101 @@
+"""`iir-fast evaluate` and `iir-fast score`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+from torchvision.transforms.functional import pil_to_tensor  # type: ignore[import-untyped]
+
+from iir_fast.data import open_split
+from iir_fast.evaluation import Evaluator, FixedThreshold, evaluate_scoremaps
+from iir_fast.models import MAP_KINDS, MapKind
+from iir_fast.progress import image_progress
+from iir_fast.runs import evaluate_run
+from iir_fast.tables import metrics_table
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate the localizer of a run: MaxBoxAcc, MaxBoxAccV2, PxAP, GT-known, Top-1 and Top-5 Loc."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of the run; its metrics.json takes up the result."""
+    split: str = "test"
+    """Split to evaluate."""
+    maps: tuple[MapKind, ...] = MAP_KINDS
+    """Localization maps: evidence, cam, both."""
+    data: str | None = None
+    """What to evaluate on, as in `train`; what the run was trained on by default."""
+    step: float = 0.01
+    """Distance of two thresholds; the protocol's training runs use 0.001."""
+    threshold: float | None = None
+    """Fixed threshold of GT-known and Top-k; by default the best one on the evaluated split, and the table says so."""
+    threshold_from: str | None = None
+    """Split that chose --threshold."""
+    save_maps: Path | None = None
+    """Folder for the score maps of the evaluated kinds, KIND/IMAGE.npy, as `score` reads them."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run the network."""
+    json: bool = False
+    """Print JSON in place of the table."""
+
+    def run(self) -> None:
+        metrics = evaluate_run(
+            self.run_folder,
+            self.split,
+            self.maps,
+            data=self.data,
+            step=self.step,
+            fixed_threshold=_fixed_threshold(self.threshold, self.threshold_from),
+            save_maps=self.save_maps,
+            device=self.device,
+        )
+        if self.json:
+            print(json.dumps({kind: result.to_dict() for kind, result in metrics.items()}))
+        else:
+            Console().print(metrics_table(metrics))
+
+
+@dataclass(frozen=True)
+class Score:
+    """Evaluate score maps on disk, whoever made them: MaxBoxAcc, MaxBoxAccV2, PxAP and GT-known Loc."""
+
+    scoremaps: tyro.conf.Positional[Path]
+    """Folder with IMAGE.npy for every image of the split, float64 224 x 224 in [0, 1]."""
+    data: str
+    """Whose images they are, for the ground truth; as `train --data` takes it."""
+    split: str = "test"
+    """Split to evaluate."""
+    step: float = 0.01
+    """Distance of two thresholds; the protocol's training runs use 0.001."""
+    threshold: float | None = None
+    """Fixed threshold of GT-known; by default the best one on the evaluated split, and the table says so."""
+    threshold_from: str | None = None
+    """Split that chose --threshold."""
+    json: bool = False
+    """Print JSON in place of the table."""
+
+    def run(self) -> None:
+        evaluator = Evaluator(self.split, self.step, _fixed_threshold(self.threshold, self.threshold_from))
+        # Images are not looked at, whatever would be made of them.
+        dataset = open_split(self.data, self.split, pil_to_tensor)
+        name = self.scoremaps.resolve().name
+        with image_progress() as progress:
+            task = progress.add_task(f"boxes of {name} maps", total=len(dataset), note="")
+            metrics = evaluate_scoremaps(self.scoremaps, dataset, evaluator, partial(progress.advance, task))
+        if self.json:
+            print(json.dumps(metrics.to_dict()))
+        else:
+            Console().print(metrics_table({name: metrics}))
+
+
+def _fixed_threshold(value: float | None, chosen_on: str | None) -> FixedThreshold | None:
+    if (value is None) != (chosen_on is None):
+        raise ValueError("threshold and threshold_from belong together: a figure must say which split chose it.")
+    return None if value is None else FixedThreshold(value, str(chosen_on))

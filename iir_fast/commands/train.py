@@ -1,0 +1,69 @@
+"""`iir-fast train`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+
+from iir_fast.data import has_split
+from iir_fast.progress import console
+from iir_fast.runs import evaluate_run, validation
+from iir_fast.tables import metrics_table
+from iir_fast.training import (
+    TrainConfig,
+    WhenThere,
+    from_options,
+    read_yaml,
+    train,
+)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a localizer, then evaluate it on the test split."""
+
+    out: tyro.conf.Positional[Path]
+    """Folder of the run: configuration, checkpoint, metrics, TensorBoard scalars."""
+    recipe: Path | None = None
+    """YAML file of options, such as those under configs/; options on the command line go before the file's."""
+    config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+    resume: Literal["no", "auto"] = "no"
+    """auto: go on with the run that is in the folder, from its newest checkpoint; start one where there is none."""
+    overwrite: bool = False
+    """Remove the run that is in the folder and start anew."""
+    validate: str | None = None
+    """Split to evaluate after every epoch; the checkpoint with the best MaxBoxAccV2 (PxAP where there are masks alone)
+    of the evidence map is kept as checkpoints/best.pt."""
+
+    def run(self) -> None:
+        if self.resume != "no" and self.overwrite:
+            raise ValueError("resume and overwrite exclude each other.")
+        when_there: WhenThere = "resume" if self.resume == "auto" else "overwrite" if self.overwrite else "refuse"
+        validate = None if self.validate is None else validation(self.config, self.validate)
+        if not train(self.config, self.out, when_there, validate).by_first_rank:
+            return
+        if has_split(self.config.data, "test"):
+            Console().print(metrics_table(evaluate_run(self.out, device=self.config.device)))
+        else:
+            console.print(f"not evaluated: {self.config.data} has no test split.")
+        console.print(f"run in {self.out}")
+
+
+def with_recipe(arguments: Sequence[str]) -> Train | None:
+    """Defaults of `train` out of the recipe that its arguments name, if they do."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe", type=Path)
+    parser.add_argument("--data")
+    given, _ = parser.parse_known_args(arguments)
+    if given.recipe is None or arguments[0] != "train":
+        return None
+    options = read_yaml(given.recipe.read_text(encoding="utf-8"), str(given.recipe))
+    if given.data is None and "data" not in options:
+        raise ValueError(f"{given.recipe} leaves the data to you; name them with --data.")
+    return Train(tyro.MISSING, given.recipe, from_options(TrainConfig, options, str(given.recipe)))
