@@ -4,9 +4,6 @@
     python examples/plain_pytorch.py --data pets --backbone resnet50 --pretrained --image-size 224 --output-stride 16
     torchrun --nproc-per-node 2 examples/plain_pytorch.py     # images of a class are compared across ranks
 
-Under torchrun each rank draws class-balanced batches of its own, so that an epoch may show an image to two ranks and
-leave out another.
-
 Lines that end with "# IIR" add the loss; where they replace what was there, that stands above them. The two that end
 with "# box" draw what the network has learned. Without all of them this is a plain classifier.
 """
@@ -88,17 +85,19 @@ def main() -> None:
     tensor = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(config["mean"], config["std"])]
     train.transform = v2.Compose([resize, v2.RandomHorizontalFlip(), *tensor])
     val.transform = v2.Compose([resize, *tensor])
-    epoch_steps = len(train) // (args.batch_size * ranks)
-    steps = args.epochs * epoch_steps
+    length = len(train) // (args.batch_size * ranks)
+    steps = args.epochs * length
     # was: sampler = torch.utils.data.DistributedSampler(train, ranks, rank, seed=args.seed, drop_last=True)
-    sampler = data.SubgroupSampler(train.targets, args.batch_size // 4, 4, args.seed * ranks + rank, epoch_steps)  # IIR
+    sampler = data.SubgroupSampler(
+        train.targets, args.batch_size // 4, 4 * ranks, args.seed, length, rank, ranks
+    )  # IIR
     # was: loader = DataLoader(train, args.batch_size, sampler=sampler, drop_last=True)
     loader = DataLoader(train, batch_sampler=sampler)  # IIR
 
     model.train()
     for epoch in range(args.epochs):
         sampler.set_epoch(epoch)
-        for step, (images, labels) in enumerate(loader, epoch * epoch_steps):
+        for step, (images, labels) in enumerate(loader, epoch * length):
             images, labels = images.to(args.device), labels.to(args.device)
             with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
                 features = backbone(images)

@@ -66,7 +66,7 @@ def test_the_localization_map_is_the_larger_of_the_two_after_a_round_trip_too(tm
     torch.testing.assert_close(found.maps["cam"], larger)
     torch.testing.assert_close(found.logits, out.logits_a.detach())
     save_checkpoint(tmp_path / "checkpoint.pt", spec, model)
-    loaded, loaded_spec = load_localizer(tmp_path)
+    loaded, loaded_spec = load_localizer(tmp_path / "checkpoint.pt")
     assert loaded_spec == spec
     assert torch.equal(loaded.localize(images, LABELS, ("cam",)).maps["cam"], found.maps["cam"])
 

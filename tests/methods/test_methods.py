@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from iir_fast.methods import METHODS, SPG, ACoL, MethodLoss, MethodName
-from iir_fast.models import LocalizerSpec, read_checkpoint
-from iir_fast.training import Interrupted, TrainConfig, WhenThere, train
+from iir_fast.models import LocalizerSpec
+from iir_fast.training import Interrupted, RunFolder, TrainConfig, WhenThere, train
 from iir_fast.training.methods import create_method
 
 TINY = TrainConfig(train_images=80, test_images=20, epochs=2, classes_per_batch=4, images_per_class=4, hidden=8)
@@ -85,7 +85,7 @@ def test_methods_give_different_weights_and_the_same_kind_of_model(tmp_path):
     weights = {method: weights_after(replace(TINY, method=method), tmp_path / method) for method in METHODS}
     assert len({state["head.weight"].sum().item() for state in weights.values()}) == len(METHODS)
     assert {tuple(state) for state in weights.values()} == {tuple(weights["cam"])}
-    _, _, training = read_checkpoint(tmp_path / "spg" / "checkpoint.pt")
+    training = RunFolder(tmp_path / "spg").checkpoints.newest().training
     model = LocalizerSpec("small_cnn", tuple("abcdefghij"), 64, hidden=8).build()
     assert training["method"].keys() == SPG(model.head).state_dict().keys()
 
