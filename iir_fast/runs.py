@@ -114,6 +114,10 @@ def evaluate_run(
     run = load_run(root, split, data=data, device=device)
     metrics = evaluate(run, kinds, Evaluator(split, step, fixed_threshold), save_maps)
     folder = RunFolder(root)
+    first = next(iter(metrics.values()))
+    if first.max_box_acc_v2 is None and first.pxap is None:
+        accuracy = f"the top-1 accuracy is {first.top1_accuracy:.1f} %"
+        console.print(f"{split} has neither boxes nor masks: nothing is localized there, {accuracy}.", highlight=False)
     content = folder.read_metrics()
     content.setdefault(split, {}).update({kind: result.to_dict() for kind, result in metrics.items()})
     folder.write_metrics(content)

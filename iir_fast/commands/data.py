@@ -1,27 +1,31 @@
-"""`iir-fast data`."""
+"""`iir-fast data check` and `iir-fast data pack`."""
 
 from __future__ import annotations
 
 import json
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-from iir_fast.data import check_data
+from iir_fast.data import check_data, pack_split
+from iir_fast.progress import console
 
 
 @dataclass(frozen=True)
-class Data:
+class Check:
     """Check a data set: what is there, what is missing, what is inconsistent; exit status 1 with faults."""
 
-    action: tyro.conf.Positional[Literal["check"]]
-    """What to do."""
     source: tyro.conf.Positional[str]
-    """A folder with CSVs, cub:ROOT, ilsvrc:ROOT, openimages:ROOT, pet:ROOT or procedural, as `train --data` takes it.
-    ROOT holds the images, CUB/, ILSVRC/ or OpenImages/, and metadata/CUB/test/image_ids.txt and the like."""
+    """What `train --data` takes: procedural, a folder with CSVs, or one of
+    - cub:ROOT, ilsvrc:ROOT, openimages:ROOT: the images, CUB/ and so on, and metadata/CUB/test/image_ids.txt and so on
+    - pet:ROOT: oxford-iiit-pet/
+    - images:ROOT: train/<class>/ and test/<class>/, images at any depth
+    - shards:ROOT: train/*.tar, test/*.tar and perhaps classes.txt
+    """
     decode: bool = False
     """Decode every image and mask, which finds truncated ones; by default their headers are read."""
     json: bool = False
@@ -36,3 +40,35 @@ class Data:
             print(*report.lines(), sep="\n")
         if report.faults:
             sys.exit(1)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Pack the images, labels and boxes of one split into tar shards of about 1 GB, WebDataset's layout."""
+
+    source: tyro.conf.Positional[str]
+    """What to pack, as `check` takes it."""
+    out: tyro.conf.Positional[Path]
+    """Folder for classes.txt and the shards, <split>/000000.tar and so on; `train --data shards:OUT` reads them."""
+    split: str = "train"
+    """Which part of the source; it must not be in the folder yet."""
+
+    def run(self) -> None:
+        packed = pack_split(self.source, self.out, self.split)
+        print(f"{packed.folder}: {packed.images:,} images, {packed.boxes:,} boxes; shards: {packed.shards:,}")
+        if packed.masks_left_out:
+            console.print(f"masks are left out, shards hold none; {self.source} still has them.", highlight=False)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Check a data set, or pack it into shards."""
+
+    action: tyro.conf.OmitArgPrefixes[
+        tyro.conf.OmitSubcommandPrefixes[
+            Annotated[Check, tyro.conf.subcommand("check")] | Annotated[Pack, tyro.conf.subcommand("pack")]
+        ]
+    ]
+
+    def run(self) -> None:
+        self.action.run()

@@ -2,16 +2,19 @@
 
 from iir_fast.data.augmented import AugmentedDataset
 from iir_fast.data.check import check_data
+from iir_fast.data.class_folders import ClassFoldersDataset
 from iir_fast.data.dataset import LocalizationDataset, Transform
 from iir_fast.data.faults import Fault
 from iir_fast.data.folder import FolderDataset
 from iir_fast.data.ground_truth import GroundTruth
 from iir_fast.data.images import BrokenImageError, read_image
 from iir_fast.data.metadata import MetadataDataset
+from iir_fast.data.packing import Packed, pack_split
 from iir_fast.data.pet import PetDataset
 from iir_fast.data.procedural import ProceduralDataset, ProceduralRecipe
 from iir_fast.data.report import DataReport, SplitSummary
 from iir_fast.data.sampler import SubgroupSampler
+from iir_fast.data.shards import ShardsDataset
 from iir_fast.data.sources import PROCEDURAL, has_split, open_split
 from iir_fast.data.transforms import image_transform
 
@@ -19,15 +22,18 @@ __all__ = [
     "PROCEDURAL",
     "AugmentedDataset",
     "BrokenImageError",
+    "ClassFoldersDataset",
     "DataReport",
     "Fault",
     "FolderDataset",
     "GroundTruth",
     "LocalizationDataset",
     "MetadataDataset",
+    "Packed",
     "PetDataset",
     "ProceduralDataset",
     "ProceduralRecipe",
+    "ShardsDataset",
     "SplitSummary",
     "SubgroupSampler",
     "Transform",
@@ -35,5 +41,6 @@ __all__ = [
     "has_split",
     "image_transform",
     "open_split",
+    "pack_split",
     "read_image",
 ]

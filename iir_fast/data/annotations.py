@@ -114,4 +114,4 @@ def _add_row(found: dict[str, Annotation], fields: Sequence[str | None], file: P
         text = f"{path} is labelled {label!r}, but {annotation.label!r} in line {annotation.line}"
         raise Fault("label", f"{at(file, line)}: {text}")
     if numbers:
-        annotation.boxes.append((line, parse_box(numbers, file, line, inclusive=False)))
+        annotation.boxes.append((line, parse_box(numbers, at(file, line), inclusive=False)))

@@ -46,7 +46,7 @@ def check_data(source: str, decode: bool = False) -> DataReport:
             except FileNotFoundError as error:
                 faults.append(Fault("missing file", str(error)))
     if not listings:
-        found = f": {faults[0]}" if faults else "; see `iir-fast data --help` for what is wanted there"
+        found = f": {faults[0]}" if faults else "; see `iir-fast data check --help` for what is wanted there"
         raise FileNotFoundError(f"source {source} has no split to check{found}")
     for listing in listings:
         examined = in_threads(partial(_examine, listing, decode), listing.ids, f"Checking {listing.split}")

@@ -8,6 +8,7 @@ from typing import Literal, NoReturn, TypeAlias
 FaultKind: TypeAlias = Literal[
     "missing file",
     "corrupt line",
+    "corrupt shard",
     "duplicate id",
     "missing line",
     "unlisted id",

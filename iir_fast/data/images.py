@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
 from iir_fast.progress import console
@@ -21,7 +22,21 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 PROGRESS_FROM = 2000
-"""Files; fewer are gone through before a progress bar would be of use."""
+"""Images; fewer are gone through before a progress bar would be of use."""
+
+
+class ImageFile(Protocol):
+    """What can be opened and has a size and a time of modification, as a `Path` does."""
+
+    def open(self, mode: Literal["rb"], /) -> BinaryIO: ...
+
+    def stat(self) -> os.stat_result: ...
+
+
+class ImageRoot(Protocol):
+    """What paths of images lead on from: a folder, or shards that are read like one."""
+
+    def __truediv__(self, path: str, /) -> ImageFile: ...
 
 
 class BrokenImageError(ValueError):
@@ -41,7 +56,7 @@ class BrokenImageError(ValueError):
         return f"The image {self.path} cannot be read: {self.reason}"
 
 
-def read_image(file: str | Path, root: Path = Path()) -> Image.Image:
+def read_image(file: str | Path, root: ImageRoot = Path()) -> Image.Image:
     """An image file in mode RGB, at its size, EXIF orientation not applied.
 
     Args:
@@ -57,7 +72,7 @@ def read_image(file: str | Path, root: Path = Path()) -> Image.Image:
         return image.convert("RGB")
 
 
-def read_size(root: Path, path: str) -> tuple[int, int]:
+def read_size(root: ImageRoot, path: str) -> tuple[int, int]:
     """(width, height) as the header of an image file states them.
 
     Raises:
@@ -67,7 +82,7 @@ def read_size(root: Path, path: str) -> tuple[int, int]:
         return image.size
 
 
-def read_mask(root: Path, path: str) -> NDArray[np.uint8]:
+def read_mask(root: ImageRoot, path: str) -> NDArray[np.uint8]:
     """A mask, uint8 [height, width]: 1 where the file is not black.
 
     Raises:
@@ -78,7 +93,7 @@ def read_mask(root: Path, path: str) -> NDArray[np.uint8]:
         return mask
 
 
-def read_trimap(root: Path, path: str) -> NDArray[np.uint8]:
+def read_trimap(root: ImageRoot, path: str) -> NDArray[np.uint8]:
     """A trimap, uint8 [height, width]: 1 on the object, 2 on the background, 3 where it is not decided.
 
     Raises:
@@ -91,7 +106,7 @@ def read_trimap(root: Path, path: str) -> NDArray[np.uint8]:
         return trimap.astype(np.uint8)
 
 
-def fingerprint(root: Path, ids: Sequence[str], labels: Sequence[int]) -> str:
+def fingerprint(root: ImageRoot, ids: Sequence[str], labels: Sequence[int]) -> str:
     """16 hexadecimal digits of all paths, file sizes, times of modification and labels.
 
     Raises:
@@ -104,31 +119,35 @@ def fingerprint(root: Path, ids: Sequence[str], labels: Sequence[int]) -> str:
     return digest.hexdigest()[:16]
 
 
-def in_threads(function: Callable[[Item], Result], items: Sequence[Item], description: str) -> list[Result]:
-    """A function of every item, in order; with a progress bar where there are many. Pillow decodes without the GIL."""
+def in_threads(
+    function: Callable[[Item], Result], items: Sequence[Item], description: str, progress_from: int = PROGRESS_FROM
+) -> list[Result]:
+    """A function of every item, in order, with a progress bar from so many items on. Pillow decodes without the GIL."""
     with ThreadPool() as pool:
         results = track(
-            pool.imap(function, items, chunksize=16),
+            pool.imap(function, items, chunksize=16 if len(items) >= PROGRESS_FROM else 1),
             description=description,
             total=len(items),
             console=console,
             transient=True,
-            disable=len(items) < PROGRESS_FROM,
+            disable=len(items) < progress_from,
         )
         return list(results)
 
 
 @contextmanager
-def _opened(root: Path, path: str) -> Iterator[Image.Image]:
+def _opened(root: ImageRoot, path: str) -> Iterator[Image.Image]:
     try:
-        with Image.open(root / path) as image:
+        with (root / path).open("rb") as stream, Image.open(stream) as image:
             yield image
+    except UnidentifiedImageError as error:
+        raise BrokenImageError(path, "cannot identify image file") from error
     # Pillow's decoders let through whatever their parsers meet: OSError, SyntaxError, struct.error, zlib.error ...
     except Exception as error:
         raise BrokenImageError(path, getattr(error, "strerror", None) or str(error)) from error
 
 
-def _stamp(root: Path, path: str) -> tuple[int, int]:
+def _stamp(root: ImageRoot, path: str) -> tuple[int, int]:
     try:
         status = (root / path).stat()
     except OSError as error:

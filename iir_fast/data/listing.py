@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,6 +16,7 @@ from iir_fast.data.faults import Fault, OnFault, raise_fault
 from iir_fast.data.ground_truth import GroundTruth
 from iir_fast.data.images import (
     BrokenImageError,
+    ImageRoot,
     fingerprint,
     in_threads,
     read_image,
@@ -52,7 +52,7 @@ class Listing:
     """What the files of one split say, before any image is opened.
 
     Attributes:
-        root: folder that all paths are relative to.
+        root: folder that all paths are relative to, or shards that stand for one.
         split: name of the split.
         classes: class names; a label is an index into them.
         ids: paths of the images.
@@ -63,7 +63,7 @@ class Listing:
         masks_are: masks of their images' size, masks at any resolution, or trimaps (one per image, of its size).
     """
 
-    root: Path
+    root: ImageRoot
     split: str
     classes: tuple[str, ...]
     ids: tuple[str, ...]

@@ -156,7 +156,7 @@ def _read_labels(file: Path, ids: _Lines, classes: Sequence[str] | None, on_faul
     indices = {name: i for i, name in enumerate(classes or ())}
     for number, (path, text) in _one_each(file, "path,label", ids, on_fault):
         try:
-            label = parse_whole(text, "label", file, number)
+            label = parse_whole(text, "label", at(file, number))
             if classes is not None and label >= len(classes):
                 raise Fault("label", f"{at(file, number)}: label must be below {len(classes)}, got {label}")
             if indices and indices.get(_folder(path), label) != label:
@@ -185,8 +185,8 @@ def _read_sizes(file: Path, ids: _Lines, on_fault: OnFault) -> dict[str, Size]:
         for number, (path, width, height) in _one_each(file, "path,width,height", ids, on_fault):
             try:
                 sizes[path] = (
-                    parse_whole(width, "width", file, number, 1),
-                    parse_whole(height, "height", file, number, 1),
+                    parse_whole(width, "width", at(file, number), 1),
+                    parse_whole(height, "height", at(file, number), 1),
                 )
             except Fault as fault:
                 on_fault(fault)
@@ -199,7 +199,7 @@ def _read_boxes(file: Path, ids: _Lines, on_fault: OnFault) -> dict[str, list[Li
         for number, (path, *edges) in _listed(file, "path,x0,y0,x1,y1", ids, on_fault):
             found = boxes.setdefault(path, [])
             try:
-                found.append(ListedBox(at(file, number), parse_box(edges, file, number, inclusive=True)))
+                found.append(ListedBox(at(file, number), parse_box(edges, at(file, number), inclusive=True)))
             except Fault as fault:
                 on_fault(fault)
         _check_annotated(file, ids, boxes, on_fault)

@@ -102,7 +102,7 @@ def list_pet(root: Path, split: str, classes: Sequence[str] | None = None, on_fa
         name = _breed(image)
         try:
             check_path(image, file, number)
-            label = parse_whole(breed, "breed", file, number, 1) - 1
+            label = parse_whole(breed, "breed", at(file, number), 1) - 1
             if image in breeds:
                 raise Fault("duplicate id", f"{at(file, number)}: {image} is listed already")
             if classes is not None and indices.get(name) != label:

@@ -47,12 +47,12 @@ def check_path(path: str, file: Path, line: int) -> None:
         )
 
 
-def parse_box(numbers: Sequence[str], file: Path, line: int, *, inclusive: bool) -> tuple[float, ...]:
+def parse_box(numbers: Sequence[str], where: str, *, inclusive: bool) -> tuple[float, ...]:
     """The edges x0, y0, x1, y1 of a box, in pixels.
 
     Args:
         numbers: the four fields.
-        file, line: where they stand.
+        where: file and line, or whatever they stand in, for a message.
         inclusive: x1 and y1 are the last column and row, so that x0 = x1 is a box one pixel wide.
 
     Raises:
@@ -61,23 +61,21 @@ def parse_box(numbers: Sequence[str], file: Path, line: int, *, inclusive: bool)
     try:
         x0, y0, x1, y1 = (float(number) for number in numbers)
     except ValueError:
-        raise Fault(
-            "corrupt line", f"{at(file, line)}: x0,y0,x1,y1 must be numbers, got {','.join(numbers)!r}"
-        ) from None
+        raise Fault("corrupt line", f"{where}: x0,y0,x1,y1 must be numbers, got {','.join(numbers)!r}") from None
     if not (0 <= x0 <= x1 and 0 <= y0 <= y1) or (not inclusive and (x0 == x1 or y0 == y1)):
         order = "0 <= x0 <= x1 and 0 <= y0 <= y1" if inclusive else "0 <= x0 < x1 and 0 <= y0 < y1"
-        raise Fault("corrupt line", f"{at(file, line)}: {order} must hold, got {','.join(numbers)!r}")
+        raise Fault("corrupt line", f"{where}: {order} must hold, got {','.join(numbers)!r}")
     return x0, y0, x1, y1
 
 
-def parse_whole(text: str, what: str, file: Path, line: int, least: int = 0) -> int:
+def parse_whole(text: str, what: str, where: str, least: int = 0) -> int:
     """A whole number from `least` up.
 
     Raises:
         Fault: the text is something else.
     """
     if not (text.isascii() and text.isdigit() and int(text) >= least):
-        raise Fault("corrupt line", f"{at(file, line)}: {what} must be a whole number from {least} up, got {text!r}")
+        raise Fault("corrupt line", f"{where}: {what} must be a whole number from {least} up, got {text!r}")
     return int(text)
 
 

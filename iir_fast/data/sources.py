@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from iir_fast.data.class_folders import ClassFoldersDataset, list_class_folders
 from iir_fast.data.dataset import LocalizationDataset, Transform
 from iir_fast.data.faults import OnFault, raise_fault
 from iir_fast.data.folder import FolderDataset, list_folder
@@ -14,16 +15,21 @@ from iir_fast.data.metadata import MetadataDataset
 from iir_fast.data.metadata_files import METADATA, list_metadata
 from iir_fast.data.pet import PET_SPLITS, PetDataset, list_pet
 from iir_fast.data.procedural import SPLIT_SIZES, ProceduralDataset, ProceduralRecipe, Split
+from iir_fast.data.shard_index import find_shards
+from iir_fast.data.shards import ShardsDataset, list_shards
 
 PROCEDURAL = "procedural"
 PET = "pet"
+IMAGES = "images"
+SHARDS = "shards"
 FOLDER = "folder"
 
 
 def parse_source(source: str) -> tuple[str, Path]:
-    """What a source is, "procedural", "cub", "ilsvrc", "openimages", "pet" or "folder", and its root."""
+    """What a source is, "procedural", "cub", "ilsvrc", "openimages", "pet", "images", "shards" or "folder", and
+    its root."""
     kind, _, root = source.partition(":")
-    if root and (kind in METADATA or kind == PET):
+    if root and (kind in METADATA or kind in (PET, IMAGES, SHARDS)):
         return kind, Path(root)
     return (PROCEDURAL, Path()) if source == PROCEDURAL else (FOLDER, Path(source))
 
@@ -37,6 +43,10 @@ def has_split(source: str, split: str) -> bool:
         return split in PET_SPLITS
     if kind in METADATA:
         return METADATA[kind].metadata(root, split).is_dir()
+    if kind == IMAGES:
+        return (root / split).is_dir()
+    if kind == SHARDS:
+        return bool(find_shards(root / split))
     return (root / f"{split}.csv").is_file()
 
 
@@ -60,6 +70,10 @@ def list_split(
         return list_pet(root, split, classes, on_fault)
     if kind in METADATA:
         return list_metadata(METADATA[kind], root, split, classes, on_fault)
+    if kind == IMAGES:
+        return list_class_folders(root, split, classes, on_fault)
+    if kind == SHARDS:
+        return list_shards(root, split, classes, on_fault)
     return list_folder(root, f"{split}.csv", classes, on_fault)
 
 
@@ -77,8 +91,10 @@ def open_split(
 
     Args:
         source: "procedural"; a folder that holds `<split>.csv`; "cub:ROOT", "ilsvrc:ROOT" or "openimages:ROOT" with the
-            images and `metadata/` below ROOT; "pet:ROOT" for Oxford-IIIT Pet, which downloads itself.
-        split: "train" or "test"; of a folder, any for which there is a CSV; of CUB, ILSVRC and OpenImages "val" too.
+            images and `metadata/` below ROOT; "pet:ROOT" for Oxford-IIIT Pet, which downloads itself; "images:ROOT"
+            with images below ROOT/<split>/<class>; "shards:ROOT" with tar shards in ROOT/<split>.
+        split: "train" or "test"; of a folder, images or shards, any that is there; of CUB, ILSVRC and OpenImages "val"
+            too.
         transform: makes the tensor of an RGB image.
         classes: class names of the training split, for the other splits of anything but "procedural".
         skip_broken: leave out image files that cannot be read.
@@ -86,7 +102,8 @@ def open_split(
         recipe: how hard the embedded data are, if not as usual.
 
     Raises:
-        ValueError, OSError: as `ProceduralDataset`, `FolderDataset`, `MetadataDataset` and `PetDataset`.
+        ValueError, OSError: as `ProceduralDataset`, `FolderDataset`, `MetadataDataset`, `PetDataset`,
+            `ClassFoldersDataset` and `ShardsDataset`.
     """
     kind, root = parse_source(source)
     if kind == PROCEDURAL:
@@ -95,4 +112,8 @@ def open_split(
         return PetDataset(root, split, transform=transform, classes=classes, skip_broken=skip_broken)
     if kind in METADATA:
         return MetadataDataset(kind, root, split, transform=transform, classes=classes, skip_broken=skip_broken)
+    if kind == IMAGES:
+        return ClassFoldersDataset(root, split, transform=transform, classes=classes, skip_broken=skip_broken)
+    if kind == SHARDS:
+        return ShardsDataset(root, split, transform=transform, classes=classes, skip_broken=skip_broken)
     return FolderDataset(root, f"{split}.csv", transform=transform, classes=classes, skip_broken=skip_broken)

@@ -37,7 +37,7 @@ class TrainConfig:
 
     data: str = PROCEDURAL
     """"procedural" for the embedded data set, a folder with train.csv (and test.csv to be evaluated on), or cub:ROOT,
-    ilsvrc:ROOT, openimages:ROOT, pet:ROOT."""
+    ilsvrc:ROOT, openimages:ROOT, pet:ROOT, images:ROOT, shards:ROOT."""
     method: MethodName = "iir"
     """Training method."""
     backbone: str = "small_cnn"

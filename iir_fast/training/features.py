@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from iir_fast.cache import cache_folder
 from iir_fast.data import LocalizationDataset
 from iir_fast.models import Backbone
 
 
 def default_cache() -> Path:
     """Where features are kept unless told otherwise: `iir_fast/features` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iir_fast" / "features"
+    return cache_folder("features")
 
 
 def cache_key(backbone: Backbone, image_size: int, dataset: LocalizationDataset) -> str:

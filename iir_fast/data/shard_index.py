@@ -1,0 +1,271 @@
+"""What tar shards hold and where: read once, then kept in a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, TypeAlias
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-untyped]
+
+from iir_fast.cache import cache_folder
+from iir_fast.data.faults import Fault, OnFault
+from iir_fast.data.images import in_threads
+from iir_fast.data.records import parse_box, parse_whole
+from iir_fast.progress import console
+
+INDEX = "index.npz"
+"""Name of the index beside the shards."""
+
+MOST_CLASSES = 1_000_000
+"""A larger label is taken for something else than a class: each class costs a row of the classifier."""
+
+_BLOCK = 512  # bytes; a tar is made of such blocks and ends with empty ones
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The images in the shards of one split.
+
+    Attributes:
+        shards: names of the shards, sorted.
+        stamps: int64 [S,2], their sizes in bytes and times of modification in nanoseconds when they were read.
+        counts: int64 [S], images in each.
+        names: of the images' members, shard after shard.
+        offsets: int64 [N], where the images begin in their shards, in bytes.
+        sizes: int64 [N], bytes of the images.
+        labels: int64 [N].
+        boxes: float64 [M,5], number of the image, x0, y0, x1, y1.
+    """
+
+    shards: tuple[str, ...]
+    stamps: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    names: tuple[str, ...]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+
+
+def index_shards(folder: Path, on_fault: OnFault) -> ShardIndex:
+    """The index of all ``*.tar`` in a folder: the one that is kept, if the shards are still the same, else a new one.
+
+    A new one is written beside the shards or, where that cannot be, in the user's cache folder. Nothing is written
+    where there is a fault.
+
+    Args:
+        folder: holds the shards.
+        on_fault: is handed every fault; where it returns, what is faulty is passed over.
+
+    Raises:
+        FileNotFoundError: there is no shard.
+        ModuleNotFoundError: shards must be read, and webdataset is not installed.
+        Fault: unless `on_fault` returns. A shard is no tar or is cut off, or, named with its member, a sample has no
+            image, several of them, no label, or a malformed label or box.
+    """
+    files = find_shards(folder)
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no shards, files that end in .tar")
+    status = [file.stat() for file in files]
+    stamps = np.array([(each.st_size, each.st_mtime_ns) for each in status], np.int64)
+    shards = tuple(file.name for file in files)
+    key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:24]
+    places = folder / INDEX, cache_folder("shards") / f"{key}.npz"
+    for place in places:
+        kept = _load(place)
+        if kept is not None and kept.shards == shards and np.array_equal(kept.stamps, stamps):
+            return kept
+    contents = in_threads(_read_shard, files, f"Indexing {folder.name}", progress_from=1)
+    faults = [fault for content in contents for fault in content.faults]
+    if not faults and not any(content.entries for content in contents):
+        faults = [Fault("missing image", f"the shards in {folder} hold no sample")]
+    for fault in faults:
+        on_fault(fault)
+    index = _join(shards, stamps, [content.entries for content in contents])
+    if not faults:
+        _keep(index, folder, places)
+    return index
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """The shards in a folder, sorted by name; those that begin with a dot are none."""
+    return sorted(file for file in folder.glob("*.tar") if not file.name.startswith("."))
+
+
+_Sample: TypeAlias = list[tuple[str, tarfile.TarInfo]]  # suffix in lower case, member
+
+
+class _Entry(NamedTuple):
+    """One image of a shard."""
+
+    name: str
+    offset: int
+    size: int
+    label: int
+    boxes: list[tuple[float, ...]]
+
+
+class _Content(NamedTuple):
+    entries: list[_Entry]
+    faults: list[Fault]
+
+
+def _read_shard(file: Path) -> _Content:
+    """All samples of a shard. Headers, labels and boxes are read, images are not."""
+    content = _Content([], [])
+    seen: set[str] = set()
+    try:
+        with file.open("rb") as stream:
+            for key, sample in _samples(_members(file, stream)):
+                try:
+                    entry = _entry(file, stream, key, sample)
+                    if entry.name in seen:
+                        raise Fault("duplicate id", f"{file}: {entry.name} is there twice")
+                    seen.add(entry.name)
+                    content.entries.append(entry)
+                except Fault as fault:
+                    content.faults.append(fault)
+    except Fault as fault:
+        content.faults.append(fault)
+    except OSError as error:
+        content.faults.append(Fault("corrupt shard", f"{file} cannot be read: {error.strerror or error}"))
+    return content
+
+
+def _members(file: Path, stream: BinaryIO) -> list[tarfile.TarInfo]:
+    members: list[tarfile.TarInfo] = []
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as tar, suppress(tarfile.TarError):
+            members.extend(tar)
+    except tarfile.TarError as error:
+        raise Fault("corrupt shard", f"{file} is no tar without compression: {error}") from error
+    # tarfile takes a damaged header, or a file that ends with a member, for the end of the archive.
+    end, last = 0, "its beginning"
+    if members:
+        end = members[-1].offset_data + (members[-1].size if members[-1].isreg() else 0)
+        last = f"its member {members[-1].name}"
+    if end > file.stat().st_size:
+        raise Fault("corrupt shard", f"{file} is cut off within {last}")
+    stream.seek(-(-end // _BLOCK) * _BLOCK)
+    if stream.read(_BLOCK) != bytes(_BLOCK):
+        raise Fault("corrupt shard", f"{file} is damaged or cut off after {last}")
+    return members
+
+
+def _samples(members: Iterable[tarfile.TarInfo]) -> Iterator[tuple[str, _Sample]]:
+    """Key and members of every sample: neighbours that share the key. What key and suffix are is webdataset's rule."""
+    try:
+        from webdataset.tariterators import base_plus_ext
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('shards need webdataset: pip install "iir-fast[shards]"') from error
+    named = [(*base_plus_ext(member.name), member) for member in members if member.isreg()]
+    for key, group in groupby((each for each in named if each[0] is not None), key=lambda each: each[0]):
+        yield key, [(suffix.lower(), member) for _, suffix, member in group]
+
+
+def _entry(file: Path, stream: BinaryIO, key: str, sample: _Sample) -> _Entry:
+    image = _only([member for suffix, member in sample if f".{suffix}" in IMG_EXTENSIONS], file, key, "image")
+    label = _only([member for suffix, member in sample if suffix == "cls"], file, key, "label (.cls)")
+    about = [member for suffix, member in sample if suffix == "json"]
+    boxes = []
+    if about:
+        member = _only(about, file, key, ".json")
+        boxes = _boxes(_text(stream, member), f"{file}, {member.name}")
+    where = f"{file}, {label.name}"
+    number = parse_whole(_text(stream, label).strip()[:80], "label", where)
+    if number >= MOST_CLASSES:
+        raise Fault("label", f"{where}: label must be below {MOST_CLASSES:,}, got {number}")
+    return _Entry(image.name, image.offset_data, image.size, number, boxes)
+
+
+def _only(members: list[tarfile.TarInfo], file: Path, key: str, what: str) -> tarfile.TarInfo:
+    if len(members) != 1:
+        count = f"{len(members)} members" if members else "none"
+        raise Fault("corrupt shard", f"{file}: the sample {key} must have one {what}, it has {count}")
+    return members[0]
+
+
+def _text(stream: BinaryIO, member: tarfile.TarInfo) -> str:
+    stream.seek(member.offset_data)
+    return stream.read(member.size).decode("utf-8", errors="replace")
+
+
+def _boxes(text: str, where: str) -> list[tuple[float, ...]]:
+    try:
+        boxes = json.loads(text).get("boxes", [])
+        return [parse_box([str(edge) for edge in box], where, inclusive=True) for box in boxes]
+    except Fault:
+        raise
+    except (ValueError, TypeError, AttributeError) as error:
+        accepted = 'a JSON object is accepted, whose "boxes" is a list of [x0, y0, x1, y1]'
+        raise Fault("corrupt line", f"{where}: {accepted}: {error}") from error
+
+
+def _join(shards: tuple[str, ...], stamps: NDArray[np.int64], contents: list[list[_Entry]]) -> ShardIndex:
+    entries = [entry for content in contents for entry in content]
+    numbers = [(entry.offset, entry.size, entry.label) for entry in entries]
+    offsets, sizes, labels = np.array(numbers, np.int64).reshape(-1, 3).T
+    boxes = [(i, *box) for i, entry in enumerate(entries) for box in entry.boxes]
+    return ShardIndex(
+        shards=shards,
+        stamps=stamps,
+        counts=np.array([len(content) for content in contents], np.int64),
+        names=tuple(entry.name for entry in entries),
+        offsets=offsets,
+        sizes=sizes,
+        labels=labels,
+        boxes=np.array(boxes, np.float64).reshape(-1, 5),
+    )
+
+
+def _load(file: Path) -> ShardIndex | None:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return ShardIndex(
+                shards=_split(arrays["shards"]),
+                names=_split(arrays["names"]),
+                **{name: arrays[name] for name in ("stamps", "counts", "offsets", "sizes", "labels", "boxes")},
+            )
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):  # none there, or none of ours
+        return None
+
+
+def _keep(index: ShardIndex, folder: Path, places: Iterable[Path]) -> None:
+    """Write the index to the first place that takes it."""
+    reason = ""
+    for place in places:
+        # Written aside and renamed: a file under its name is always whole, whoever else writes it.
+        aside = place.with_name(f"{place.name}.{uuid4().hex}.part")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with aside.open("xb") as stream:
+                    np.savez(stream, **(vars(index) | {"shards": _joined(index.shards), "names": _joined(index.names)}))
+                aside.replace(place)
+            finally:
+                aside.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            reason = f"{place}: {error.strerror or error}"
+    console.print(f"the index of {folder} cannot be kept and will be made again: {reason}.", highlight=False)
+
+
+def _joined(names: tuple[str, ...]) -> NDArray[np.uint8]:
+    # As one text: an array of strings would give each the room of the longest. No name in a tar holds a NUL.
+    return np.frombuffer("\0".join(names).encode("utf-8", "surrogateescape"), np.uint8)
+
+
+def _split(joined: NDArray[np.uint8]) -> tuple[str, ...]:
+    text = joined.tobytes().decode("utf-8", "surrogateescape")
+    return tuple(text.split("\0")) if text else ()

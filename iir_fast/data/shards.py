@@ -1,0 +1,181 @@
+"""Data sets in tar shards, WebDataset's layout, read at random."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iir_fast.data.dataset import Transform
+from iir_fast.data.faults import Fault, OnFault, raise_fault
+from iir_fast.data.listing import ListedBox, ListedDataset, Listing
+from iir_fast.data.shard_index import find_shards, index_shards
+
+CLASSES = "classes.txt"
+"""Class names, one a line, in the root of the data set; a label is the number of a line, from 0."""
+
+
+class ShardsDataset(ListedDataset):
+    """The samples in ``root/<split>/*.tar``.
+
+    A sample is an image ``key.jpg`` (or .png, ...), its label ``key.cls``, a whole number as text, and perhaps
+    ``key.json`` with ``{"boxes": [[x0, y0, x1, y1], ...]}`` in pixels. ``root/classes.txt`` names the classes, one a
+    line; without it they are called by their numbers.
+
+    Training draws subgroups of images of one class and goes on bit for bit where it was stopped, so images are read at
+    random. webdataset reads shards from end to end, and `wids`, its part that did not, is in no release since 1.0. So
+    webdataset writes shards and says what a sample's key is, and an index of our own (see `index_shards`) says where
+    the images are. An image's id is ``<split>/<shard>/<member>``.
+
+    Args:
+        root: see above.
+        split: "train", "test" or any other folder of shards below `root`.
+        transform: makes the tensor of an RGB image.
+        classes: class names of the training split; by default those of classes.txt.
+        skip_broken: decode every image once and leave out images where that fails.
+
+    Raises:
+        FileNotFoundError: there is no shard.
+        ModuleNotFoundError: webdataset is not installed and there is no index yet.
+        ValueError: a shard is damaged, a sample is malformed, a label is out of range or `classes` are not those of
+            classes.txt; the message names the shard and the member. Or no image is left.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        *,
+        transform: Transform,
+        classes: Sequence[str] | None = None,
+        skip_broken: bool = False,
+    ) -> None:
+        super().__init__(list_shards(Path(root), split, classes), transform, skip_broken)
+
+
+class ShardMember(NamedTuple):
+    """A file in a shard.
+
+    It is opened anew every time: no handle is carried into another process, however loaders are started, a thousand
+    shards exhaust no limit, and beside the decoding of a photo the time is nothing.
+
+    Attributes:
+        shard: the tar file.
+        name: of the member.
+        offset: where its content begins, in bytes.
+        size: of its content, in bytes.
+    """
+
+    shard: Path
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.shard}/{self.name}"
+
+    def open(self, mode: Literal["rb"] = "rb", /) -> BinaryIO:
+        """Its content.
+
+        Raises:
+            OSError: the shard is gone, or shorter than it was.
+        """
+        with self.shard.open(mode) as stream:
+            stream.seek(self.offset)
+            content = stream.read(self.size)
+        if len(content) < self.size:
+            raise OSError(f"the shard ends after {len(content):,} of its {self.size:,} bytes")
+        return BytesIO(content)
+
+    def stat(self) -> os.stat_result:
+        """That of the shard."""
+        return self.shard.stat()
+
+
+class ShardFolder:
+    """The shards below a root as folders: ``folder / "train/000000.tar/n01440764/n01440764_10026.JPEG"``.
+
+    Args:
+        root: folder of the data set.
+        paths: of the images.
+        offsets: int64 [N], where they begin in their shards, in bytes.
+        sizes: int64 [N], in bytes.
+    """
+
+    def __init__(self, root: Path, paths: Sequence[str], offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
+        self._root = root
+        self._numbers = {path: i for i, path in enumerate(paths)}
+        self._offsets, self._sizes = offsets, sizes
+
+    def __truediv__(self, path: str, /) -> ShardMember:
+        split, shard, name = path.split("/", 2)
+        i = self._numbers[path]
+        return ShardMember(self._root / split / shard, name, int(self._offsets[i]), int(self._sizes[i]))
+
+
+def list_shards(
+    root: Path, split: str, classes: Sequence[str] | None = None, on_fault: OnFault = raise_fault
+) -> Listing:
+    """What the index of a split's shards says; the index is made where there is none.
+
+    Args:
+        root: holds a folder of shards for each split, and perhaps classes.txt.
+        split: name of that folder.
+        classes: class names of the training split.
+        on_fault: is handed every fault; where it returns, what is faulty is passed over.
+
+    Raises:
+        FileNotFoundError: there is no shard.
+        ModuleNotFoundError: webdataset is not installed and there is no index yet.
+        Fault: unless `on_fault` returns; see `index_shards`. Or a label is out of range, or `classes` are not those of
+            classes.txt.
+    """
+    index = index_shards(root / split, on_fault)
+    names = _class_names(root, split, int(index.labels.max(initial=-1)) + 1, classes, on_fault)
+    shards = np.repeat(np.array(index.shards), index.counts).tolist()
+    paths = [f"{split}/{shard}/{name}" for shard, name in zip(shards, index.names, strict=True)]
+    labels = index.labels.tolist()
+    kept = [i for i, label in enumerate(labels) if label < len(names)]
+    if len(kept) < len(labels):
+        for path, label in zip(paths, labels, strict=True):
+            if label >= len(names):
+                on_fault(Fault("label", f"{root / path}: label must be below {len(names)}, got {label}"))
+    boxes: dict[str, list[ListedBox]] = {}
+    for i, *edges in index.boxes.tolist():
+        path = paths[int(i)]
+        boxes.setdefault(path, []).append(ListedBox(str(root / path), tuple(edges)))
+    return Listing(
+        root=ShardFolder(root, paths, index.offsets, index.sizes),
+        split=split,
+        classes=names,
+        ids=tuple(paths[i] for i in kept),
+        labels=tuple(labels[i] for i in kept),
+        boxes=boxes,
+    )
+
+
+def read_classes(root: Path) -> tuple[str, ...] | None:
+    """The class names in the root of shards; None where there is no classes.txt."""
+    file = root / CLASSES
+    if not file.is_file():
+        return None
+    return tuple(file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n"))
+
+
+def _class_names(root: Path, split: str, count: int, given: Sequence[str] | None, on_fault: OnFault) -> tuple[str, ...]:
+    names = read_classes(root)
+    if names is not None:
+        if given is not None and tuple(given) != names:
+            text = f"{root / CLASSES} must list the {len(given)} classes of the training split in their order"
+            on_fault(Fault("label", text))
+        return names
+    if given is not None:
+        return tuple(given)
+    if split != "train" and find_shards(root / "train"):
+        return list_shards(root, "train", on_fault=on_fault).classes
+    return tuple(map(str, range(count)))
