@@ -85,19 +85,17 @@ def main() -> None:
     tensor = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(config["mean"], config["std"])]
     train.transform = v2.Compose([resize, v2.RandomHorizontalFlip(), *tensor])
     val.transform = v2.Compose([resize, *tensor])
-    length = len(train) // (args.batch_size * ranks)
-    steps = args.epochs * length
+    steps = len(train) // (args.batch_size * ranks)  # of an epoch
+    total = args.epochs * steps
     # was: sampler = torch.utils.data.DistributedSampler(train, ranks, rank, seed=args.seed, drop_last=True)
-    sampler = data.SubgroupSampler(
-        train.targets, args.batch_size // 4, 4 * ranks, args.seed, length, rank, ranks
-    )  # IIR
+    sampler = data.SubgroupSampler(train.targets, args.batch_size // 4, 4 * ranks, args.seed, steps, rank, ranks)  # IIR
     # was: loader = DataLoader(train, args.batch_size, sampler=sampler, drop_last=True)
     loader = DataLoader(train, batch_sampler=sampler)  # IIR
 
     model.train()
     for epoch in range(args.epochs):
         sampler.set_epoch(epoch)
-        for step, (images, labels) in enumerate(loader, epoch * length):
+        for step, (images, labels) in enumerate(loader, epoch * steps):
             images, labels = images.to(args.device), labels.to(args.device)
             with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
                 features = backbone(images)
@@ -105,12 +103,12 @@ def main() -> None:
                 out = head(features, labels)  # IIR
                 # was: loss = F.cross_entropy(logits, labels)
                 loss = F.cross_entropy(out.logits_a, labels) + F.cross_entropy(out.logits_b, labels)  # IIR
-                loss += min(1, 4 * step / steps) * iir(out.cam_a, out.cam_b, out.features, labels)  # IIR
+                loss += min(1, 4 * step / total) * iir(out.cam_a, out.cam_b, out.features, labels)  # IIR
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             if step % 10 == 0 and rank == 0:
-                print(f"step {step} of {steps}: loss {loss.item():.4f}")
+                print(f"step {step} of {total}: loss {loss.item():.4f}")
 
     if rank == 0:
         model.eval()
