@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iir_fast.data import ProceduralDataset, image_transform
 from iir_fast.evaluation import Evaluator
-from iir_fast.runs import evaluate, evaluate_run
+from iir_fast.runs import LoadedRun, evaluate, evaluate_run
 from iir_fast.training import TrainConfig, train
 
 
@@ -16,10 +16,12 @@ def test_the_embedded_datas_recipe_holds_for_training_and_evaluation(tmp_path):
     transform = image_transform(64, backbone.mean, backbone.std)
     by_recipe = {
         recipe: evaluate(
-            result.model,
-            result.spec,
-            ProceduralDataset("test", 30, transform=transform, recipe=recipe),
-            config,
+            LoadedRun(
+                result.model,
+                result.spec,
+                config,
+                ProceduralDataset("test", 30, transform=transform, recipe=recipe),
+            ),
             ("cam",),
             Evaluator("test", 0.01),
         )["cam"].pxap

@@ -88,6 +88,8 @@ class Updater:
                 device_ids=[self.device] if self.device.type == "cuda" else None,
                 # A method need not use every parameter, such as those of a learned threshold.
                 find_unused_parameters=True,
+                # Gradients lie where they are sent from, in place of twice.
+                gradient_as_bucket_view=True,
             )
         rest = (*model.head.parameters(), *method.parameters())
         self.optimizer = create_optimizer(config, model.backbone.parameters(), rest)
