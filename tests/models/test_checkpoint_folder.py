@@ -50,6 +50,14 @@ def test_a_truncated_checkpoint_gives_way_to_the_one_before_and_is_named(folder,
         folder.newest()
 
 
+def test_a_runs_localizer_is_its_newest(folder, model, tmp_path):
+    loaded, spec = load_localizer(tmp_path)
+    assert spec == SPEC
+    assert torch.equal(loaded.head.weight, model.head.weight)
+    with pytest.raises(FileNotFoundError, match=r"run .*checkpoints has no checkpoint in"):
+        load_localizer(folder.root)
+
+
 def test_the_best_one_outlives_the_others(folder, model):
     folder.keep_as_best(folder.files()[0])
     folder.save(20, SPEC, model, {"step": 20}, keep=1)

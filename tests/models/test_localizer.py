@@ -66,7 +66,7 @@ def test_an_unknown_kind_is_named(model, images):
 
 def test_checkpoint_round_trip(model, images, tmp_path):
     save_checkpoint(tmp_path / "checkpoint.pt", SPEC, model, {"step": 3})
-    loaded, spec = load_localizer(tmp_path)
+    loaded, spec = load_localizer(tmp_path / "checkpoint.pt")
     assert spec == SPEC
     assert not loaded.training
     assert torch.equal(loaded.localize(images).maps["evidence"], model.localize(images).maps["evidence"])

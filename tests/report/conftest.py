@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from iir_fast.data import ProceduralDataset
-from iir_fast.models import LocalizerSpec, save_checkpoint
+from iir_fast.models import LocalizerSpec
 from iir_fast.training import RunFolder, TrainConfig
 
 HOSTILE = '</script><script>window.hit = 1</script><img src="x" onerror="window.hit = 1">'
@@ -48,7 +48,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = LocalizerSpec("small_cnn", CLASSES, image_size=64, hidden=8)
     model = spec.build()
     model.prototypes.update(torch.rand(4, 2, model.backbone.channels), torch.arange(4))
-    save_checkpoint(RunFolder(root).checkpoint, spec, model)
+    RunFolder(root).checkpoints.save(1, spec, model, {})
     return root
 
 
