@@ -47,6 +47,13 @@ random, upsampled from the size given, and all ways take turns on it. Ratios to 
 {maps} maps, with quartiles in brackets.
 
 """
+WORKERS = """
+## How many images
+
+The whole evaluator with threads, from a network's map of 14x14 to boxes at 100 thresholds and the pixels on a mask of
+500x375; wall time over {images:,} images, median of rounds in which the numbers of workers take turns.
+
+"""
 
 
 def time_in_turns(cells: int, maps: int = TIMED_MAPS, seed: int = 0) -> dict[str, list[float]]:
@@ -121,8 +128,7 @@ def main(results: Path = RESULTS, maps: int = TIMED_MAPS, images: int = IMAGES) 
         maps=maps,
     )
     text += "\n".join(table_of_times(maps))
-    text += "\n\n## How many images\n\nThe whole evaluator with threads, from a network's map of 14x14 to boxes at 100 "
-    text += f"thresholds and the pixels on a mask of 500x375; wall time over {images:,} images.\n\n"
+    text += "\n" + WORKERS.format(images=images)
     text += "\n".join(table_of_workers(images))
     results.write_text(text + "\n", encoding="utf-8")
     print(text)

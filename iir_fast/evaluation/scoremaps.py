@@ -30,19 +30,20 @@ def resize_scoremap(maps: Tensor) -> NDArray[np.float64]:
     """
     if maps.dim() not in (2, 3) or 0 in maps.shape[-2:]:
         raise ValueError(f"maps has shape {list(maps.shape)}; [H, W] or [B, H, W] with at least one pixel is accepted.")
-    small = maps.detach().to("cpu", torch.float64).reshape(-1, *maps.shape[-2:])
+    small = maps.detach().to("cpu", torch.float64).reshape(-1, 1, *maps.shape[-2:])
     shape = (PROTOCOL_SIZE, PROTOCOL_SIZE)
     if len(small) == 0:
         return np.zeros((0, *shape))
-    # Looked for before the resize: it may skip a bad pixel, and its weights sum to one only up to rounding, which would
-    # turn a constant into noise for the normalization to blow up.
-    usable = small.isfinite().all((1, 2)) & (small.amin((1, 2)) < small.amax((1, 2)))
-    large = functional.interpolate(small[:, None], shape, mode="bicubic", align_corners=False)[:, 0]
-    large -= large.amin((1, 2), keepdim=True)
-    peak = large.amax((1, 2), keepdim=True)
-    large /= peak
-    large[~(usable & (peak[:, 0, 0] > 0))] = 0
-    return large.reshape(*maps.shape[:-2], *shape).numpy()
+    resized: NDArray[np.float64] = functional.interpolate(small, shape, mode="bicubic", align_corners=False).numpy()
+    for before, after in zip(small.numpy(), resized, strict=True):
+        # Looked for in the small map: the resize may skip a bad pixel, and its weights sum to one only up to rounding,
+        # which would turn a constant into noise for the division to blow up.
+        if np.isfinite(before).all() and before.min() < before.max():
+            after -= after.min()
+            after /= after.max() or 1
+        else:
+            after.fill(0)
+    return resized.reshape(*maps.shape[:-2], *shape)
 
 
 def check_scoremap(scoremap: NDArray[np.float64], name: str) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from iir_fast.data import GroundTruth
 from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, ScoredImage
-from iir_fast.evaluation.evaluator import usable_cores
+from iir_fast.evaluation.evaluator import BATCH, usable_cores
 
 Array = NDArray[Any]
 NO_BOXES = np.zeros((0, 4))
@@ -176,14 +176,14 @@ def test_memory_does_not_grow_with_the_number_of_images(workers: int) -> None:
     alive: list[int] = []
 
     def stream() -> Iterator[ScoredImage]:
-        for index in range(40):
+        for index in range(100):
             scoremap = np.zeros((224, 224))
             weakref.finalize(scoremap, freed.append, index)
             alive.append(index + 1 - len(freed))
             yield ScoredImage(str(index), scoremap, 0, None, GroundTruth((9, 9), np.array([[0.0, 0, 5, 5]])))
 
-    assert Evaluator("test", 0.1, workers=workers).run(stream()).images == 40
-    assert max(alive) <= 3 * workers + 3
+    assert Evaluator("test", 0.1, workers=workers).run(stream()).images == 100
+    assert max(alive) <= (BATCH * (2 * workers + 2) if workers else 3)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux alone says how much memory is resident")
