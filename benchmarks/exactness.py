@@ -62,9 +62,10 @@ def main(maps: int, results: Path = RESULTS) -> None:
 
 Made by `python -m benchmarks.exactness`. Commit {commit()}, OpenCV {cv2.__version__}.
 
-{maps:,} generated maps of {len(KINDS)} kinds ({", ".join(KINDS)}), sides {", ".join(map(str, SIDES))} and, every
-{EVERY_NTH_FULL_SIZE}th, 224, each with one to three true boxes, at 1,000 thresholds, largest contour and all contours:
-**{different} maps differ** in any score from a search for contours.
+Generated maps of {len(KINDS)} kinds ({", ".join(KINDS)}),
+sides {", ".join(map(str, SIDES))} and, every {EVERY_NTH_FULL_SIZE}th, 224, each with one to three true boxes, at 1,000
+thresholds, largest contour and all contours. Of {maps:,} maps **{different} differ** in any score from a search
+for contours.
 """
     results.write_text(text, encoding="utf-8")
     print(text)

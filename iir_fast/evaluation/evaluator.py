@@ -45,7 +45,7 @@ class Evaluator:
     workers never changes a figure. Threads rather than processes: what takes time on an image (reading, resizing,
     boxes, histograms) runs in compiled code without the interpreter lock, whereas a process first imports torch for
     seconds, has every score map copied to it and makes the calling script guard its main module. On two cores two
-    threads take 1.87 times as many images per second as one (`python -m benchmarks.evaluator`).
+    threads take about 1.9 times as many images per second as one (`python -m benchmarks.evaluator`).
 
     Attributes:
         split: name of the split that is evaluated.
