@@ -37,7 +37,8 @@ def step_with_kernels(head: DualCAMHead, features: Tensor, labels: Tensor, ranks
         joint: as on the CPU, where label CAMs and pooling make one gradient of the features; as on a GPU if not.
     """
     if joint or head.branches:
-        logits_a, logits_b, cam_a, cam_b, _, _, features = head(features, labels)
+        out = head(features, labels)
+        logits_a, logits_b, cam_a, cam_b, features = out.logits_a, out.logits_b, out.cam_a, out.cam_b, out.features
     else:
         cams, pooled = label_cam(features, head.weight, labels)
         cam_a, cam_b = cams.unbind(1)
