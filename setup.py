@@ -78,6 +78,7 @@ setup(
         "dev": [
             "pytest>=8.2",
             "pytest-benchmark>=5.1",
+            "hypothesis>=6.100",
             "matplotlib>=3.9",
             "playwright>=1.49",
             "pytorch-lightning>=2.6",
