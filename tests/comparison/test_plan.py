@@ -93,9 +93,19 @@ def test_the_caller_cannot_set_the_data_that_the_file_varies(tmp_path):
 COMPARISONS = Path(__file__).parents[2] / "configs" / "compare"
 
 
-@pytest.mark.parametrize(("name", "rows", "variants"), [("embedded", 12, 1), ("photos", 12, 1), ("ablation", 14, 4)])
+@pytest.mark.parametrize(
+    ("name", "rows", "variants"),
+    [
+        ("embedded", 12, 1),
+        ("photos", 12, 1),
+        ("ablation/embedded", 8, 1),
+        ("ablation/harder", 8, 3),
+        ("ablation/photos", 8, 1),
+        ("ablation/photos_lite2", 8, 1),
+    ],
+)
 def test_the_comparisons_of_the_repository_are_sound(name, rows, variants):
-    comparison = read_comparison(COMPARISONS / f"{name}.yaml", data="photos" if name == "photos" else None)
+    comparison = read_comparison(COMPARISONS / f"{name}.yaml", data="photos" if "photos" in name else None)
     assert (len(comparison.rows), len(comparison.variants), len(comparison.seeds)) == (rows, variants, 5)
     assert comparison.maps == ("cam", "evidence", "both")
     # Rows are different runs, and the rows of IIR differ from its defaults in one option.
