@@ -7,7 +7,7 @@ import io
 import os
 import re
 import tempfile
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,12 @@ def on_page_content(content: str, **_: Any) -> str:
 def _help_of(command: list[str]) -> str:
     from iir_fast.cli import Command
 
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "80"
     printed = io.StringIO()
-    with redirect_stdout(printed), suppress(SystemExit):
-        tyro.cli(Command, prog="iir-fast", args=[*command, "--help"])
+    try:
+        with redirect_stdout(printed):
+            tyro.cli(Command, prog="iir-fast", args=[*command, "--help"])
+    except SystemExit as end:
+        if end.code:
+            raise ValueError(f"iir-fast has no command {' '.join(command)!r}.") from None
     return printed.getvalue().rstrip()
