@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,8 @@ _HELP = re.compile(r"^<!-- help: (.*) -->$", re.MULTILINE)
 
 @event_priority(100)
 def on_config(config: MkDocsConfig) -> None:
-    """Show mkdocstrings the tree as it is installed: kernels/ as iir_fast.kernels."""
-    layout = Path(tempfile.mkdtemp(prefix="iir_fast-docs-"))
-    (layout / "iir_fast").mkdir()
-    for source in [*(ROOT / "iir_fast").iterdir(), ROOT / "kernels"]:
-        (layout / "iir_fast" / source.name).symlink_to(source)
-    config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [str(layout)]
+    """Tell mkdocstrings where the package is; before it sets up."""
+    config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [_installed_layout().name]
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -41,6 +38,17 @@ def on_page_content(content: str, **_: Any) -> str:
     return _FORMULA.sub(
         lambda found: convert(html.unescape(found[2]), display="inline" if found[1] == "span" else "block"), content
     )
+
+
+@cache
+def _installed_layout() -> tempfile.TemporaryDirectory[str]:
+    """A folder, gone with this process, that shows the tree as it is installed: kernels/ as iir_fast.kernels."""
+    layout = tempfile.TemporaryDirectory(prefix="iir_fast-docs-")
+    package = Path(layout.name, "iir_fast")
+    package.mkdir()
+    for source in [*(ROOT / "iir_fast").iterdir(), ROOT / "kernels"]:
+        (package / source.name).symlink_to(source)
+    return layout
 
 
 def _help_of(command: list[str]) -> str:
