@@ -74,7 +74,7 @@ def blocks_of(markdown: str) -> list[Block]:
 def calls_of(bash: str, folder: Path) -> list[list[str]]:
     """The programs that a bash script calls, with their arguments as bash makes them."""
     written = folder / "calls"
-    written.unlink(missing_ok=True)
+    written.write_text("")
     shell = shutil.which("bash")
     assert shell, "bash is not installed"
     command = [shell, "-euo", "pipefail", "-c", BASH + bash]
@@ -87,7 +87,9 @@ def calls_of(bash: str, folder: Path) -> list[list[str]]:
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    return [shlex.split(line) for line in written.read_text().splitlines()]
+    calls = [shlex.split(line) for line in written.read_text().splitlines()]
+    assert calls, "no program is called"
+    return calls
 
 
 def commands_of(call: list[str]) -> list[str] | None:
@@ -95,6 +97,8 @@ def commands_of(call: list[str]) -> list[str] | None:
     program, *arguments = call
     if program == "iir-fast":
         return arguments
+    if program.startswith("python") and arguments[:2] == ["-m", "iir_fast.cli"]:
+        return arguments[2:]
     if program == "torchrun":
         launch = parse_torchrun(arguments)
         assert launch.module
@@ -179,9 +183,11 @@ def test_what_can_run_does():
         ("for method in cam no_method; do iir-fast train runs/x --method $method; done", "no_method"),
         ("torchrun --standalone -m iir_fast.cli train runs/x --precision fp64", "fp64"),
         ("iir-fast train runs/x --recipe configs/no_such.yaml --data photos", "no_such.yaml"),
+        ("python -m iir_fast.cli no_such_command", "ends with status 2"),
         ("python -m benchmarks.no_such", "there is no module benchmarks.no_such"),
         ("python examples/no_such.py", "there is no file examples/no_such.py"),
         ("no_such_program", "no_such_program"),
+        ("# nothing", "no program is called"),
     ],
 )
 def test_a_wrong_command_that_is_not_run_is_noticed(text, words, tmp_path, capsys):

@@ -35,7 +35,8 @@ def functions_of(package: ModuleType) -> Iterator[tuple[str, FunctionType]]:
                 yield f"{name}.{attribute}", function
 
 
-def test_every_command_has_its_help(capsys):
+def test_every_command_has_its_help(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     commands = re.search(r"\{([\w,-]+)\}", capsys.readouterr().out)
