@@ -77,6 +77,7 @@ setup(
         "shards": ["webdataset>=1.0"],
         "bench": ["pytest>=8.2", "pytest-benchmark>=5.1", "matplotlib>=3.9", "nvidia-ml-py>=12.560"],
         "examples": ["pytorch-lightning>=2.6"],
+        "docs": ["mkdocs-material>=9.8", "mkdocstrings[python]>=1.0", "latex2mathml>=3.81"],
         "dev": [
             "pytest>=8.2",
             "pytest-benchmark>=5.1",

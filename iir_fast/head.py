@@ -124,9 +124,15 @@ class DualCAMHead(nn.Module):
         return HeadOutput(logits_a, logits_b, cam_a, cam_b, thresholds, labels, features, tuple(maps))
 
     def class_logits(self, out: HeadOutput) -> Tensor:
-        """[B,K]: what decides the class of a sample: the mean of both classifiers' logits, or A's alone with `erase`.
+        """What decides the class of a sample: the mean of both classifiers' logits, or A's alone with `erase`.
 
         With `erase`, B's logits depend on the class whose CAM erased its features: they cannot tell which class it is.
+
+        Args:
+            out: what `forward` returned.
+
+        Returns:
+            [B,K], in the dtype of the logits.
         """
         return out.logits_a if self.erase is not None else (out.logits_a + out.logits_b) / 2
 

@@ -124,9 +124,18 @@ class IIRLoss(nn.Module):
         >>> loss = F.cross_entropy(out.logits_a, labels) + F.cross_entropy(out.logits_b, labels)
         >>> loss = loss + loss_fn(out.cam_a, out.cam_b, out.features, labels, out.thresholds)
 
+    Ramp its weight up from 0 over the first quarter of training. The defaults were chosen by experiment.
+
     Args:
-        intra_weight, inter_weight, regulation, temperature, hard, gather: as in `iir_fast.functional.iir_loss`.
-            Ramp both weights up from 0 over the first quarter of training (`ramp`).
+        intra_weight: weight of the regulation of the two CAMs.
+        inter_weight: weight of the inter-sample criterion.
+        regulation: "dual", "agreement" or "mixed", as in `iir_fast.functional.iir_loss`.
+        temperature: width of the soft masks, in units of the normalized map; above 0.
+        hard: masks are 0 or 1 forward and keep the soft masks' gradient.
+        gather: compare images across all ranks of the default process group.
+
+    Raises:
+        ValueError: `regulation` is not one of the three, or `temperature` is not positive.
     """
 
     def __init__(
@@ -153,7 +162,21 @@ class IIRLoss(nn.Module):
     def terms(
         self, cam_a: Tensor, cam_b: Tensor, features: Tensor, labels: Tensor, thresholds: Tensor | None = None
     ) -> IIRTerms:
-        """The loss with everything it was made of: what a training loop logs and feeds to the class prototypes."""
+        """The loss with everything it was made of: what a training loop logs and feeds to the class prototypes.
+
+        Args:
+            cam_a: label CAMs [B,H,W], or class maps [B,K,H,W], of classifier A; floating.
+            cam_b: the same of classifier B.
+            features: [B,C,H,W], floating: the shared map; `HeadOutput.features`, if a DualCAMHead is used.
+            labels: int64 [B].
+            thresholds: [B,2] in (0,1); None: each map's own mean.
+
+        Returns:
+            IIRTerms.
+
+        Raises:
+            TypeError, ValueError, IndexError: as `iir_fast.functional.iir_loss`.
+        """
         return iir_loss(
             cam_a,
             cam_b,
@@ -171,7 +194,21 @@ class IIRLoss(nn.Module):
     def forward(
         self, cam_a: Tensor, cam_b: Tensor, features: Tensor, labels: Tensor, thresholds: Tensor | None = None
     ) -> Tensor:
-        """Scalar loss; the arguments are those of `iir_fast.functional.iir_loss`."""
+        """The loss.
+
+        Args:
+            cam_a: label CAMs [B,H,W], or class maps [B,K,H,W], of classifier A; floating.
+            cam_b: the same of classifier B.
+            features: [B,C,H,W], floating: the shared map; `HeadOutput.features`, if a DualCAMHead is used.
+            labels: int64 [B].
+            thresholds: [B,2] in (0,1); None: each map's own mean.
+
+        Returns:
+            Scalar, float32, or float64 when an input is.
+
+        Raises:
+            TypeError, ValueError, IndexError: as `iir_fast.functional.iir_loss`.
+        """
         return self.terms(cam_a, cam_b, features, labels, thresholds).loss
 
     def extra_repr(self) -> str:

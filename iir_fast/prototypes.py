@@ -14,6 +14,10 @@ MOMENTUM = 0.9
 class ClassPrototypes(nn.Module):
     """Moving average (0.9) of the foreground descriptors f_A + f_B of each class; part of the checkpoint.
 
+    Args:
+        num_classes: K.
+        channels: C, of the shared map.
+
     Attributes:
         vectors: float32 [K,C] buffer; zero for a class that was never seen.
         seen: bool [K] buffer.
@@ -51,6 +55,9 @@ class ClassPrototypes(nn.Module):
         Args:
             background: [B,2,C]: the image's own background descriptors of both classifiers, any length.
             labels: int64 [B]. A class that was never seen has no prototype and leaves -cos(F, g).
+
+        Returns:
+            [B,1,C], what `iir_fast.functional.evidence_map` takes.
         """
         prototype = F.normalize(self.vectors[labels], dim=1)
         return (prototype - F.normalize(_unit_sum(background), dim=1)).unsqueeze(1)

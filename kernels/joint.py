@@ -164,7 +164,9 @@ def joint_label_cam(features: Tensor, weights: Tensor, labels: Tensor) -> tuple[
     """`label_cam`, and the features handed on to `joint_masked_pool`.
 
     Args:
-        features, weights, labels: as in `label_cam`.
+        features: [B,C,H,W], floating, any strides.
+        weights: [R,K,C], floating.
+        labels: int64 [B], each in [0,K).
 
     Returns:
         LabelCAMs, and [B,C,H,W]: the features again, a view of them.
@@ -211,7 +213,8 @@ def joint_masked_pool(features: Tensor, masks: Tensor) -> RegionDescriptors:
     """`masked_pool`, without a gradient of its own of features that `joint_label_cam` handed on.
 
     Args:
-        features, masks: as in `masked_pool`.
+        features: [B,C,H,W], floating, any strides; what `joint_label_cam` handed on, or any other.
+        masks: [B,R,H,W], floating, in [0,1].
 
     Returns:
         RegionDescriptors.

@@ -73,6 +73,9 @@ def read_comparison(file: Path, data: str | None = None) -> Comparison:
         file: the YAML file.
         data: what every run is trained on, in place of what `base` says.
 
+    Returns:
+        The comparison, with every run's configuration checked.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a key or an option is unknown or has a wrong value; the message says where.

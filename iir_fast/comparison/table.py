@@ -41,7 +41,15 @@ class Entry:
 
 
 def tables(comparison: Comparison, results: Sequence[RunResult]) -> str:
-    """A table for each data variant with a sentence on its best rows, then what failed and what the columns mean."""
+    """A table for each data variant with a sentence on its best rows, then what failed and what the columns mean.
+
+    Args:
+        comparison: what was planned.
+        results: of the runs that are there, failed ones included.
+
+    Returns:
+        Markdown.
+    """
     parts = []
     for variant in comparison.variants:
         entries = [entry for row in comparison.rows for entry in _entries(comparison, results, row, variant)]

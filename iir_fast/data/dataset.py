@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from iir_fast.data.ground_truth import GroundTruth
 
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
+"""From an RGB image to what the network reads, float32 [3,H,W]; `image_transform` makes one."""
 
 
 class LocalizationDataset(Dataset[tuple[Tensor, int]], ABC):

@@ -63,6 +63,9 @@ def read_image(file: str | Path, root: ImageRoot = Path()) -> Image.Image:
         file: its path, relative to `root`.
         root: of the data set; error messages leave it out.
 
+    Returns:
+        The decoded image, which no longer needs its file.
+
     Raises:
         BrokenImageError: it is missing, unreadable, truncated, or has no 8-bit form; the message names it.
     """

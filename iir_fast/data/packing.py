@@ -55,6 +55,9 @@ def pack_split(source: str, out: Path, split: str = "train", shard_bytes: int = 
         split: which part of the source.
         shard_bytes: size from which a shard is full.
 
+    Returns:
+        What was written.
+
     Raises:
         FileExistsError: the split is there already, or what an interrupted or another process leaves of it.
         ModuleNotFoundError: webdataset is not installed.

@@ -19,6 +19,7 @@ from iir_fast.data.shard_index import find_shards
 from iir_fast.data.shards import ShardsDataset, list_shards
 
 PROCEDURAL = "procedural"
+"""The name of the embedded data set among sources."""
 PET = "pet"
 IMAGES = "images"
 SHARDS = "shards"
@@ -35,7 +36,15 @@ def parse_source(source: str) -> tuple[str, Path]:
 
 
 def has_split(source: str, split: str) -> bool:
-    """Whether `open_split` finds that split."""
+    """Whether a data set has that split; only the folder or the file that would list it is looked for.
+
+    Args:
+        source: as `open_split` takes it.
+        split: name of the split.
+
+    Returns:
+        True if `open_split` would find it.
+    """
     kind, root = parse_source(source)
     if kind == PROCEDURAL:
         return split in SPLIT_SIZES
@@ -100,6 +109,9 @@ def open_split(
         skip_broken: leave out image files that cannot be read.
         images: size of the embedded split, if another than its own.
         recipe: how hard the embedded data are, if not as usual.
+
+    Returns:
+        The split; `dataset[i]` is a transformed image and its label.
 
     Raises:
         ValueError, OSError: as `ProceduralDataset`, `FolderDataset`, `MetadataDataset`, `PetDataset`,

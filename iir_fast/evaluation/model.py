@@ -49,6 +49,9 @@ def predict(
         kinds: which localization maps to make.
         from_features: the batches hold shared maps.
         on_batch: called with the number of images after each batch.
+
+    Returns:
+        Maps and ranked classes of all images, on the CPU.
     """
     device = model.head.weight.device
     maps: dict[MapKind, list[Tensor]] = {kind: [] for kind in kinds}
@@ -79,6 +82,12 @@ def evaluate_maps(
         evaluator: split name, thresholds and workers.
         on_image: called with 1 for each measured image.
         save_to: folder to write the score maps to, as `evaluate_scoremaps` reads them.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        ValueError: as `Evaluator.run`.
     """
 
     def load(i: int) -> ScoredImage:
@@ -105,6 +114,9 @@ def evaluate_scoremaps(
         dataset: gives ground truth.
         evaluator: split name, thresholds and workers.
         on_image: called with 1 for each measured image.
+
+    Returns:
+        The metrics.
 
     Raises:
         FileNotFoundError: an image has no score map.

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 PROTOCOL_SIZE = 224
+"""Side of a score map, in pixels: what the protocol evaluates images at."""
 
 
 def resize_scoremap(maps: Tensor) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from iir_fast.methods.method import Method, MethodLoss
 from iir_fast.methods.spg import SPG
 
 MethodName = Literal["iir", "cam", "has", "acol", "spg", "adl", "cutmix"]
+"""What `iir-fast train --method` takes."""
 METHODS: dict[MethodName, type[Method]] = {
     "iir": IIR,
     "cam": CAM,
@@ -23,5 +24,6 @@ METHODS: dict[MethodName, type[Method]] = {
     "adl": ADL,
     "cutmix": CutMix,
 }
+"""Every method by its name."""
 
 __all__ = ["ADL", "CAM", "IIR", "METHODS", "SPG", "ACoL", "CutMix", "HaS", "Method", "MethodLoss", "MethodName"]

@@ -52,6 +52,9 @@ class ADL(CAM):
     def attached(self, backbone: Backbone) -> Iterator[None]:
         """While it lasts, the backbone's last stages drop or weigh what they make; one draw for each.
 
+        Args:
+            backbone: of the localizer in training.
+
         Raises:
             ValueError: the backbone has no stages that make [B,C,h,w] maps.
         """
@@ -71,7 +74,15 @@ class ADL(CAM):
             yield
 
     def drop_or_weigh(self, features: Tensor, drop: Tensor) -> Tensor:
-        """Features [B,C,h,w] times the drop mask where the bool scalar `drop` is true, else the importance map."""
+        """Features times the drop mask, or times the importance map.
+
+        Args:
+            features: [B,C,h,w], floating.
+            drop: bool scalar: which of the two.
+
+        Returns:
+            [B,C,h,w], in the dtype of the features.
+        """
         attention = features.mean(dim=1, keepdim=True)
         kept = attention < self.threshold * attention.amax(dim=(2, 3), keepdim=True)
         return features * torch.where(drop.to(features.device), kept.to(features.dtype), attention.sigmoid())

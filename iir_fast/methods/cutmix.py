@@ -48,7 +48,15 @@ class CutMix(Method):
         return MethodLoss(loss, {"classification": loss.detach()}, foreground_descriptors(features, out), out)
 
     def draw_box(self, height: int, width: int) -> Tensor:
-        """Bool [H,W]: true inside a random box; empty where the batch is not to be mixed."""
+        """A random box; an empty one where the batch is not to be mixed.
+
+        Args:
+            height: of the images, in pixels.
+            width: of the images, in pixels.
+
+        Returns:
+            Bool [H,W], true inside the box.
+        """
         mixed = torch.rand(()) < self.rate
         side = (1 - torch.distributions.Beta(self.beta, self.beta).sample()).sqrt() * mixed
         inside = []

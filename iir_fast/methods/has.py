@@ -44,7 +44,14 @@ class HaS(CAM):
         return super().forward(model, self.hide(inputs), labels, ramp, from_features)
 
     def hide(self, images: Tensor) -> Tensor:
-        """Normalized images [B,3,H,W] with patches set to 0, which is the data's mean, as the paper fills them."""
+        """Images with patches set to 0, which is the data's mean, as the paper fills them.
+
+        Args:
+            images: normalized, [B,3,H,W].
+
+        Returns:
+            [B,3,H,W]; other patches for each image.
+        """
         height, width = images.shape[2:]
         side = max(1, round(self.grid * height / REFERENCE_SIDE))
         hidden = torch.rand(len(images), 1, -(-height // side), -(-width // side)) < self.rate

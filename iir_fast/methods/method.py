@@ -49,6 +49,9 @@ class Method(nn.Module, ABC):
             labels: int64 [B].
             ramp: in [0,1], how far regulation is turned on.
             from_features: `inputs` holds shared maps; never where `changes_inputs`.
+
+        Returns:
+            MethodLoss.
         """
 
 

@@ -33,7 +33,17 @@ class LocalizerSpec:
     erase: float | None = None
 
     def build(self, weights: str = "random") -> IIRLocalizer:
-        """The localizer, its backbone with the given weights (see `create_backbone`), the head fresh."""
+        """A localizer with a fresh head.
+
+        Args:
+            weights: of its backbone, as `create_backbone` takes them.
+
+        Returns:
+            The localizer, in training mode.
+
+        Raises:
+            ValueError: as `IIRLocalizer`.
+        """
         return IIRLocalizer(
             self.backbone,
             len(self.classes),
@@ -88,7 +98,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> tuple[LocalizerSpec, dict[str, Any], dict[str, Any] | None]:
-    """Specification, model state and training state of a checkpoint, on the CPU.
+    """What a checkpoint holds, on the CPU.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Specification, model state, and training state, which is None where there was none.
 
     Raises:
         FileNotFoundError: there is no such file.

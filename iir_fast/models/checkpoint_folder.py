@@ -64,7 +64,9 @@ class CheckpointFolder:
 
         Args:
             step: training steps done.
-            spec, model, training: as in `save_checkpoint`.
+            spec: what builds the model again.
+            model: its weights and prototypes are stored.
+            training: the training loop's own state.
             keep: how many are left, at least 1.
 
         Returns:
@@ -83,7 +85,11 @@ class CheckpointFolder:
         return file
 
     def keep_as_best(self, file: Path) -> None:
-        """Copy a checkpoint to `best.pt`, aside first and then in place."""
+        """Copy a checkpoint to `best.pt`, aside first and then in place.
+
+        Args:
+            file: one of `files`.
+        """
         aside = self.best.with_name(f"{BEST}.part")
         try:
             shutil.copyfile(file, aside)
@@ -114,6 +120,9 @@ def load_localizer(path: str | Path, device: str | torch.device = "cpu") -> tupl
     Args:
         path: a checkpoint, or the folder of a run: then its newest one that can be read.
         device: where the model is put.
+
+    Returns:
+        The model, and what it was built from: class names, image size, backbone, head.
 
     Raises:
         FileNotFoundError, ValueError: as `read_checkpoint`, or the run has no checkpoint.

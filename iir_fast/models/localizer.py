@@ -13,7 +13,9 @@ from iir_fast.models.backbones import create_backbone
 from iir_fast.prototypes import ClassPrototypes
 
 MapKind = Literal["evidence", "cam", "both"]
+"""A localization map, as `IIRLocalizer.localize` makes it."""
 MAP_KINDS: tuple[MapKind, ...] = ("evidence", "cam", "both")
+"""All of them, the default first."""
 
 
 class Localization(NamedTuple):
@@ -65,9 +67,18 @@ class IIRLocalizer(nn.Module):
     def forward(
         self, images: Tensor, labels: Tensor | None = None, from_features: bool = False
     ) -> tuple[Tensor, HeadOutput]:
-        """Shared map [B,C,h,w] and head output of normalized images [B,3,H,W]; labels as in DualCAMHead.
+        """Backbone and head.
 
-        With `from_features`, `images` holds shared maps, as a feature cache does.
+        Args:
+            images: normalized images [B,3,H,W], or their shared maps [B,C,h,w] with `from_features`.
+            labels: int64 [B], the class of each image's CAMs; None: the predicted one.
+            from_features: `images` holds shared maps, as a feature cache does.
+
+        Returns:
+            The shared map [B,C,h,w], and the head's output.
+
+        Raises:
+            TypeError, ValueError, IndexError: as `DualCAMHead.forward`.
         """
         features = images if from_features else self.backbone(images)
         return features, self.head(features, labels)
@@ -88,6 +99,9 @@ class IIRLocalizer(nn.Module):
             kinds: "cam" = mean of the two normalized CAMs, or their maximum with `erase`; "evidence" = cos(F, class
                 prototype) - cos(F, the image's background), min-max normalized; "both" = square root of their product.
             from_features: `images` holds shared maps, as a feature cache does.
+
+        Returns:
+            Localization, with a map of every kind asked for.
 
         Raises:
             ValueError: a kind is not one of the three.

@@ -30,6 +30,7 @@ MOMENTS: dict[OptimizerName, int] = {"sgd": 1, "adamw": 2, "lars": 1, "lamb": 2}
 """Tensors as large as the parameters that an optimizer keeps: momentum, and second moments."""
 LOWERED: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 GIB = 2**30
+"""Bytes of a GiB."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,9 @@ def plan(setup: TrainingSetup, batch: int) -> MemoryPlan:
         setup: what is trained, and how.
         batch: images per device.
 
+    Returns:
+        Bytes per device, by what takes them.
+
     Raises:
         ValueError: `batch` is below 1, or the backbone is unknown or cannot have that stride or image size.
     """
@@ -135,6 +139,9 @@ def largest_batch(setup: TrainingSetup, memory: int) -> LargestBatch:
     Args:
         setup: what is trained, and how.
         memory: bytes that the step may take.
+
+    Returns:
+        Images per device.
 
     Raises:
         ValueError: as `plan` says.
@@ -170,7 +177,14 @@ def _largest(memory: int, total: Callable[[int], int]) -> int:
 
 
 def tabulate(plans: Iterable[MemoryPlan]) -> str:
-    """A table in Markdown with one row per plan, in GiB."""
+    """A table with one row per plan, in GiB.
+
+    Args:
+        plans: one or more.
+
+    Returns:
+        Markdown.
+    """
     columns = {
         "parameters": "parameters",
         "gradients": "gradients",

@@ -48,7 +48,13 @@ class TrainResult:
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto": a CUDA (or ROCm) device when there is one, else the CPU.
+    """The device that a command's `--device` means.
+
+    Args:
+        name: "cpu", "cuda" (which ROCm's devices are called too), or "auto": "cuda" when there is one, else "cpu".
+
+    Returns:
+        The device, without an index.
 
     Raises:
         RuntimeError: "cuda" was asked for and there is none.
@@ -72,6 +78,9 @@ def train(
         root: folder of the run: configuration, checkpoints, TensorBoard scalars. Made once the data are found sound.
         when_there: what to do with a folder that exists: refuse, resume from its newest checkpoint, or overwrite.
         validate: called after every epoch, in the first process; the checkpoint with the largest figure is kept.
+
+    Returns:
+        The trained model with its specification.
 
     Raises:
         Interrupted: SIGINT came; the step at hand was finished and a checkpoint written.
@@ -150,7 +159,18 @@ def _train(
 def frozen_features(
     model: IIRLocalizer, spec: LocalizerSpec, dataset: LocalizationDataset, config: TrainConfig, progress: Progress
 ) -> CachedFeatures:
-    """The shared maps of a data set under a frozen backbone, with a bar where they must be computed."""
+    """The shared maps of a data set under a frozen backbone, from the cache or computed now.
+
+    Args:
+        model: its backbone makes the maps.
+        spec: of that model; tells the image size.
+        dataset: with the transform that the backbone's weights want.
+        config: tells the cache's folder and the number of loading processes.
+        progress: shows a bar where maps must be computed.
+
+    Returns:
+        The maps, on disk, with the labels.
+    """
     task = progress.add_task(f"features of {dataset.split}", total=len(dataset), note="", visible=False)
     loader: DataLoader[Any] = DataLoader(dataset, FEATURE_BATCH, num_workers=config.workers)
 

@@ -13,30 +13,42 @@ from iir_fast.training.config import TrainConfig
 
 PART = ".part"
 WhenThere = Literal["refuse", "resume", "overwrite"]
+"""What to do with the folder of a run that is there already."""
 FREE_TO_CHANGE = ("device", "workers", "checkpoint_every", "checkpoints", "log_every", "detect_anomaly")
 """Options that decide nothing of the result: a run may be resumed with others."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths inside the folder of a run."""
+    """Paths inside the folder of a run.
+
+    Attributes:
+        root: the folder; it need not exist.
+    """
 
     root: Path
 
     @property
     def config(self) -> Path:
+        """`config.yaml`: every option."""
         return self.root / "config.yaml"
 
     @property
     def checkpoints(self) -> CheckpointFolder:
+        """The folder of its checkpoints."""
         return CheckpointFolder(self.root / CHECKPOINTS)
 
     @property
     def metrics(self) -> Path:
+        """`metrics.json`: the evaluations of each split, by map."""
         return self.root / "metrics.json"
 
     def check(self, config: TrainConfig, when_there: WhenThere) -> None:
         """Raise where `open` would, and change nothing.
+
+        Args:
+            config: what the run will do.
+            when_there: what to do with a folder that exists and is not empty.
 
         Raises:
             FileExistsError: the folder is there and `when_there` is "refuse", or it is no run that may be overwritten.
@@ -75,7 +87,11 @@ class RunFolder:
         return content
 
     def write_metrics(self, content: dict[str, Any]) -> None:
-        """Replace `metrics.json`."""
+        """Replace `metrics.json`, aside first and then in place.
+
+        Args:
+            content: what JSON can hold; split -> map -> `Metrics.to_dict()`.
+        """
         _write_whole(self.metrics, json.dumps(content, indent=2) + "\n")
 
 
