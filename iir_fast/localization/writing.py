@@ -51,7 +51,8 @@ def _write_csv(found: Iterable[LocalizedImage], out: TextIO) -> None:
     table = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     table.writeheader()
     for row in _rows(found):
-        table.writerow({**row, **dict(zip(CORNERS, row.pop("box"), strict=True))})
+        corners = zip(CORNERS, row.pop("box"), strict=True)
+        table.writerow({**row, **dict(corners)})
 
 
 def _rows(found: Iterable[LocalizedImage]) -> Iterator[dict[str, Any]]:
