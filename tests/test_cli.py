@@ -148,7 +148,9 @@ def test_localize_prints_boxes_and_draws_them(trained, folder, tmp_path):
     assert "chosen on: test, the split it is reported on" in result.stderr
     drawn = ["00000-00-2.png", "00000-00.png", "00002-01-2.png", "00002-01.png"]
     assert sorted(file.name for file in (tmp_path / "overlays").iterdir()) == drawn
-    stopped = run("localize", *images, "--model", trained, "--batch-size", 1, "--output", tmp_path / "boxes.csv", code=2)
+    stopped = run(
+        "localize", *images, "--model", trained, "--batch-size", 1, "--output", tmp_path / "boxes.csv", code=2
+    )
     assert "broken.jpg" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert stopped.stdout == ""

@@ -21,7 +21,7 @@ from torch import Tensor
 from iir_fast.data import BrokenImageError, Transform, find_images, image_transform, read_image, to_rgb
 from iir_fast.evaluation import FixedThreshold, largest_box, resize_scoremap
 from iir_fast.localization.boxes import scale_box
-from iir_fast.models import IIRLocalizer, LocalizerSpec, MapKind
+from iir_fast.models import IIRLocalizer, Localization, LocalizerSpec, MapKind
 
 DEFAULT_THRESHOLD = 0.3
 ImageInput: TypeAlias = str | PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -38,14 +38,19 @@ class FoundObject:
         probability: of that class, softmax of `DualCAMHead.class_logits`.
         box: x0, y0, x1, y1 in pixels of the image as it is stored, x1 and y1 exclusive; all 0 where the map is
             constant.
-        scoremap: float64 [224,224] in [0,1], the map that the box was cut out of.
+        map: float32 [h,w] in [0,1], the class's localization map at the resolution of the features.
     """
 
     label: str
     class_index: int
     probability: float
     box: tuple[int, int, int, int]
-    scoremap: NDArray[np.float64] = field(repr=False, compare=False)
+    map: Tensor = field(repr=False, compare=False)
+
+    @property
+    def scoremap(self) -> NDArray[np.float64]:
+        """float64 [224,224] in [0,1]: the map as the box was cut out of it. Made anew each time, as it is large."""
+        return resize_scoremap(self.map)
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,9 @@ class TrainedLocalizer:
 
     def threshold(self, kind: MapKind) -> FixedThreshold:
         """Where maps are cut unless something else is asked for, and on what that was chosen."""
-        return self.thresholds.get(kind) or FixedThreshold(DEFAULT_THRESHOLD, "nothing, it is the default")
+        return self.thresholds.get(kind) or FixedThreshold(
+            DEFAULT_THRESHOLD, "nothing, it is the default of a model without an evaluation"
+        )
 
     def localize(
         self,
@@ -152,34 +159,27 @@ class TrainedLocalizer:
         self, inputs: Iterator[_Input], kind: MapKind, threshold: float, top_k: int, batch_size: int
     ) -> Iterator[LocalizedImage]:
         while batch := list(islice(inputs, batch_size)):
-            ranked = self._maps(torch.stack([each.tensor for each in batch]), kind, top_k)
-            for row, image in enumerate(batch):
-                objects = []
-                for maps, labels, probabilities in ranked:
-                    scoremap = resize_scoremap(maps[row])
-                    box = scale_box(largest_box(scoremap, threshold), image.size)
-                    label = int(labels[row])
-                    name = self.spec.classes[label]
-                    objects.append(FoundObject(name, label, float(probabilities[row, label]), box, scoremap))
-                yield LocalizedImage(image.index, image.path, image.size, tuple(objects))
+            ranked = self._ranked(torch.stack([each.tensor for each in batch]), kind, top_k)
+            probabilities = ranked[0].logits.double().softmax(dim=1).cpu()
+            objects: list[list[FoundObject]] = [[] for _ in batch]
+            for found in ranked:
+                maps, labels = found.maps[kind].float().cpu(), found.labels.tolist()
+                for row, label in enumerate(labels):
+                    box = scale_box(largest_box(resize_scoremap(maps[row]), threshold), batch[row].size)
+                    probability = float(probabilities[row, label])
+                    objects[row].append(FoundObject(self.spec.classes[label], label, probability, box, maps[row]))
+            for image, each in zip(batch, objects, strict=True):
+                yield LocalizedImage(image.index, image.path, image.size, tuple(each))
 
     @torch.no_grad()
-    def _maps(self, images: Tensor, kind: MapKind, top_k: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """For each rank, the maps [B,h,w] and labels [B] of that class, and the probabilities [B,K] of all; on the CPU.
-
-        The backbone runs once; a class's map comes from the head.
-        """
+    def _ranked(self, images: Tensor, kind: MapKind, top_k: int) -> list[Localization]:
+        """The images' most probable classes, then the next ones, and so on; the backbone runs once for all of them."""
         features = self.network.backbone(images.to(self.network.head.weight.device))
         best = self.network.localize(features, None, (kind,), from_features=True)
         # Rounding must not rank the class that the network itself chose behind one as probable.
-        first = best.logits.scatter(1, best.labels[:, None], torch.inf)
-        ranked = first.argsort(dim=1, descending=True, stable=True)[:, 1:top_k]
-        found = [
-            best,
-            *(self.network.localize(features, each, (kind,), from_features=True) for each in ranked.unbind(1)),
-        ]
-        probabilities = best.logits.double().softmax(dim=1).cpu()
-        return [(each.maps[kind].cpu(), each.labels.cpu(), probabilities) for each in found]
+        logits = best.logits.scatter(1, best.labels[:, None], torch.inf)
+        others = logits.argsort(dim=1, descending=True, stable=True)[:, 1:top_k].unbind(dim=1)
+        return [best, *(self.network.localize(features, labels, (kind,), from_features=True) for labels in others)]
 
 
 @dataclass(frozen=True)

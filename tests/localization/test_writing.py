@@ -7,8 +7,8 @@ import io
 import json
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
+import torch
 from pycocotools.coco import COCO
 
 from iir_fast.localization import FoundObject, LocalizedImage, write_boxes
@@ -17,7 +17,7 @@ CLASSES = ("cat", "dog, large", "cow")
 
 
 def found(label: int, probability: float, *box: int) -> FoundObject:
-    return FoundObject(CLASSES[label], label, probability, box, np.zeros((224, 224)))
+    return FoundObject(CLASSES[label], label, probability, box, torch.zeros(2, 2))
 
 
 IMAGES = [
