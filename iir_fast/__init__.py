@@ -15,6 +15,7 @@ from iir_fast.prototypes import ClassPrototypes
 
 if TYPE_CHECKING:
     from iir_fast.models import IIRLocalizer
+    from iir_fast.runs import load
 
 __version__ = "0.1.0"
 
@@ -26,13 +27,18 @@ __all__ = [
     "IIRLoss",
     "backend",
     "functional",
+    "load",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # The localizer brings timm, which takes seconds to import; who needs only the loss does not wait for it.
+    # These bring timm, which takes seconds to import; who needs only the loss does not wait for it.
     if name == "IIRLocalizer":
         from iir_fast.models import IIRLocalizer
 
         return IIRLocalizer
+    if name == "load":
+        from iir_fast.runs import load
+
+        return load
     raise AttributeError(f"module 'iir_fast' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The command line: `iir-fast train | evaluate | score | report | localize | compare | data | plan | demo | doctor`."""
+"""The command line: train localizers on image labels alone, measure them, look at them, use them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from iir_fast.commands.data import Data
 from iir_fast.commands.demo import Demo
 from iir_fast.commands.doctor import Doctor
 from iir_fast.commands.evaluate import Evaluate, Score
+from iir_fast.commands.export import Export
 from iir_fast.commands.localize import Localize
 from iir_fast.commands.plan import Plan
 from iir_fast.commands.report import Report
@@ -31,6 +32,7 @@ Command = (
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Localize, tyro.conf.subcommand("localize")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from iir_fast.data import LocalizationDataset, image_transform, open_split
 from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, evaluate_maps, predict
+from iir_fast.localization import TrainedLocalizer
 from iir_fast.models import MAP_KINDS, IIRLocalizer, LocalizerSpec, MapKind, load_localizer
 from iir_fast.progress import console, image_progress
 from iir_fast.training import RunFolder, TrainConfig, Validate, frozen_features, pick_device
@@ -29,6 +30,26 @@ class LoadedRun(NamedTuple):
     """How it was trained."""
     dataset: LocalizationDataset
     """The split, its images transformed as the localizer wants them."""
+
+
+def load(path: str | Path, device: str = "auto") -> TrainedLocalizer:
+    """A trained localizer, ready to find objects in any images.
+
+        [found] = iir_fast.load("runs/mine").localize("holiday.jpg")
+
+    Args:
+        path: folder of a run, whose newest checkpoint and last evaluation on its test split are read; or a checkpoint.
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: the checkpoint cannot be read.
+        RuntimeError: "cuda" was asked for and there is none.
+    """
+    model, spec = load_localizer(path, pick_device(device))
+    evaluated = RunFolder(Path(path)).read_metrics().get("test", {})
+    fixed = {kind: metrics["fixed_threshold"] for kind, metrics in evaluated.items()}
+    return TrainedLocalizer(model, spec, {kind: FixedThreshold(**each) for kind, each in fixed.items() if each})
 
 
 def load_run(root: Path, split: str = "test", *, data: str | None = None, device: str = "auto") -> LoadedRun:

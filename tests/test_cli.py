@@ -1,19 +1,26 @@
-"""The commands as processes: train, evaluate, score, localize, demo, and what they say of bad input."""
+"""The commands as processes: train, evaluate, score, localize, export, demo, and what they say of bad input."""
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
+import numpy as np
+import onnxruntime
 import pytest
 import yaml
 
-from iir_fast.data import ProceduralDataset
+import iir_fast
+from iir_fast.data import ProceduralDataset, image_transform, read_image
 from iir_fast.training import RunFolder
 
 NOTHING_CLASSIFIED = {"top1_loc": None, "top5_loc": None, "top1_accuracy": None}
@@ -131,17 +138,71 @@ def test_report_writes_a_page_of_the_maps_asked_for(trained, tmp_path):
 def test_localize_prints_boxes_and_draws_them(trained, folder, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     images = [folder / "images/test/00.png", tmp_path / "broken.jpg", folder / "images/test/01.png"]
-    result = run("localize", *images, "--model", trained, "--skip-broken", "--overlays", tmp_path / "overlays")
+    overlays = ["--overlays", tmp_path / "overlays", "--top-k", 2]
+    result = run("localize", *images, "--model", trained, "--skip-broken", *overlays)
     found = json.loads(result.stdout)
-    assert [each["path"] for each in found] == [str(images[0]), str(images[2])]
+    assert [each["path"] for each in found] == [str(images[0])] * 2 + [str(images[2])] * 2
     assert all(len(each["box"]) == 4 and each["label"].startswith("class_") for each in found)
     assert "skipped 1 of 3 images" in result.stderr
     assert "broken.jpg" in result.stderr
     assert "chosen on: test, the split it is reported on" in result.stderr
-    assert sorted(file.name for file in (tmp_path / "overlays").iterdir()) == ["00000-00.png", "00002-01.png"]
-    stopped = run("localize", *images, "--model", trained, code=2)
+    drawn = ["00000-00-2.png", "00000-00.png", "00002-01-2.png", "00002-01.png"]
+    assert sorted(file.name for file in (tmp_path / "overlays").iterdir()) == drawn
+    stopped = run(
+        "localize", *images, "--model", trained, "--batch-size", 1, "--output", tmp_path / "boxes.csv", code=2
+    )
     assert "broken.jpg" in stopped.stderr
     assert "Traceback" not in stopped.stderr
+    assert stopped.stdout == ""
+    [row] = csv.DictReader((tmp_path / "boxes.csv").read_text().splitlines())
+    assert (row["path"], row["width"], row["height"]) == (str(images[0]), "64", "64")
+
+
+@pytest.mark.slow
+def test_localize_keeps_its_bar_on_the_terminal_and_its_boxes_on_stdout(trained, folder):
+    listed = f"{folder}/images/test/05.png\n\n{folder}/images/test/00.png\n"
+    sources = ["-", f"{folder}/images/test/0[0-3].png", folder / "images/test"]
+    options = ["--model", trained, "--format", "coco", "--batch-size", 5, "--threshold", 0.4]
+    command = [sys.executable, "-m", "iir_fast.cli", "localize", *map(str, [*sources, *options])]
+    terminal, other_end = pty.openpty()
+    shown: list[bytes] = []
+
+    def read() -> None:
+        with suppress(OSError):  # the other end is closed
+            while True:
+                shown.append(os.read(terminal, 4096))
+
+    reader = Thread(target=read)
+    reader.start()
+    result = subprocess.run(command, input=listed, stdout=subprocess.PIPE, stderr=other_end, text=True, check=False)
+    os.close(other_end)
+    reader.join()
+    os.close(terminal)
+    screen = b"".join(shown).decode()
+    assert result.returncode == 0, screen
+    coco = json.loads(result.stdout)
+    order = (5, 0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11)
+    expected = [f"{folder}/images/test/{number:02d}.png" for number in order]
+    assert [image["file_name"] for image in coco["images"]] == expected
+    assert [category["name"] for category in coco["categories"]] == [f"class_{k}" for k in range(10)]
+    assert len(coco["annotations"]) == 12
+    assert "12/12" in screen
+
+
+@pytest.mark.slow
+def test_export_writes_a_network_that_finds_the_same_classes(trained, folder, tmp_path):
+    result = run("export", trained, tmp_path / "mine.onnx", "--map", "cam")
+    assert result.stdout == f"{tmp_path / 'mine.onnx'}\n"
+    session = onnxruntime.InferenceSession(tmp_path / "mine.onnx", providers=["CPUExecutionProvider"])
+    about = json.loads(session.get_modelmeta().custom_metadata_map["iir_fast.json"])
+    localizer = iir_fast.load(trained)
+    assert about["threshold"] == localizer.threshold("cam").value
+    transform = image_transform(about["image_size"], about["mean"], about["std"])
+    paths = sorted((folder / "images/test").iterdir())
+    images = np.stack([transform(read_image(path)).numpy() for path in paths])
+    _, labels, _ = session.run(None, {"images": images})
+    found = localizer.localize(paths, "cam")
+    assert [about["classes"][label] for label in labels] == [each.objects[0].label for each in found]
 
 
 @pytest.mark.slow

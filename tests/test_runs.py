@@ -1,11 +1,18 @@
-"""evaluate_run: a run is evaluated on the data that it was configured for."""
+"""A run is evaluated on the data that it was configured for, and loaded with what its evaluation chose."""
 
 from __future__ import annotations
 
+import pytest
+import torch
+from PIL import Image
+
+import iir_fast
 from iir_fast.data import ProceduralDataset, image_transform
-from iir_fast.evaluation import Evaluator
+from iir_fast.evaluation import Evaluator, FixedThreshold
+from iir_fast.localization import DEFAULT_THRESHOLD
+from iir_fast.models import LocalizerSpec
 from iir_fast.runs import LoadedRun, evaluate, evaluate_run
-from iir_fast.training import TrainConfig, train
+from iir_fast.training import RunFolder, TrainConfig, train
 
 
 def test_the_embedded_datas_recipe_holds_for_training_and_evaluation(tmp_path):
@@ -31,3 +38,25 @@ def test_the_embedded_datas_recipe_holds_for_training_and_evaluation(tmp_path):
     assert by_recipe[config.recipe] != by_recipe[TrainConfig().recipe]
     usual = train(TrainConfig(hidden=8, **options), tmp_path / "usual").model
     assert not usual.head.weight.equal(result.model.head.weight)
+
+
+def test_load_gives_the_newest_checkpoint_with_the_thresholds_of_its_evaluation(tmp_path):
+    spec, folder = LocalizerSpec("small_cnn", ("cat", "dog"), image_size=32, hidden=8), RunFolder(tmp_path / "run")
+    torch.manual_seed(0)
+    model = spec.build().eval()
+    file = folder.checkpoints.save(3, spec, model, {})
+    fixed = {"value": 0.45, "chosen_on": "val"}
+    folder.write_metrics({"test": {"cam": {"fixed_threshold": fixed}, "both": {"fixed_threshold": None}}})
+    localizer = iir_fast.load(tmp_path / "run", device="cpu")
+    assert localizer.spec == spec
+    assert torch.equal(localizer.network.head.weight, model.head.weight)
+    assert localizer.threshold("cam") == FixedThreshold(0.45, "val")
+    assert localizer.threshold("both").value == DEFAULT_THRESHOLD
+    assert iir_fast.load(file).threshold("cam").value == DEFAULT_THRESHOLD
+
+    Image.effect_noise((50, 40), 90).save(tmp_path / "noise.png")
+    [found] = localizer.localize(tmp_path / "noise.png")
+    assert (found.path, found.size) == (str(tmp_path / "noise.png"), (50, 40))
+    assert found.objects[0].label in ("cat", "dog")
+    with pytest.raises(FileNotFoundError, match=r"nowhere does not exist"):
+        iir_fast.load(tmp_path / "nowhere")

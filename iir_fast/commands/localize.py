@@ -2,73 +2,109 @@
 
 from __future__ import annotations
 
-import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TextIO
 
 import tyro
 
-from iir_fast.data import BrokenImageError
-from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, localize_images, overlay
-from iir_fast.models import MapKind, load_localizer
-from iir_fast.progress import console
-from iir_fast.training import (
-    RunFolder,
-    pick_device,
-)
+from iir_fast.data import BrokenImageError, find_images, read_image
+from iir_fast.localization import PREDICTED_COLOUR, BoxFormat, LocalizedImage, overlay, write_boxes
+from iir_fast.models import MapKind
+from iir_fast.progress import console, image_progress
+from iir_fast.runs import load
 
 
 @dataclass(frozen=True)
 class Localize:
-    """Find the object in images: a box, its class and the class's probability as JSON, overlays as PNG."""
+    """Find the object in images: a box, its class and the class's probability as JSON, CSV or COCO, overlays as PNG.
 
-    images: tyro.conf.Positional[tuple[Path, ...]]
-    """Image files."""
+    Boxes are x0, y0, x1, y1 in pixels of the image as it is stored, x1 and y1 exclusive; in COCO x, y, width, height.
+    """
+
+    images: tyro.conf.Positional[tuple[str, ...]]
+    """Image files, folders with images at any depth, quoted globs ("photos/**/*.jpg"), or - for paths on standard
+    input, one a line."""
     model: Path
     """Folder of a run, or a checkpoint."""
     map: MapKind = "evidence"
     """Localization map."""
     threshold: float | None = None
     """Share of the map's maximum at which the object is cut out; by default the one of the run's last evaluation."""
+    top_k: int = 1
+    """How many classes to localize in each image, the most probable first, each with a box of its own."""
+    format: BoxFormat | None = None
+    """Form of the output; by default CSV where --output ends in .csv, else JSON."""
+    output: Path | None = None
+    """File for the boxes in place of standard output."""
     overlays: Path | None = None
-    """Folder for overlays, one PNG per image, numbered in order."""
+    """Folder for overlays, one PNG per box, numbered as the images; further classes' end in -2, -3 and so on."""
+    batch_size: int = 32
+    """Images that the network reads at once."""
     skip_broken: bool = False
     """Leave out images that cannot be read, and say how many, instead of stopping."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run the network."""
 
     def run(self) -> None:
-        if not self.images:
-            raise ValueError("images is empty; name at least one image file.")
-        model, spec = load_localizer(self.model, pick_device(self.device))
-        threshold = self._threshold()
-        results, skipped = [], 0
-        for number, path in enumerate(self.images):
-            try:
-                (found,) = localize_images(model, spec, [path], self.map, threshold)
-            except BrokenImageError as error:
-                if not self.skip_broken:
-                    raise
-                skipped += 1
-                console.print(f"skipped: {error}", highlight=False)
-                continue
-            results.append(found.to_dict())
-            if self.overlays:
-                self.overlays.mkdir(parents=True, exist_ok=True)
-                picture = overlay(found.image, found.scoremap, [(found.found.box, PREDICTED_COLOUR)])
-                picture.save(self.overlays / f"{number:05d}-{path.stem}.png")
-        print(json.dumps(results, indent=2))
-        if skipped:
-            console.print(f"skipped {skipped} of {len(self.images)} images that cannot be read.")
+        paths = find_images(_named(self.images))
+        if not paths:
+            raise ValueError("images is empty; name at least one file, folder or glob.")
+        localizer = load(self.model, self.device)
+        if self.threshold is None:
+            chosen = localizer.threshold(self.map)
+            console.print(f"threshold {chosen.value:.2f}, chosen on: {chosen.chosen_on}.", highlight=False)
+        broken: list[BrokenImageError] = []
 
-    def _threshold(self) -> float:
-        if self.threshold is not None:
-            return self.threshold
-        evaluated = RunFolder(self.model).read_metrics().get("test", {}).get(self.map)
-        if evaluated and evaluated["fixed_threshold"]:
-            fixed = evaluated["fixed_threshold"]
-            console.print(f"threshold {fixed['value']:.2f}, chosen on: {fixed['chosen_on']}.", highlight=False)
-            return cast(float, fixed["value"])
-        console.print(f"threshold {DEFAULT_THRESHOLD}, the default: no evaluation of this model.", highlight=False)
-        return DEFAULT_THRESHOLD
+        def skip(error: BrokenImageError) -> None:
+            if not self.skip_broken:
+                raise error
+            broken.append(error)
+            console.print(f"skipped: {error}", highlight=False)
+
+        found = localizer.localize(
+            paths, self.map, self.threshold, top_k=self.top_k, batch_size=self.batch_size, on_broken=skip
+        )
+        form = self.format or ("csv" if self.output and self.output.suffix == ".csv" else "json")
+        with self._out() as out:
+            watched = self._watched(found, len(paths), bar=not out.isatty())
+            write_boxes(watched, out, form, localizer.spec.classes)
+        if broken:
+            console.print(f"skipped {len(broken)} of {len(paths)} images that cannot be read.")
+
+    def _out(self) -> TextIO | nullcontext[TextIO]:
+        if self.output is None:
+            return nullcontext(sys.stdout)
+        return self.output.open("w", encoding="utf-8", newline="")
+
+    def _watched(self, found: Iterable[LocalizedImage], total: int, bar: bool) -> Iterator[LocalizedImage]:
+        """Draw what passes through, and count it in a bar unless the terminal shows it anyway."""
+        if self.overlays:
+            self.overlays.mkdir(parents=True, exist_ok=True)
+        with image_progress(shown=bar) as progress:
+            task = progress.add_task("localize", total=total, note="")
+            for image in found:
+                if self.overlays:
+                    _draw(image, self.overlays)
+                progress.update(task, completed=image.index + 1)
+                yield image
+            progress.update(task, completed=total)
+
+
+def _named(images: Sequence[str]) -> Iterator[str]:
+    for each in images:
+        if each == "-":
+            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        else:
+            yield each
+
+
+def _draw(image: LocalizedImage, folder: Path) -> None:
+    path = Path(str(image.path))
+    picture = read_image(path)
+    for rank, each in enumerate(image.objects, start=1):
+        name = f"{image.index:05d}-{path.stem}{'' if rank == 1 else f'-{rank}'}.png"
+        overlay(picture, each.scoremap, [(each.box, PREDICTED_COLOUR)]).save(folder / name)

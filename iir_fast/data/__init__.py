@@ -5,9 +5,10 @@ from iir_fast.data.check import check_data
 from iir_fast.data.class_folders import ClassFoldersDataset
 from iir_fast.data.dataset import LocalizationDataset, Transform
 from iir_fast.data.faults import Fault
+from iir_fast.data.find import find_images
 from iir_fast.data.folder import FolderDataset
 from iir_fast.data.ground_truth import GroundTruth
-from iir_fast.data.images import BrokenImageError, read_image
+from iir_fast.data.images import BrokenImageError, read_image, to_rgb
 from iir_fast.data.metadata import MetadataDataset
 from iir_fast.data.packing import Packed, pack_split
 from iir_fast.data.pet import PetDataset
@@ -38,9 +39,11 @@ __all__ = [
     "SubgroupSampler",
     "Transform",
     "check_data",
+    "find_images",
     "has_split",
     "image_transform",
     "open_split",
     "pack_split",
     "read_image",
+    "to_rgb",
 ]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-untyped]
 
 from iir_fast.data.dataset import Transform
 from iir_fast.data.faults import Fault, OnFault, raise_fault
+from iir_fast.data.find import image_paths
 from iir_fast.data.images import in_threads
 from iir_fast.data.listing import ListedDataset, Listing
 
@@ -74,7 +73,8 @@ def list_class_folders(
             text = f"{root / split / name} is none of the {len(classes)} classes of the training split"
             on_fault(Fault("label", text))
     found = [name for name in found if name in indices]
-    paths = in_threads(partial(_image_paths, root), [f"{split}/{name}" for name in found], "Listing images")
+    listed = in_threads(image_paths, [root / split / name for name in found], "Listing images")
+    paths = [[f"{split}/{name}/{path}" for path in each] for name, each in zip(found, listed, strict=True)]
     for name, each in zip(found, paths, strict=True):
         if not each:
             text = f"{root / split / name} holds no image; files that end in {', '.join(IMG_EXTENSIONS)} are taken"
@@ -96,19 +96,3 @@ def _folder_names(folder: Path) -> list[str]:
     if not names:
         raise FileNotFoundError(f"{folder} holds no folder; one per class is needed")
     return names
-
-
-def _image_paths(root: Path, folder: str) -> list[str]:
-    """Paths of all images below a folder, relative to the root, sorted."""
-    paths: list[str] = []
-    for here, folders, names in os.walk(root / folder, onerror=_stop, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        base = Path(here).relative_to(root).as_posix()
-        images = (name for name in names if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith("."))
-        paths += [f"{base}/{name}" for name in images]
-    return sorted(paths)
-
-
-def _stop(error: OSError) -> NoReturn:
-    # os.walk would pass over a folder that it may not read.
-    raise error

@@ -70,9 +70,18 @@ def read_image(file: str | Path, root: ImageRoot = Path()) -> Image.Image:
         BrokenImageError: it is missing, unreadable, truncated, or has no 8-bit form; the message names it.
     """
     with _opened(root, str(file)) as image:
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"its mode {image.mode} has more than 8 bits and would be clipped to white")
-        return image.convert("RGB")
+        return to_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image in mode RGB.
+
+    Raises:
+        ValueError: it has no 8-bit form.
+    """
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"its mode {image.mode} has more than 8 bits and would be clipped to white")
+    return image.convert("RGB")
 
 
 def read_size(root: ImageRoot, path: str) -> tuple[int, int]:

@@ -1,0 +1,35 @@
+"""`iir-fast export`."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from iir_fast.localization import export_localizer
+from iir_fast.models import MapKind
+from iir_fast.runs import load
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a localizer as one file that needs nothing of this package, for torch.export or ONNX Runtime.
+
+    Normalized images of any number become logits, classes and 224 x 224 localization maps; class names, normalization
+    and threshold stand beside the graph. ONNX needs '.[export]'.
+    """
+
+    model: tyro.conf.Positional[Path]
+    """Folder of a run, or a checkpoint."""
+    file: tyro.conf.Positional[Path]
+    """The file to write, .pt2 or .onnx."""
+    map: MapKind = "evidence"
+    """Localization map."""
+
+    def run(self) -> None:
+        # Its optimizer reports every operation that it leaves as it is.
+        logging.getLogger("onnxscript").setLevel(logging.ERROR)
+        export_localizer(load(self.model, "cpu"), self.file, self.map)
+        print(self.file)

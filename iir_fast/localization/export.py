@@ -1,0 +1,127 @@
+"""A trained localizer as one file that needs nothing of this package: torch.export or ONNX."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iir_fast.evaluation import PROTOCOL_SIZE
+from iir_fast.kernels import backend
+from iir_fast.localization.localizer import TrainedLocalizer
+from iir_fast.models import MAP_KINDS, IIRLocalizer, MapKind
+
+FORMATS = (".pt2", ".onnx")
+ABOUT = "iir_fast.json"
+OUTPUTS = ("logits", "labels", "scoremaps")
+
+
+def export_localizer(localizer: TrainedLocalizer, file: Path, kind: MapKind = "evidence") -> None:
+    """Write a localizer's network as a graph of plain operations, which reads any number of images at once.
+
+    input   `images`     float32 [B,3,S,S], S = `localizer.spec.image_size`: an RGB image resized to S x S (its aspect
+                         ratio is not kept), in [0,1], minus the channels' mean, divided by their standard deviation
+    outputs `logits`     float32 [B,K]
+            `labels`     int64 [B], the most probable class
+            `scoremaps`  float32 [B,224,224] in [0,1], that class's localization map as `TrainedLocalizer.localize` cuts
+                         it (there in float64)
+
+    Beside the graph stands one JSON object with `classes`, `image_size`, `mean`, `std`, `map` and `threshold`: under
+    the name `iir_fast.json` among the extra files of a .pt2, and in the metadata of an .onnx.
+
+    From a score map to a box, with this package:
+
+        from iir_fast.evaluation import largest_box
+        from iir_fast.localization import scale_box
+
+        box = scale_box(largest_box(scoremaps[i].astype("float64"), threshold), (width, height))
+
+    and without it: pixels of floor(255 scoremap) greater than floor(threshold * their maximum) are the object; find
+    contours, take the bounding rectangle of the one with the largest area, and scale it from 224 x 224 to the image.
+
+    Args:
+        localizer: what is exported; it stays as it is.
+        file: ends in .pt2 (read by `torch.export.load`) or in .onnx.
+        kind: which localization map; it is fixed in the file, and so are the class prototypes.
+
+    Raises:
+        ValueError: `file` ends in something else, or `kind` is unknown.
+        ModuleNotFoundError: ONNX is asked for, and onnx or onnxscript is not installed.
+    """
+    if file.suffix not in FORMATS:
+        raise ValueError(f"file is {file}; accepted are names that end in {' or '.join(FORMATS)}.")
+    if kind not in MAP_KINDS:
+        raise ValueError(f"kind is {kind!r}; accepted are {', '.join(MAP_KINDS)}.")
+    if file.suffix == ".onnx":
+        _require_onnx()
+    spec, backbone = localizer.spec, localizer.network.backbone
+    about = json.dumps(
+        {
+            "classes": spec.classes,
+            "image_size": spec.image_size,
+            "mean": backbone.mean,
+            "std": backbone.std,
+            "map": kind,
+            "threshold": localizer.threshold(kind).value,
+        }
+    )
+    graph = _trace(localizer.network, spec.image_size, kind)
+    if file.suffix == ".pt2":
+        torch.export.save(graph, file, extra_files={ABOUT: about})
+    else:
+        program: Any = torch.onnx.export(
+            graph, input_names=["images"], output_names=OUTPUTS, dynamo=True, external_data=False, verbose=False
+        )
+        program.model.metadata_props[ABOUT] = about
+        program.save(file, external_data=False)
+
+
+class _Localizing(nn.Module):
+    """Images to tensors alone: what can be exported."""
+
+    def __init__(self, network: IIRLocalizer, kind: MapKind) -> None:
+        super().__init__()
+        self.network = network
+        self.kind: MapKind = kind
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = self.network.localize(images, kinds=(self.kind,))
+        return found.logits, found.labels, _resize(found.maps[self.kind])
+
+
+def _resize(maps: Tensor) -> Tensor:
+    """`resize_scoremap` in the maps' own dtype, of operations that can be exported: [B,h,w] to [B,224,224]."""
+    shape = (PROTOCOL_SIZE, PROTOCOL_SIZE)
+    resized = F.interpolate(maps.unsqueeze(1), shape, mode="bicubic", align_corners=False).squeeze(1)
+    low, high = resized.amin((1, 2), keepdim=True), resized.amax((1, 2), keepdim=True)
+    lowest, highest = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    # False of a NaN, too.
+    varies = (lowest < highest) & (highest - lowest < torch.inf)
+    return torch.where(varies, (resized - low) / torch.where(varies, high - low, 1), 0)
+
+
+def _trace(network: IIRLocalizer, size: int, kind: MapKind) -> torch.export.ExportedProgram:
+    # The writer of .pt2 files takes weights in channels_last for views of something larger, and warns of each.
+    network = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format).requires_grad_(False)
+    # Two images: a batch of one would be taken for a constant.
+    images = torch.zeros(2, 3, size, size)
+    batch = torch.export.Dim("batch", min=1)
+    # The reference is plain PyTorch, where the other implementations are operators that only this package knows.
+    with backend("reference"), torch.no_grad():
+        graph = torch.export.export(_Localizing(network, kind).eval(), (images,), dynamic_shapes=({0: batch},))
+        # Writes out what is inside regions of no_grad and autocast, which are no plain operations.
+        plain: torch.export.ExportedProgram = graph.run_decompositions({})
+        return plain
+
+
+def _require_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('export to ONNX needs onnx and onnxscript: pip install "iir-fast[export]"') from error

@@ -1,0 +1,233 @@
+"""From images of any kind to boxes, with a trained localizer."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from iir_fast.data import BrokenImageError, Transform, find_images, image_transform, read_image, to_rgb
+from iir_fast.evaluation import FixedThreshold, largest_box, resize_scoremap
+from iir_fast.localization.boxes import scale_box
+from iir_fast.models import IIRLocalizer, Localization, LocalizerSpec, MapKind
+
+DEFAULT_THRESHOLD = 0.3
+ImageInput: TypeAlias = str | PathLike[str] | Image.Image | NDArray[np.uint8]
+"""A file, a folder or a glob as `find_images` takes them, a PIL image, or uint8 [H,W] or [H,W,3], RGB."""
+
+
+@dataclass(frozen=True)
+class FoundObject:
+    """The object of one class in one image.
+
+    Attributes:
+        label: name of the class.
+        class_index: its number, from 0.
+        probability: of that class, softmax of `DualCAMHead.class_logits`.
+        box: x0, y0, x1, y1 in pixels of the image as it is stored, x1 and y1 exclusive; all 0 where the map is
+            constant.
+        map: float32 [h,w] in [0,1], the class's localization map at the resolution of the features.
+    """
+
+    label: str
+    class_index: int
+    probability: float
+    box: tuple[int, int, int, int]
+    map: Tensor = field(repr=False, compare=False)
+
+    @property
+    def scoremap(self) -> NDArray[np.float64]:
+        """float64 [224,224] in [0,1]: the map as the box was cut out of it. Made anew each time, as it is large."""
+        return resize_scoremap(self.map)
+
+
+@dataclass(frozen=True)
+class LocalizedImage:
+    """One image with what was found in it.
+
+    Attributes:
+        index: its place among the images that were given, from 0.
+        path: its file; None for an image that came without one.
+        size: width and height in pixels.
+        objects: of the most probable classes, the most probable first.
+    """
+
+    index: int
+    path: str | None
+    size: tuple[int, int]
+    objects: tuple[FoundObject, ...]
+
+
+def _raise(error: BrokenImageError) -> None:
+    raise error
+
+
+@dataclass(frozen=True)
+class TrainedLocalizer:
+    """A network with all that it takes to use it; `iir_fast.load` makes one.
+
+    Attributes:
+        network: in eval mode.
+        spec: of the network: class names, size of its input.
+        thresholds: for each kind of map, the threshold of the model's last evaluation.
+    """
+
+    network: IIRLocalizer
+    spec: LocalizerSpec
+    thresholds: Mapping[MapKind, FixedThreshold] = field(default_factory=dict)
+
+    def threshold(self, kind: MapKind) -> FixedThreshold:
+        """Where maps are cut unless something else is asked for, and on what that was chosen."""
+        return self.thresholds.get(kind) or FixedThreshold(
+            DEFAULT_THRESHOLD, "nothing, it is the default of a model without an evaluation"
+        )
+
+    def localize(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        kind: MapKind = "evidence",
+        threshold: float | None = None,
+        *,
+        top_k: int = 1,
+        batch_size: int = 32,
+        on_broken: Callable[[BrokenImageError], None] = _raise,
+    ) -> Iterator[LocalizedImage]:
+        """Find the objects of the most probable classes in each image.
+
+        A box is that of the largest contour of its class's own map, as the WSOL protocol has it. Images are read by
+        threads, a batch ahead of the network; neither they nor their results are kept, so that memory does not grow
+        with their number.
+
+            for found in iir_fast.load("runs/mine").localize("photos/"):
+                print(found.path, found.objects[0].label, found.objects[0].box)
+
+        Args:
+            images: one, or any number of them. A file of another format than the suffixes of images say, or a folder
+                or a glob without any image, is an error.
+            kind: which localization map.
+            threshold: tau in [0,1), share of the map's maximum above which a pixel belongs to the object; None: that
+                of `threshold(kind)`.
+            top_k: how many classes to localize in each image.
+            batch_size: images that the network reads at once.
+            on_broken: called with the error of each image that cannot be read; if it returns, the image is left out.
+                By default the error is raised.
+
+        Returns:
+            One result per image, in the images' order.
+
+        Raises:
+            BrokenImageError: an image cannot be read; the message names it.
+            FileNotFoundError: as `find_images`.
+            ValueError: as `find_images`, or a number is out of its range.
+        """
+        classes = len(self.spec.classes)
+        if not 1 <= top_k <= classes:
+            raise ValueError(f"top_k is {top_k}; accepted are 1 to {classes}, the number of the model's classes.")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; accepted is 1 or more.")
+        tau = self.threshold(kind).value if threshold is None else threshold
+        if not 0 <= tau < 1:
+            raise ValueError(f"threshold is {tau}; a number in [0, 1) is accepted.")
+        inputs = self._read(_single_images(images), batch_size, on_broken)
+        return self._localize(inputs, kind, tau, top_k, batch_size)
+
+    def _read(
+        self, images: Iterable[ImageInput], ahead: int, on_broken: Callable[[BrokenImageError], None]
+    ) -> Iterator[_Input]:
+        backbone = self.network.backbone
+        read = partial(_read_input, image_transform(self.spec.image_size, backbone.mean, backbone.std))
+        with ThreadPoolExecutor() as pool:
+            for waiting in _submitted(pool, read, images, ahead):
+                try:
+                    yield waiting.result()
+                except BrokenImageError as error:
+                    on_broken(error)
+
+    def _localize(
+        self, inputs: Iterator[_Input], kind: MapKind, threshold: float, top_k: int, batch_size: int
+    ) -> Iterator[LocalizedImage]:
+        while batch := list(islice(inputs, batch_size)):
+            ranked = self._ranked(torch.stack([each.tensor for each in batch]), kind, top_k)
+            probabilities = ranked[0].logits.double().softmax(dim=1).cpu()
+            objects: list[list[FoundObject]] = [[] for _ in batch]
+            for found in ranked:
+                maps, labels = found.maps[kind].float().cpu(), found.labels.tolist()
+                for row, label in enumerate(labels):
+                    box = scale_box(largest_box(resize_scoremap(maps[row]), threshold), batch[row].size)
+                    probability = float(probabilities[row, label])
+                    objects[row].append(FoundObject(self.spec.classes[label], label, probability, box, maps[row]))
+            for image, each in zip(batch, objects, strict=True):
+                yield LocalizedImage(image.index, image.path, image.size, tuple(each))
+
+    @torch.no_grad()
+    def _ranked(self, images: Tensor, kind: MapKind, top_k: int) -> list[Localization]:
+        """The images' most probable classes, then the next ones, and so on; the backbone runs once for all of them."""
+        features = self.network.backbone(images.to(self.network.head.weight.device))
+        best = self.network.localize(features, None, (kind,), from_features=True)
+        # Rounding must not rank the class that the network itself chose behind one as probable.
+        logits = best.logits.scatter(1, best.labels[:, None], torch.inf)
+        others = logits.argsort(dim=1, descending=True, stable=True)[:, 1:top_k].unbind(dim=1)
+        return [best, *(self.network.localize(features, labels, (kind,), from_features=True) for labels in others)]
+
+
+@dataclass(frozen=True)
+class _Input:
+    index: int
+    path: str | None
+    size: tuple[int, int]
+    tensor: Tensor
+
+
+def _single_images(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:
+    for each in [images] if isinstance(images, str | PathLike | Image.Image | np.ndarray) else images:
+        if isinstance(each, str | PathLike):
+            yield from find_images([each])
+        else:
+            yield each
+
+
+def _submitted(
+    pool: ThreadPoolExecutor,
+    function: Callable[[int, ImageInput], _Input],
+    images: Iterable[ImageInput],
+    ahead: int,
+) -> Iterator[Future[_Input]]:
+    """The function's calls, in order and never more than so many before they are asked for."""
+    waiting: deque[Future[_Input]] = deque()
+    for index, image in enumerate(images):
+        waiting.append(pool.submit(function, index, image))
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _read_input(transform: Transform, index: int, image: ImageInput) -> _Input:
+    path = str(image) if isinstance(image, str | PathLike) else None
+    if path is not None:
+        picture = read_image(Path(path))
+    else:
+        try:
+            picture = to_rgb(image if isinstance(image, Image.Image) else _from_array(image))
+        except ValueError as error:
+            raise BrokenImageError(f"number {index}", str(error)) from error
+    return _Input(index, path, picture.size, transform(picture))
+
+
+def _from_array(array: object) -> Image.Image:
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"it is a {type(array).__name__}; a path, a PIL image or a NumPy array is accepted.")
+    if array.dtype != np.uint8 or array.shape[2:] not in ((), (3,)) or array.ndim < 2 or 0 in array.shape:
+        raise ValueError(f"it is {array.dtype} {list(array.shape)}; uint8 [H,W] or [H,W,3] is accepted.")
+    return Image.fromarray(array)

@@ -1,0 +1,35 @@
+"""Pictures of what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+TRUE_COLOUR, PREDICTED_COLOUR = (40, 220, 90), (255, 60, 60)
+
+
+def overlay(
+    image: Image.Image,
+    scoremap: NDArray[np.float64] | None = None,
+    boxes: Sequence[tuple[Sequence[float], tuple[int, int, int]]] = (),
+) -> Image.Image:
+    """The image under its score map in colours, with boxes drawn on it.
+
+    Args:
+        image: RGB.
+        scoremap: [h,w] in [0,1]; None: the image stays as it is.
+        boxes: (x0, y0, x1, y1 in pixels, x1 and y1 exclusive) with an RGB colour each.
+    """
+    shown = image.convert("RGB")
+    if scoremap is not None:
+        grey = (np.clip(cv2.resize(scoremap, image.size, interpolation=cv2.INTER_LINEAR), 0, 1) * 255).astype(np.uint8)
+        heat = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
+        shown = Image.blend(shown, Image.fromarray(heat), 0.45)
+    draw = ImageDraw.Draw(shown)
+    for (x0, y0, x1, y1), colour in boxes:
+        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=max(1, min(image.size) // 100))
+    return shown

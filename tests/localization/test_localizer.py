@@ -1,0 +1,139 @@
+"""TrainedLocalizer: images of any kind, one by one or in batches, and the boxes of one class or several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from iir_fast.data import BrokenImageError, image_transform
+from iir_fast.evaluation import FixedThreshold, largest_box, resize_scoremap
+from iir_fast.localization import DEFAULT_THRESHOLD, scale_box
+
+TIGHT = 0.75
+"""A threshold that leaves something of an image out, of noise seen with random weights."""
+
+
+def test_a_file_a_picture_and_an_array_give_the_same_box_in_their_own_pixels(localizer, pictures, tmp_path):
+    picture = pictures[0].resize((200, 90))
+    picture.save(tmp_path / "wide.png")
+    grey = picture.convert("L")
+    [of_file] = localizer.localize(tmp_path / "wide.png", threshold=TIGHT)
+    of_picture, of_array, of_grey, of_grey_array = localizer.localize(
+        [picture, np.asarray(picture), grey, np.asarray(grey)], threshold=TIGHT, batch_size=1
+    )
+    assert (of_file.path, of_picture.path) == (str(tmp_path / "wide.png"), None)
+    assert of_file.objects == of_picture.objects == of_array.objects != of_grey.objects
+    assert of_grey.objects == of_grey_array.objects
+    assert [each.index for each in (of_picture, of_array, of_grey)] == [0, 1, 2]
+    assert of_file.size == (200, 90)
+    (found,) = of_file.objects
+    x0, y0, x1, y1 = found.box
+    assert 0 <= x0 < x1 <= 200
+    assert 0 <= y0 < y1 <= 90
+    assert (x1 - x0) * (y1 - y0) < 200 * 90
+    assert found.label == localizer.spec.classes[found.class_index]
+    assert 1 / 3 < found.probability < 1
+    assert (found.map.shape, found.scoremap.shape) == ((8, 8), (224, 224))
+
+
+def test_batches_of_any_size_give_the_same_boxes(localizer, pictures):
+    alone, threes, together = (
+        list(localizer.localize(pictures, threshold=TIGHT, top_k=2, batch_size=size)) for size in (1, 3, 32)
+    )
+    assert all(each.objects[0].box != (0, 0, *each.size) for each in alone)
+    for other in (threes, together):
+        assert [(each.index, each.size) for each in other] == [(each.index, each.size) for each in alone]
+        for first, second in zip(alone, other, strict=True):
+            assert [each.box for each in first.objects] == [each.box for each in second.objects]
+            assert [each.label for each in first.objects] == [each.label for each in second.objects]
+            assert first.objects[0].probability == pytest.approx(second.objects[0].probability, rel=1e-5)
+
+
+@pytest.mark.parametrize("erase", [None, 0.8])
+@pytest.mark.parametrize("kind", ["evidence", "cam"])
+def test_every_class_has_the_box_of_its_own_map_the_most_probable_first(make_localizer, pictures, kind, erase):
+    localizer = make_localizer(erase=erase)
+    network = localizer.network
+    transform = image_transform(32, network.backbone.mean, network.backbone.std)
+    for picture, image in zip(pictures, localizer.localize(pictures, kind, TIGHT, top_k=3), strict=True):
+        inputs = transform(picture)[None]
+        best = network.localize(inputs)
+        assert image.objects[0].class_index == int(best.labels)
+        assert sorted(each.class_index for each in image.objects) == [0, 1, 2]
+        probabilities = [each.probability for each in image.objects]
+        assert probabilities == sorted(probabilities, reverse=True)
+        expected = best.logits[0].double().softmax(0)[[each.class_index for each in image.objects]]
+        assert probabilities == pytest.approx(expected.tolist(), rel=1e-5)
+        for each in image.objects:
+            maps = network.localize(inputs, torch.tensor([each.class_index]), (kind,)).maps[kind]
+            scoremap = resize_scoremap(maps)[0]
+            np.testing.assert_allclose(each.scoremap, scoremap, atol=1e-4)
+            assert each.box == scale_box(largest_box(each.scoremap, TIGHT), picture.size)
+
+
+def test_the_threshold_is_the_models_own_unless_another_is_asked_for(localizer, pictures):
+    def boxes(*arguments: object) -> list[tuple[int, ...]]:
+        return [image.objects[0].box for image in evaluated.localize(pictures, *arguments)]
+
+    evaluated = replace(localizer, thresholds={"cam": FixedThreshold(0.7, "val")})
+    assert evaluated.threshold("cam") == FixedThreshold(0.7, "val")
+    assert evaluated.threshold("evidence").value == DEFAULT_THRESHOLD
+    assert boxes("cam") == boxes("cam", 0.7) != boxes("cam", DEFAULT_THRESHOLD)
+    assert boxes("evidence") == boxes("evidence", DEFAULT_THRESHOLD)
+
+
+def test_images_are_read_as_results_are_taken(localizer):
+    taken = 0
+
+    def endless() -> Iterator[NDArray[np.uint8]]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield np.full((8, 8), taken % 256, np.uint8)
+
+    found = localizer.localize(endless(), batch_size=4)
+    for _ in range(40):
+        image = next(found)
+    assert image.index == 39
+    assert taken <= 40 + 4 + 1
+    found.close()
+
+
+def test_what_cannot_be_read_is_named_or_left_out(localizer, pictures, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    images = [
+        pictures[0],
+        tmp_path / "broken.jpg",
+        np.zeros((4, 4, 2), np.uint8),
+        pictures[1].convert("I"),
+        pictures[1],
+    ]
+    with pytest.raises(BrokenImageError, match=r"broken\.jpg cannot be read: cannot identify"):
+        list(localizer.localize(images))
+    broken: list[BrokenImageError] = []
+    found = list(localizer.localize(images, on_broken=broken.append))
+    assert [each.index for each in found] == [0, 4]
+    assert [str(error).partition("The image ")[2] for error in broken[1:]] == [
+        "number 2 cannot be read: it is uint8 [4, 4, 2]; uint8 [H,W] or [H,W,3] is accepted.",
+        "number 3 cannot be read: its mode I has more than 8 bits and would be clipped to white",
+    ]
+    with pytest.raises(BrokenImageError, match=r"number 0 cannot be read: it is a int; a path, a PIL image or a NumPy"):
+        list(localizer.localize([7]))
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        list(localizer.localize(str(tmp_path / "nowhere")))
+
+
+def test_numbers_out_of_range_are_refused_before_any_image_is_read(localizer):
+    for arguments, message in (
+        ({"top_k": 4}, "top_k is 4; accepted are 1 to 3, the number of the model's classes"),
+        ({"top_k": 0}, "top_k is 0"),
+        ({"batch_size": 0}, "batch_size is 0; accepted is 1 or more"),
+        ({"threshold": 1.0}, r"threshold is 1.0; a number in \[0, 1\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            localizer.localize("nowhere", **arguments)
