@@ -89,7 +89,7 @@ class TrainedLocalizer:
     thresholds: Mapping[MapKind, FixedThreshold] = field(default_factory=dict)
 
     def threshold(self, kind: MapKind) -> FixedThreshold:
-        """Where maps are cut unless something else is asked for, and on what that was chosen."""
+        """Where maps of a kind are cut unless something else is asked for, and on what that was chosen."""
         return self.thresholds.get(kind) or FixedThreshold(
             DEFAULT_THRESHOLD, "nothing, it is the default of a model without an evaluation"
         )
