@@ -27,6 +27,4 @@ def image_progress(shown: bool = True) -> Progress:
         TextColumn("{task.fields[note]}", style="dim"),
         console=console,
         disable=not shown,
-        # Else what is printed to stdout beside a bar would go to stderr with it.
-        redirect_stdout=False,
     )

@@ -77,6 +77,7 @@ class Localize:
 
     def _out(self) -> TextIO | nullcontext[TextIO]:
         if self.output is None:
+            # Taken before the bar starts: while one runs, rich sends what goes to sys.stdout to the bar's console.
             return nullcontext(sys.stdout)
         return self.output.open("w", encoding="utf-8", newline="")
 

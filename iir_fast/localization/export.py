@@ -21,7 +21,7 @@ ABOUT = "iir_fast.json"
 OUTPUTS = ("logits", "labels", "scoremaps")
 
 
-def export_localizer(localizer: TrainedLocalizer, file: Path, kind: MapKind = "evidence") -> None:
+def export_localizer(localizer: TrainedLocalizer, file: str | Path, kind: MapKind = "evidence") -> None:
     """Write a localizer's network as a graph of plain operations, which reads any number of images at once.
 
     input   `images`     float32 [B,3,S,S], S = `localizer.spec.image_size`: an RGB image resized to S x S (its aspect
@@ -53,6 +53,7 @@ def export_localizer(localizer: TrainedLocalizer, file: Path, kind: MapKind = "e
         ValueError: `file` ends in something else, or `kind` is unknown.
         ModuleNotFoundError: ONNX is asked for, and onnx or onnxscript is not installed.
     """
+    file = Path(file)
     if file.suffix not in FORMATS:
         raise ValueError(f"file is {file}; accepted are names that end in {' or '.join(FORMATS)}.")
     if kind not in MAP_KINDS:

@@ -122,7 +122,7 @@ def test_a_constant_or_broken_map_becomes_zeros(localizer, tmp_path):
 
 def test_other_files_and_maps_are_refused(localizer, tmp_path):
     with pytest.raises(ValueError, match=r"file is .*mine\.pt; accepted are names that end in \.pt2 or \.onnx"):
-        export_localizer(localizer, tmp_path / "mine.pt")
+        export_localizer(localizer, str(tmp_path / "mine.pt"))
     with pytest.raises(ValueError, match="kind is 'heat'; accepted are evidence, cam, both"):
         export_localizer(localizer, tmp_path / "mine.pt2", "heat")
 
