@@ -16,26 +16,19 @@ from iir_fast.training import RunFolder
 from iir_fast.training.ranks import Ranks
 
 SCRIPT = Path(__file__).with_name("rank.py")
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 RUN = ["--train-images", "160", "--test-images", "20", "--hidden", "8", "--classes-per-batch", "4"]
-RUN += ["--images-per-class", "4", "--device", "cpu", "--checkpoint-every", "3"]
-
-
-def run(command: list[str], code: int = 0) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
-    assert done.returncode == code, done.stderr
-    return done.stdout
+RUN += ["--images-per-class", "4", "--device", "cpu", "--checkpoint-every", "3", "--epochs", "6"]
 
 
 @pytest.mark.slow
-def test_updates_on_any_number_of_ranks_are_those_of_one(tmp_path):
-    run([sys.executable, str(SCRIPT), str(tmp_path / "1")])
+def test_updates_on_any_number_of_ranks_are_those_of_one(on_ranks, tmp_path):
+    for size in (1, 2, 4):
+        on_ranks(size, SCRIPT, tmp_path)
     alone = torch.load(tmp_path / "1-0.pt", weights_only=True)
     assert alone["model"]["prototypes.seen"].all()
     assert all(gradient.abs().max() > 0 for gradient in alone["gradients"])
     for size in (2, 4):
-        run([*TORCHRUN, str(size), str(SCRIPT), str(tmp_path / str(size))])
         for rank in range(size):
             found = torch.load(tmp_path / f"{size}-{rank}.pt", weights_only=True)
             torch.testing.assert_close(found["gradients"], alone["gradients"], rtol=1e-10, atol=1e-14)
@@ -43,14 +36,15 @@ def test_updates_on_any_number_of_ranks_are_those_of_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_under_torchrun_is_interrupted_and_resumed_to_the_same_bits(tmp_path):
-    def command(folder: str, *options: str) -> list[str]:
-        return [*TORCHRUN, "2", "-m", "iir_fast.cli", "train", str(tmp_path / folder), *RUN, "--epochs", "6", *options]
-
-    table = run(command("whole"))
-    assert table.count("MaxBoxAccV2") == 1
+def test_a_run_under_torchrun_is_interrupted_and_resumed_to_the_same_bits(on_ranks, cli, tmp_path):
+    train = ["-m", "iir_fast.cli", "train"]
+    assert "".join(on_ranks(2, *train, tmp_path / "whole", *RUN)).count("MaxBoxAccV2") == 1
     process = subprocess.Popen(
-        command("cut"), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        [*TORCHRUN, *train, str(tmp_path / "cut"), *RUN],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
     folder = RunFolder(tmp_path / "cut")
     while not folder.checkpoints.files():
@@ -63,14 +57,12 @@ def test_a_run_under_torchrun_is_interrupted_and_resumed_to_the_same_bits(tmp_pa
     stopped = folder.checkpoints.newest()
     assert 3 <= stopped.training["step"] < 60
     assert len(stopped.training["rng"]) == 2
-    run(command("cut", "--resume", "auto"))
+    again = [tmp_path / "cut", *RUN, "--resume", "auto"]
+    on_ranks(2, *train, *again)
     whole, resumed = (RunFolder(tmp_path / name).checkpoints.newest() for name in ("whole", "cut"))
     assert whole.training["step"] == resumed.training["step"] == 60
     assert all(torch.equal(resumed.model[name], value) for name, value in whole.model.items())
-    alone = [sys.executable, "-m", "iir_fast.cli", *command("cut", "--resume", "auto")[len(TORCHRUN) + 3 :]]
-    done = subprocess.run(alone, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
-    assert done.returncode == 2
-    assert "was trained by 2 processes and is to go on with 1" in done.stderr
+    assert "was trained by 2 processes and is to go on with 1" in cli("train", *again, code=2).stderr
 
 
 def test_one_rank_agrees_with_itself():
