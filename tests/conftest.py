@@ -61,7 +61,8 @@ class Started:
 
     def finish(self, code: int = 0) -> subprocess.CompletedProcess[str]:
         """Wait for it, and see that it ends with that exit status."""
-        self.process.join()
+        self.process.join(600)
+        self.process.kill()  # if it hangs
         stdout, stderr = (file.read_text(encoding="utf-8") for file in (self.output, self.errors))
         assert self.process.exitcode == code, stdout + stderr
         return subprocess.CompletedProcess([], code, stdout, stderr)
@@ -107,7 +108,8 @@ def on_ranks(start_python: Callable[..., Started]) -> Callable[..., list[str]]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
+        shared |= {"TORCHELASTIC_RUN_ID": "none", "OMP_NUM_THREADS": "1"}
         ranks = [start_python(*arguments, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(size)]
         return [rank.finish().stdout for rank in ranks]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -76,20 +74,14 @@ def test_methods_differ_in_their_name_alone():
     assert all(options == group[0] for group in budgets.values() for options in group)
 
 
-def trained(*arguments: object, code: int) -> str:
-    command = [sys.executable, "-m", "iir_fast.cli", "train", *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == code, result.stderr
-    return result.stderr
-
-
 @pytest.mark.slow
-def test_the_command_line_goes_before_the_recipe(data, tmp_path):
+def test_the_command_line_goes_before_the_recipe(cli, data, tmp_path):
     folder = tmp_path / "run"
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("method: cam\nhidden: 8\nclasses_per_batch: 2\nimages_per_class: 2\nlearning_rate: 1e-3\n")
-    assert "mine.yaml leaves the data to you; name them with --data" in trained(folder, "--recipe", recipe, code=2)
-    trained(folder, "--recipe", recipe, "--data", data, "--hidden", 4, "--max-steps", 1, code=0)
+    refused = cli("train", folder, "--recipe", recipe, code=2).stderr
+    assert "mine.yaml leaves the data to you; name them with --data" in refused
+    cli("train", folder, "--recipe", recipe, "--data", data, "--hidden", 4, "--max-steps", 1)
     kept = TrainConfig.from_yaml((folder / "config.yaml").read_text())
     expected = TrainConfig(str(data), "cam", hidden=4, classes_per_batch=2, images_per_class=2, learning_rate=1e-3)
     assert kept == replace(expected, max_steps=1)

@@ -127,8 +127,8 @@ def _train(
         source: Source = AugmentedDataset(dataset, config.seed) if config.flip or config.crop else dataset
         if config.freeze_backbone:
             model.backbone.requires_grad_(False).eval()
-        if config.sync_batch_norm and ranks.size > 1:
-            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if config.sync_batch_norm:
+            ranks.synchronize_batch_norm(model, device)
         if config.caches_features:
             # The first process makes the cache, the others find it.
             for turn in (True, False):

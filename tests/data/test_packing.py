@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,15 +101,10 @@ def test_a_pack_that_fails_leaves_no_shard(cub: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "iir_fast.cli", *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return result
-
-
 @pytest.mark.slow
-def test_from_folders_of_images_to_a_model(tmp_path: Path, picture: Callable[[int], bytes]) -> None:
+def test_from_folders_of_images_to_a_model(
+    cli: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, picture: Callable[[int], bytes]
+) -> None:
     for split, count in (("train", 4), ("test", 1)):
         for label, name in enumerate(("ant", "bee")):
             for i in range(count):
@@ -119,11 +113,11 @@ def test_from_folders_of_images_to_a_model(tmp_path: Path, picture: Callable[[in
                 file.write_bytes(picture(10 * label + i))
     out = tmp_path / "out"
     source = f"images:{tmp_path / 'photos'}"
-    assert run("data", "pack", source, out).stdout == f"{out / 'train'}: 8 images, 0 boxes; shards: 1\n"
+    assert cli("data", "pack", source, out).stdout == f"{out / 'train'}: 8 images, 0 boxes; shards: 1\n"
     pack_split(source, out, "test")
     small = ["--image-size", 32, "--hidden", 8, "--classes-per-batch", 2, "--images-per-class", 2]
     options = ["--max-steps", 2, "--workers", 1, "--flip"]
-    trained = run("train", tmp_path / "run", "--data", f"shards:{out}", *small, *options)
+    trained = cli("train", tmp_path / "run", "--data", f"shards:{out}", *small, *options)
     assert "test has neither boxes nor masks: nothing is localized there, the top-1 accuracy is" in " ".join(
         trained.stderr.split()
     )

@@ -1,6 +1,7 @@
 """One rank of test_ranks.py, started as by torchrun: python rank.py FOLDER. Two updates in float64.
 
 Alone it takes the whole batch. Gradients of the second update, weights and prototypes go to FOLDER/RANKS-RANK.pt.
+So does the fault of a third update, which the last rank alone makes impossible.
 """
 
 from __future__ import annotations
@@ -38,10 +39,12 @@ def main(folder: Path) -> None:
             with torch.no_grad():
                 batches = [Batch(model.backbone(each[rows]), LABELS[rows], [], 0.0) for each in pair]
             updater.update(batches, ramp=1.0)
-        torch.save(
-            {"model": model.state_dict(), "gradients": [each.grad for each in model.head.parameters()]},
-            folder / f"{ranks.size}-{ranks.rank}.pt",
-        )
+        gradients = [each.grad.clone() for each in model.head.parameters()]
+        if ranks.rank == ranks.size - 1:
+            batches[0].inputs[-1] = torch.inf
+        fault = updater.update(batches, ramp=1.0).non_finite
+        found = {"model": model.state_dict(), "gradients": gradients, "fault": fault}
+        torch.save(found, folder / f"{ranks.size}-{ranks.rank}.pt")
 
 
 if __name__ == "__main__":

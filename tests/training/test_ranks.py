@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from iir_fast.models import LocalizerSpec
 from iir_fast.training import RunFolder
 from iir_fast.training.ranks import Ranks
 
@@ -27,12 +29,15 @@ def test_updates_on_any_number_of_ranks_are_those_of_one(on_ranks, tmp_path):
         on_ranks(size, SCRIPT, tmp_path)
     alone = torch.load(tmp_path / "1-0.pt", weights_only=True)
     assert alone["model"]["prototypes.seen"].all()
+    assert alone["fault"] == "classification"
     assert all(gradient.abs().max() > 0 for gradient in alone["gradients"])
     for size in (2, 4):
         for rank in range(size):
             found = torch.load(tmp_path / f"{size}-{rank}.pt", weights_only=True)
             torch.testing.assert_close(found["gradients"], alone["gradients"], rtol=1e-10, atol=1e-14)
             torch.testing.assert_close(found["model"], alone["model"], rtol=1e-10, atol=1e-14)
+            # Descriptors are compared everywhere.
+            assert found["fault"] == ("classification" if rank == size - 1 else "inter")
 
 
 @pytest.mark.slow
@@ -63,6 +68,19 @@ def test_a_run_under_torchrun_is_interrupted_and_resumed_to_the_same_bits(on_ran
     assert whole.training["step"] == resumed.training["step"] == 60
     assert all(torch.equal(resumed.model[name], value) for name, value in whole.model.items())
     assert "was trained by 2 processes and is to go on with 1" in cli("train", *again, code=2).stderr
+
+
+def test_batch_norm_is_synchronized_on_gpus_and_refused_elsewhere():
+    def norms(model: nn.Module) -> set[type]:
+        return {type(each) for each in model.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)}
+
+    model = LocalizerSpec("small_cnn", ("a", "b"), 32, hidden=4).build()
+    Ranks().synchronize_batch_norm(model, torch.device("cpu"))
+    assert norms(model) == {nn.BatchNorm2d}
+    with pytest.raises(ValueError, match="is set for 2 processes on device cpu; it works on GPUs alone"):
+        Ranks(1, 2).synchronize_batch_norm(model, torch.device("cpu"))
+    Ranks(1, 2).synchronize_batch_norm(model, torch.device("cuda", 1))
+    assert norms(model) == {nn.SyncBatchNorm}
 
 
 def test_one_rank_agrees_with_itself():
