@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from timm.optim import create_optimizer_v2, get_optimizer_class  # type: ignore[attr-defined]
 from torch import nn
@@ -38,7 +39,9 @@ def create_optimizer(
         }
         for parameters, rate in ((backbone, 1.0), (rest, config.head_rate))
     ]
-    can_fuse = "fused" in inspect.signature(get_optimizer_class(config.optimizer, bind_defaults=False)).parameters
+    kind = get_optimizer_class(config.optimizer, bind_defaults=False)
+    can_fuse = "fused" in inspect.signature(kind).parameters
+    options: dict[str, Any] = {"fused": True} if fused and can_fuse else {}
     return create_optimizer_v2(
         [group for group in groups if group["params"]],
         config.optimizer,
@@ -46,7 +49,7 @@ def create_optimizer(
         weight_decay=config.weight_decay,
         momentum=config.momentum,
         filter_bias_and_bn=False,
-        **({"fused": True} if fused and can_fuse else {}),
+        **options,
     )
 
 

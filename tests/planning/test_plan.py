@@ -144,6 +144,20 @@ def test_the_command(small, cli):
     )
 
 
+def test_the_command_takes_a_recipe(tmp_path, capsys):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("method: cam\nimage_size: 32\nhidden: 8\noptimizer: lamb\nprecision: fp16\nlearning_rate: 1e-3\n")
+    main(["plan", "--recipe", str(recipe), "--image-size", "64", "--classes", "10", "--batch", "4", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    setup = replaced(hidden=8, precision="fp16", optimizer="lamb")
+    assert found["setup"] == vars(setup)
+    assert found["plans"] == [plan(setup, 4).to_dict()]
+    recipe.write_text("optimizer: adan")
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan", "--recipe", str(recipe)])
+    assert "mine.yaml: optimizer is 'adan'; accepted is sgd, adamw, lars, lamb." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
