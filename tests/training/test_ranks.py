@@ -83,6 +83,12 @@ def test_batch_norm_is_synchronized_on_gpus_and_refused_elsewhere():
     assert norms(model) == {nn.SyncBatchNorm}
 
 
+@pytest.mark.slow
+def test_what_ranks_refuse_leaves_no_folder(on_ranks, tmp_path):
+    on_ranks(2, "-m", "iir_fast.cli", "train", tmp_path / "run", *RUN, "--sync-batch-norm", code=2)
+    assert not (tmp_path / "run").exists()
+
+
 def test_one_rank_agrees_with_itself():
     ranks = Ranks()
     assert ranks.is_first
