@@ -17,9 +17,9 @@ from iir_fast.commands.doctor import Doctor
 from iir_fast.commands.evaluate import Evaluate, Score
 from iir_fast.commands.export import Export
 from iir_fast.commands.localize import Localize
-from iir_fast.commands.plan import Plan
+from iir_fast.commands.plan import Plan, plan_with_recipe
 from iir_fast.commands.report import Report
-from iir_fast.commands.train import Train, with_recipe
+from iir_fast.commands.train import Train, train_with_recipe
 from iir_fast.progress import console
 from iir_fast.training import Interrupted
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     parse = partial(tyro.cli, Command, prog="iir-fast", description=__doc__, args=arguments)
     try:
-        defaults = with_recipe(arguments)
+        defaults = train_with_recipe(arguments) or plan_with_recipe(arguments)
         command = parse(default=defaults) if defaults else parse()
         command.run()
     except Interrupted as interruption:

@@ -1,7 +1,11 @@
-"""One rank of test_gather.py: python gather_rank.py RANK RANKS PORT OUT. Alone (RANKS 1) it takes the whole batch."""
+"""One rank of test_gather.py: python gather_rank.py FOLDER. Where there is one rank it takes the whole batch.
+
+The loss and the gradients go to FOLDER/RANKS-RANK.pt.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,12 +18,13 @@ from iir_fast import DualCAMHead, IIRLoss
 LABELS = torch.tensor([0, 1, 2, 0, 2, 1, 1, 0])
 
 
-def main(rank: int, ranks: int, port: str, out: Path) -> None:
+def main(folder: Path) -> None:
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.manual_seed(0)
     head: torch.nn.Module = DualCAMHead(5, 3, hidden=None).double()
     features = torch.randn(8, 5, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     if ranks > 1:
-        dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
+        dist.init_process_group("gloo")
         head = torch.nn.parallel.DistributedDataParallel(head)
     rows = slice(rank * 8 // ranks, (rank + 1) * 8 // ranks)
     result = head(features[rows], LABELS[rows])
@@ -31,8 +36,9 @@ def main(rank: int, ranks: int, port: str, out: Path) -> None:
     if ranks > 1:
         dist.all_reduce(loss)
         dist.destroy_process_group()
-    torch.save({"loss": loss / ranks, "gradients": [p.grad for p in head.parameters()]}, out)
+    found = {"loss": loss / ranks, "gradients": [each.grad for each in head.parameters()]}
+    torch.save(found, folder / f"{ranks}-{rank}.pt")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))
+    main(Path(sys.argv[1]))

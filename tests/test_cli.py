@@ -27,14 +27,6 @@ NOTHING_CLASSIFIED = {"top1_loc": None, "top5_loc": None, "top1_accuracy": None}
 SMALL = ["--image-size", "64", "--hidden", "8", "--epochs", "1", "--classes-per-batch", "4", "--images-per-class", "4"]
 
 
-def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(
-        [sys.executable, "-m", "iir_fast.cli", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == code, result.stderr
-    return result
-
-
 def write_folder(root: Path) -> None:
     """A data set of image files: 60 to train on and 12 to test on, with boxes and masks."""
     for split, count in (("train", 60), ("test", 12)):
@@ -64,7 +56,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    result = run("train", out, "--data", folder, *SMALL)
+    # As a user starts it; the others need not import torch again.
+    command = [sys.executable, "-m", "iir_fast.cli", "train", out, "--data", folder, *SMALL]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
     assert "MaxBoxAccV2" in result.stdout
     return out
 
@@ -84,62 +79,62 @@ def test_train_leaves_configuration_checkpoint_metrics_and_scalars(trained, fold
 
 
 @pytest.mark.slow
-def test_an_existing_run_is_refused_resumed_or_overwritten(trained, folder):
+def test_an_existing_run_is_refused_resumed_or_overwritten(cli, trained, folder):
     again = ["train", trained, "--data", folder, *SMALL]
-    assert "exists; choose to resume or to overwrite it" in run(*again, code=2).stderr
-    assert "exclude each other" in run(*again, "--resume", "auto", "--overwrite", code=2).stderr
-    assert "resumed at step 3 of 3" in run(*again, "--resume", "auto").stderr
-    assert "seed was 0 and is 5" in run(*again, "--resume", "auto", "--seed", 5, code=2).stderr
+    assert "exists; choose to resume or to overwrite it" in cli(*again, code=2).stderr
+    assert "exclude each other" in cli(*again, "--resume", "auto", "--overwrite", code=2).stderr
+    assert "resumed at step 3 of 3" in cli(*again, "--resume", "auto").stderr
+    assert "seed was 0 and is 5" in cli(*again, "--resume", "auto", "--seed", 5, code=2).stderr
 
 
 @pytest.mark.slow
-def test_evaluate_prints_json_and_keeps_it(trained):
+def test_evaluate_prints_json_and_keeps_it(cli, trained):
     arguments = ["evaluate", trained, "--maps", "cam", "--threshold", "0.4", "--threshold-from", "train", "--json"]
-    printed = json.loads(run(*arguments).stdout)
+    printed = json.loads(cli(*arguments).stdout)
     assert printed["cam"]["fixed_threshold"] == {"value": 0.4, "chosen_on": "train"}
     kept = json.loads((trained / "metrics.json").read_text())["test"]
     assert kept["cam"] == printed["cam"]
     assert set(kept) == {"evidence", "cam", "both"}
-    assert "belong together" in run("evaluate", trained, "--threshold", "0.4", code=2).stderr
-    assert "not the folder of a run" in run("evaluate", trained.parent, code=2).stderr
+    assert "belong together" in cli("evaluate", trained, "--threshold", "0.4", code=2).stderr
+    assert "not the folder of a run" in cli("evaluate", trained.parent, code=2).stderr
 
 
 @pytest.mark.slow
-def test_score_maps_on_disk_give_the_figures_of_the_run_they_were_saved_from(trained, folder, tmp_path):
+def test_score_maps_on_disk_give_the_figures_of_the_run_they_were_saved_from(cli, trained, folder, tmp_path):
     maps = tmp_path / "maps"
     fixed = ["--threshold", "0.4", "--threshold-from", "train", "--step", "0.02"]
     arguments = ["evaluate", trained, "--maps", "cam", "both", "--save-maps", maps, *fixed, "--json"]
-    expected = json.loads(run(*arguments).stdout)
-    scored = run("score", maps / "cam", "--data", folder, *fixed, "--json")
+    expected = json.loads(cli(*arguments).stdout)
+    scored = cli("score", maps / "cam", "--data", folder, *fixed, "--json")
     assert json.loads(scored.stdout) == {**expected["cam"], **NOTHING_CLASSIFIED}
     assert "12/12" in scored.stderr
-    rows = run("score", maps / "both", "--data", folder, *fixed).stdout.splitlines()
+    rows = cli("score", maps / "both", "--data", folder, *fixed).stdout.splitlines()
     assert any("both" in row for row in rows)
     assert f"{expected['both']['max_box_acc_v2']:.1f}" in next(row for row in rows if "AccV2" in row)
     assert next(row for row in rows if "Top-1" in row).split()[-2] == "-"
 
     (maps / "cam/images/test/03.png.npy").unlink()
-    missing = run("score", maps / "cam", "--data", folder, code=2).stderr
+    missing = cli("score", maps / "cam", "--data", folder, code=2).stderr
     assert "'images/test/03.png' has no score map" in missing
     assert "Traceback" not in missing
 
 
 @pytest.mark.slow
-def test_report_writes_a_page_of_the_maps_asked_for(trained, tmp_path):
-    result = run("report", trained, "--maps", "cam", "--limit", 5, "--out", tmp_path / "five.html")
+def test_report_writes_a_page_of_the_maps_asked_for(cli, trained, tmp_path):
+    result = cli("report", trained, "--maps", "cam", "--limit", 5, "--out", tmp_path / "five.html")
     assert result.stdout == f"{tmp_path / 'five.html'}\n"
     page = (tmp_path / "five.html").read_text()
     assert '"kinds":["cam"]' in page
     assert "images/test/07.png" in page
-    assert "accepted is 1 or more" in run("report", trained, "--limit", 0, code=2).stderr
+    assert "accepted is 1 or more" in cli("report", trained, "--limit", 0, code=2).stderr
 
 
 @pytest.mark.slow
-def test_localize_prints_boxes_and_draws_them(trained, folder, tmp_path):
+def test_localize_prints_boxes_and_draws_them(cli, trained, folder, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     images = [folder / "images/test/00.png", tmp_path / "broken.jpg", folder / "images/test/01.png"]
     overlays = ["--overlays", tmp_path / "overlays", "--top-k", 2]
-    result = run("localize", *images, "--model", trained, "--skip-broken", *overlays)
+    result = cli("localize", *images, "--model", trained, "--skip-broken", *overlays)
     found = json.loads(result.stdout)
     assert [each["path"] for each in found] == [str(images[0])] * 2 + [str(images[2])] * 2
     assert all(len(each["box"]) == 4 and each["label"].startswith("class_") for each in found)
@@ -148,9 +143,8 @@ def test_localize_prints_boxes_and_draws_them(trained, folder, tmp_path):
     assert "chosen on: test, the split it is reported on" in result.stderr
     drawn = ["00000-00-2.png", "00000-00.png", "00002-01-2.png", "00002-01.png"]
     assert sorted(file.name for file in (tmp_path / "overlays").iterdir()) == drawn
-    stopped = run(
-        "localize", *images, "--model", trained, "--batch-size", 1, "--output", tmp_path / "boxes.csv", code=2
-    )
+    to_file = ["--batch-size", 1, "--output", tmp_path / "boxes.csv"]
+    stopped = cli("localize", *images, "--model", trained, *to_file, code=2)
     assert "broken.jpg" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert stopped.stdout == ""
@@ -190,8 +184,8 @@ def test_localize_keeps_its_bar_on_the_terminal_and_its_boxes_on_stdout(trained,
 
 
 @pytest.mark.slow
-def test_export_writes_a_network_that_finds_the_same_classes(trained, folder, tmp_path):
-    result = run("export", trained, tmp_path / "mine.onnx", "--map", "cam")
+def test_export_writes_a_network_that_finds_the_same_classes(cli, trained, folder, tmp_path):
+    result = cli("export", trained, tmp_path / "mine.onnx", "--map", "cam")
     assert result.stdout == f"{tmp_path / 'mine.onnx'}\n"
     session = onnxruntime.InferenceSession(tmp_path / "mine.onnx", providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["iir_fast.json"])
@@ -206,10 +200,10 @@ def test_export_writes_a_network_that_finds_the_same_classes(trained, folder, tm
 
 
 @pytest.mark.slow
-def test_methods_and_their_options_are_flags(tmp_path):
+def test_methods_and_their_options_are_flags(cli, tmp_path):
     data = ["--train-images", "40", "--test-images", "10", "--clutter", "0.5"]
     options = ["--method", "spg", "--spg-high", "0.8", "0.6", "0.8", "--threshold", "fixed"]
-    result = run("train", tmp_path / "run", *data, *SMALL, *options)
+    result = cli("train", tmp_path / "run", *data, *SMALL, *options)
     assert "train spg" in result.stderr
     assert "MaxBoxAccV2" in result.stdout
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
@@ -217,11 +211,11 @@ def test_methods_and_their_options_are_flags(tmp_path):
 
 
 @pytest.mark.slow
-def test_bad_data_is_named(folder, tmp_path):
+def test_bad_data_is_named(cli, folder, tmp_path):
     def trained_on(rows: str, *options: str, code: int = 2) -> str:
         (folder / "bad").mkdir(exist_ok=True)
         (folder / "bad" / "train.csv").write_text(rows)
-        return run("train", tmp_path / "run", "--data", folder / "bad", *SMALL, *options, code=code).stderr
+        return cli("train", tmp_path / "run", "--data", folder / "bad", *SMALL, *options, code=code).stderr
 
     assert "label" in trained_on("path,x0,y0,x1,y1\na.png,0,0,1,1\n")
     (folder / "bad").mkdir(exist_ok=True)
@@ -251,11 +245,11 @@ def test_sigint_ends_with_a_checkpoint_and_resume_finishes(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_demo_prints_four_rows_and_saves_a_picture(tmp_path):
+def test_demo_prints_four_rows_and_saves_a_picture(cli, tmp_path):
     out = tmp_path / "demo"
-    result = run("demo", out, "--seeds", 2, "--epochs", 1, "--train-images", 80, "--test-images", 10)
+    result = cli("demo", out, "--seeds", 2, "--epochs", 1, "--train-images", 80, "--test-images", 10)
     for row in ("CAM ", "CAM, evidence map", "IIR ", "IIR, evidence map"):
         assert row in result.stdout
     assert "±" in result.stdout
     assert (out / "localizations.png").stat().st_size > 10_000
-    assert "exists; name a new one" in run("demo", out, code=2).stderr
+    assert "exists; name a new one" in cli("demo", out, code=2).stderr

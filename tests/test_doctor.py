@@ -13,15 +13,9 @@ from iir_fast import cli, doctor, functional
 from iir_fast.kernels import selection
 
 
-def run(**environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "iir_fast.cli", "doctor", "--device", "cpu"]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.slow
-def test_a_healthy_machine():
-    result = run()
-    assert result.returncode == 0, result.stdout + result.stderr
+def test_a_healthy_machine(cli):
+    result = cli("doctor", "--device", "cpu")
     for words in ("torch ", "triton ", "operators on cpu tensors run on the host backend: it is the fastest"):
         assert words in result.stdout
     rows = [line for line in result.stdout.splitlines() if line.startswith("│")]
@@ -31,7 +25,10 @@ def test_a_healthy_machine():
 
 
 def test_a_backend_that_cannot_run_is_named():
-    result = run(IIR_FAST_BACKEND="triton", TRITON_INTERPRET="0")
+    command = [sys.executable, "-m", "iir_fast.cli", "doctor", "--device", "cpu"]
+    # Read when the package is imported.
+    environment = {**os.environ, "IIR_FAST_BACKEND": "triton", "TRITON_INTERPRET": "0"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "operators on cpu tensors cannot run: backend is 'triton'" in result.stdout
     assert "label_cam, 5x33x5x9 float32: RuntimeError: backend is 'triton'" in result.stdout

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 import re
 import runpy
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,17 +33,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data"), train=96, val=20)
 
 
-def run(script: Path, *arguments: object, ranks: int = 1) -> str:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
-    result = subprocess.run(
-        [sys.executable, *launcher, str(script), *SMALL, *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+@pytest.fixture
+def run(start_python: Callable[..., Any]) -> Callable[..., str]:
+    def run(script: Path, *arguments: object) -> str:
+        environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES)}
+        return start_python(script, *SMALL, *arguments, **environment).finish().stdout
+
+    return run
 
 
 def losses(printed: str) -> list[float]:
@@ -70,7 +65,7 @@ def test_the_loss_takes_fewer_than_ten_lines(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_trains_and_draws_a_box_with_the_same_bits_every_time(name, images, tmp_path):
+def test_trains_and_draws_a_box_with_the_same_bits_every_time(run, name, images, tmp_path):
     weights = []
     for out in (tmp_path / "first", tmp_path / "second"):
         printed = run(EXAMPLES / f"{name}.py", "--data", images, "--out", out, "--epochs", 2)
@@ -89,7 +84,7 @@ def test_trains_and_draws_a_box_with_the_same_bits_every_time(name, images, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_without_the_marked_lines_it_is_a_plain_classifier(name, images, tmp_path):
+def test_without_the_marked_lines_it_is_a_plain_classifier(run, name, images, tmp_path):
     script = tmp_path / f"{name}.py"
     script.write_text(without_loss(EXAMPLES / f"{name}.py"))
     printed = run(script, "--data", images, "--out", tmp_path / "out", "--epochs", 2)
@@ -103,7 +98,7 @@ def test_without_the_marked_lines_it_is_a_plain_classifier(name, images, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_trains_under_autocast(name, images, tmp_path):
+def test_trains_under_autocast(run, name, images, tmp_path):
     printed = run(EXAMPLES / f"{name}.py", "--data", images, "--out", tmp_path, "--epochs", 2, "--bf16")
     assert all(math.isfinite(loss) for loss in losses(printed))
     weights = torch.load(tmp_path / "weights.pt", weights_only=True)
@@ -111,7 +106,7 @@ def test_trains_under_autocast(name, images, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_loss_falls_once_it_is_fully_on(images, tmp_path):
+def test_the_loss_falls_once_it_is_fully_on(run, images, tmp_path):
     printed = run(EXAMPLES / "plain_pytorch.py", "--data", images, "--out", tmp_path, "--epochs", 8)
     start, ramp_over, *_, end = losses(printed)
     assert end < ramp_over
@@ -119,8 +114,9 @@ def test_the_loss_falls_once_it_is_fully_on(images, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_ranks_train_on_generated_images_and_speak_once(tmp_path):
-    printed = run(EXAMPLES / "plain_pytorch.py", "--out", tmp_path, "--epochs", 1, "--image-size", 32, ranks=2)
+def test_two_ranks_train_on_generated_images_and_speak_once(on_ranks, tmp_path):
+    script = EXAMPLES / "plain_pytorch.py"
+    printed = "".join(on_ranks(2, script, *SMALL, "--out", tmp_path, "--epochs", 1, "--image-size", 32))
     assert len(losses(printed)) == 3  # 800 images make 25 steps of 2 x 16
     assert all(math.isfinite(loss) for loss in losses(printed))
     assert printed.count("accuracy") == printed.count("box") == 1

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import tyro
 
+from iir_fast.commands.recipe import named_recipe
 from iir_fast.planning import GIB, TrainingSetup, largest_batch, plan
 from iir_fast.planning import tabulate as tabulate_plans
+from iir_fast.training import TrainConfig, from_options
+
+SHARED = ("backbone", "image_size", "output_stride", "out_index", "hidden", "precision", "optimizer")
+"""What a setup has of a training's options."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +23,9 @@ class Plan:
     """Count the memory of a training step per device, with this package's kernels and without. Needs no GPU."""
 
     setup: tyro.conf.OmitArgPrefixes[TrainingSetup]
+    recipe: Path | None = None
+    """YAML file of options of `train`, such as those under configs/, for all but classes, ranks, device and batch;
+    options on the command line go before the file's."""
     batch: tuple[int, ...] = (32, 64, 128, 256)
     """Images per device; a row for each."""
     memory: float | None = None
@@ -41,3 +51,14 @@ class Plan:
                 f"\nLargest batch per device in {self.memory} GiB: {largest.with_kernels} with this package's kernels, "
                 f"{largest.without_kernels} without."
             )
+
+
+def plan_with_recipe(arguments: Sequence[str]) -> Plan | None:
+    """Defaults of `plan` out of the recipe that its arguments name, if they do."""
+    named = named_recipe("plan", arguments)
+    if named is None:
+        return None
+    file, options = named
+    config = from_options(TrainConfig, options, str(file))
+    shared = {name: getattr(config, name) for name in SHARED}
+    return Plan(from_options(TrainingSetup, shared, str(file)), file)

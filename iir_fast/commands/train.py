@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,17 +10,12 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
+from iir_fast.commands.recipe import named_recipe
 from iir_fast.data import has_split
 from iir_fast.progress import console
 from iir_fast.runs import evaluate_run, validation
 from iir_fast.tables import metrics_table
-from iir_fast.training import (
-    TrainConfig,
-    WhenThere,
-    from_options,
-    read_yaml,
-    train,
-)
+from iir_fast.training import TrainConfig, WhenThere, from_options, train
 
 
 @dataclass(frozen=True)
@@ -55,15 +49,12 @@ class Train:
         console.print(f"run in {self.out}")
 
 
-def with_recipe(arguments: Sequence[str]) -> Train | None:
+def train_with_recipe(arguments: Sequence[str]) -> Train | None:
     """Defaults of `train` out of the recipe that its arguments name, if they do."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--recipe", type=Path)
-    parser.add_argument("--data")
-    given, _ = parser.parse_known_args(arguments)
-    if given.recipe is None or arguments[0] != "train":
+    named = named_recipe("train", arguments)
+    if named is None:
         return None
-    options = read_yaml(given.recipe.read_text(encoding="utf-8"), str(given.recipe))
-    if given.data is None and "data" not in options:
-        raise ValueError(f"{given.recipe} leaves the data to you; name them with --data.")
-    return Train(tyro.MISSING, given.recipe, from_options(TrainConfig, options, str(given.recipe)))
+    file, options = named
+    if "data" not in options and not any(each.partition("=")[0] == "--data" for each in arguments):
+        raise ValueError(f"{file} leaves the data to you; name them with --data.")
+    return Train(tyro.MISSING, file, from_options(TrainConfig, options, str(file)))

@@ -121,6 +121,8 @@ def _train(
     model = spec.build(config.weights).to(device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
+    if config.sync_batch_norm:
+        ranks.synchronize_batch_norm(model, device)
     method = create_method(config, model).to(device)
     dataset.transform = image_transform(
         config.image_size, model.backbone.mean, model.backbone.std, config.flip, config.crop
@@ -136,8 +138,6 @@ def _train(
         source: Source = AugmentedDataset(dataset, config.seed) if config.flip or config.crop else dataset
         if config.freeze_backbone:
             model.backbone.requires_grad_(False).eval()
-        if config.sync_batch_norm and ranks.size > 1:
-            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if config.caches_features:
             # The first process makes the cache, the others find it.
             for turn in (True, False):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable
+from typing import Any
 
-from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
+from timm.optim import create_optimizer_v2, get_optimizer_class  # type: ignore[attr-defined]
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
@@ -16,7 +18,9 @@ RISE = 0.2
 """Share of training in which the one-cycle schedule rises to its peak."""
 
 
-def create_optimizer(config: TrainConfig, backbone: Iterable[nn.Parameter], rest: Iterable[nn.Parameter]) -> Optimizer:
+def create_optimizer(
+    config: TrainConfig, backbone: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], fused: bool = False
+) -> Optimizer:
     """The optimizer that a configuration names, as timm knows it ("sgd" is SGD with Nesterov momentum).
 
     Weight decay is on all parameters, as in the usual recipes of the field. Parameters that need no gradient are left
@@ -26,6 +30,7 @@ def create_optimizer(config: TrainConfig, backbone: Iterable[nn.Parameter], rest
         config: `optimizer`, `learning_rate`, `head_rate`, `weight_decay`, `momentum`.
         backbone: parameters that learn at `learning_rate`.
         rest: parameters that learn at `head_rate` times that.
+        fused: update all parameters in one kernel, where the optimizer can: torch's can, timm's LARS and LAMB cannot.
     """
     groups = [
         {
@@ -34,6 +39,9 @@ def create_optimizer(config: TrainConfig, backbone: Iterable[nn.Parameter], rest
         }
         for parameters, rate in ((backbone, 1.0), (rest, config.head_rate))
     ]
+    kind = get_optimizer_class(config.optimizer, bind_defaults=False)
+    can_fuse = "fused" in inspect.signature(kind).parameters
+    options: dict[str, Any] = {"fused": True} if fused and can_fuse else {}
     return create_optimizer_v2(
         [group for group in groups if group["params"]],
         config.optimizer,
@@ -41,6 +49,7 @@ def create_optimizer(config: TrainConfig, backbone: Iterable[nn.Parameter], rest
         weight_decay=config.weight_decay,
         momentum=config.momentum,
         filter_bias_and_bn=False,
+        **options,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,20 @@ class Ranks:
     def device(self, device: torch.device) -> torch.device:
         """This process's own among devices of that type."""
         return torch.device("cuda", self.local_rank) if device.type == "cuda" and self.size > 1 else device
+
+    def synchronize_batch_norm(self, model: nn.Module, device: torch.device) -> None:
+        """Let the batch norms inside a model take their statistics over all ranks; those of one rank do already.
+
+        Raises:
+            ValueError: there are several ranks and they do not train on GPUs.
+        """
+        if self.size == 1:
+            return
+        if device.type != "cuda":
+            raise ValueError(
+                f"sync_batch_norm is set for {self.size} processes on device {device.type}; it works on GPUs alone."
+            )
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
     def all_true(self, condition: bool, device: torch.device) -> bool:
         """Whether a condition holds on every rank; all of them must ask."""

@@ -92,7 +92,8 @@ class Updater:
                 gradient_as_bucket_view=True,
             )
         rest = (*model.head.parameters(), *method.parameters())
-        self.optimizer = create_optimizer(config, model.backbone.parameters(), rest)
+        on_gpu = self.device.type == "cuda"
+        self.optimizer = create_optimizer(config, model.backbone.parameters(), rest, fused=on_gpu)
         self.schedule = create_schedule(config, self.optimizer, updates_per_epoch)
         self._parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")

@@ -32,18 +32,11 @@ def written(folder: Path, **keys: object) -> Path:
     return file
 
 
-def compare(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", MAIN, "compare", *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == code, result.stdout + result.stderr
-    return result
-
-
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def done(cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A comparison of two rows from two seeds, and what it printed."""
     folder = tmp_path_factory.mktemp("compare")
-    return folder / "out", compare(written(folder), folder / "out", "--jobs", 2).stdout
+    return folder / "out", cli("compare", written(folder), folder / "out", "--jobs", 2).stdout
 
 
 def test_it_prints_and_writes_one_table(done):
@@ -72,10 +65,10 @@ def test_it_prints_and_writes_one_table(done):
         assert "accuracy" not in run["metrics"]["cam"]["curve_v1"]
 
 
-def test_what_is_complete_is_kept_and_a_crash_costs_itself_alone(done):
+def test_what_is_complete_is_kept_and_a_crash_costs_itself_alone(cli, done):
     out, printed = done
     before = [file.stat().st_mtime_ns for file in sorted(out.glob("runs/*/*/checkpoints/*.pt"))]
-    result = compare(written(out.parent, rows={**ROWS, "broken": {"backbone": "nonsense"}}), out, code=1)
+    result = cli("compare", written(out.parent, rows={**ROWS, "broken": {"backbone": "nonsense"}}), out, code=1)
     assert "4 of 6 runs are complete" in result.stderr
     assert "| broken (0 of 2 seeds) " in result.stdout
     assert "- broken, seed 1: ValueError: Unknown backbone 'nonsense'" in result.stdout

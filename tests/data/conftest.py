@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,6 +13,13 @@ import pytest
 from PIL import Image
 
 SIZE = (20, 12)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's cache folder, which no test shares with another or with the user."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 def _save(file: Path, pixels: np.ndarray | None = None) -> None:
@@ -116,3 +126,55 @@ def change_line() -> Callable[[Path, int, str | None], None]:
         file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     return change
+
+
+Members = list[tuple[str, bytes]]
+
+
+def _picture(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)
+    Image.fromarray(pixels).save(stream := io.BytesIO(), "PNG")
+    return stream.getvalue()
+
+
+def _sample(key: str, label: int, *others: tuple[str, bytes]) -> Members:
+    return [(f"{key}.png", _picture(label)), (f"{key}.cls", b"%d\n" % label), *others]
+
+
+def _write_shard(file: Path, members: Members) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.fixture
+def picture() -> Callable[[int], bytes]:
+    """The bytes of a PNG of 20 x 12 pixels, by its seed."""
+    return _picture
+
+
+@pytest.fixture
+def sample() -> Callable[..., Members]:
+    """Members of a shard that make one sample, of a key, a label that is the picture's seed, and any others."""
+    return _sample
+
+
+@pytest.fixture
+def write_shard() -> Callable[[Path, Members], None]:
+    """Writes a shard of these members."""
+    return _write_shard
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Four samples of three classes in two shards, made by hand."""
+    boxes = json.dumps({"boxes": [[0, 1, 20, 12], [2.5, 3, 4, 5]], "by": "hand"}).encode()
+    root = tmp_path / "shards"
+    first = [*_sample("x/1", 2, ("x/1.json", boxes), ("x/1.txt", b"text")), *_sample("x/2", 0)]
+    _write_shard(root / "train/a.tar", first)
+    _write_shard(root / "train/b.tar", [("README", b"no sample"), *_sample("x/1", 1), *_sample("y", 2)])
+    (root / "classes.txt").write_text("ant\nbee\ncat\n")
+    return root

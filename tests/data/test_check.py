@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,13 +14,6 @@ from PIL import Image
 from iir_fast.data import SplitSummary, check_data
 
 ALBATROSS = "001.Black_footed_Albatross"
-
-
-def check(*arguments: object, code: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "iir_fast.cli", "data", "check", *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == code, result.stderr + result.stdout
-    return result
 
 
 def found(source: str, decode: bool = False) -> set[tuple[str, str]]:
@@ -236,11 +228,11 @@ def test_a_split_that_is_not_there_is_a_remark(cub: Path, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_prints_one_page(cub: Path) -> None:
+def test_the_command_prints_one_page(cli: Callable[..., subprocess.CompletedProcess[str]], cub: Path) -> None:
     (cub / "metadata/CUB/val/localization.txt").write_text("nonsense\n" * 25)
     for file in (cub / "CUB").glob("*/test_1.jpg"):
         truncate(file)
-    page = check(f"cub:{cub}", "--decode", code=1).stdout
+    page = cli("data", "check", f"cub:{cub}", "--decode", code=1).stdout
     assert "corrupt line (25)" in page
     assert "localization.txt, line 20: path,x0,y0,x1,y1 in UTF-8 is accepted, got 'nonsense'" in page
     assert "localization.txt, line 21" not in page
@@ -251,11 +243,13 @@ def test_the_command_prints_one_page(cub: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_tells_sound_data_from_none(cub: Path, tmp_path: Path) -> None:
-    report = json.loads(check(f"cub:{cub}", "--json", code=0).stdout)
+def test_the_command_tells_sound_data_from_none(
+    cli: Callable[..., subprocess.CompletedProcess[str]], cub: Path, tmp_path: Path
+) -> None:
+    report = json.loads(cli("data", "check", f"cub:{cub}", "--json").stdout)
     assert report["splits"][2]["boxes"] == 4
     assert report["faults"] == []
-    nothing = check(f"cub:{tmp_path}/nowhere", code=2).stderr
+    nothing = cli("data", "check", f"cub:{tmp_path}/nowhere", code=2).stderr
     assert f"source cub:{tmp_path}/nowhere has no split to check" in nothing
     assert "Traceback" not in nothing
 

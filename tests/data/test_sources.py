@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +53,11 @@ def test_a_name_without_root_or_an_unknown_one_is_a_folder(tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-def test_train_and_evaluate_on_a_copy_of_cub(cub: Path, tmp_path: Path) -> None:
+def test_train_and_evaluate_on_a_copy_of_cub(
+    cli: Callable[..., subprocess.CompletedProcess[str]], cub: Path, tmp_path: Path
+) -> None:
     small = ["--epochs", "1", "--hidden", "8", "--classes-per-batch", "2", "--images-per-class", "3"]
-    command = [sys.executable, "-m", "iir_fast.cli", "train", tmp_path / "run", "--data", f"cub:{cub}", *small]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+    cli("train", tmp_path / "run", "--data", f"cub:{cub}", *small)
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())["test"]["cam"]
     assert metrics["images"] == 4
     assert metrics["max_box_acc_v2"] is not None

@@ -23,7 +23,7 @@ TAUS = thresholds(0.001)
 
 @needs_library
 def test_no_difference_on_maps_of_all_kinds():
-    assert count_differences(40 * len(KINDS), seed=1) == 0
+    assert count_differences(20 * len(KINDS), seed=1) == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

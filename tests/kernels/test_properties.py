@@ -5,9 +5,11 @@ Values are multiples of 1/8, so that ties at a map's extremes and maps without a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,8 @@ from torch import Tensor
 
 from iir_fast.functional import evidence_map, label_cam, masked_pool, regulate, subgroup_similarity
 from iir_fast.kernels import backend
+
+pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="Triton's interpreter is slow")
 
 # The same examples on every run, and no assertion on seconds.
 reproducible = settings(derandomize=True, deadline=None, max_examples=60)

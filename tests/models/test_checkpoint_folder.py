@@ -6,11 +6,12 @@ import errno
 import os
 import resource
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 
-from iir_fast.models import CheckpointFolder, LocalizerSpec, load_localizer, save_checkpoint
+from iir_fast.models import CheckpointFolder, LocalizerSpec, load_localizer, read_checkpoint, save_checkpoint
 
 SPEC = LocalizerSpec("small_cnn", ("a", "b"), 32, hidden=4)
 
@@ -48,6 +49,26 @@ def test_a_truncated_checkpoint_gives_way_to_the_one_before_and_is_named(folder,
     os.truncate(folder.files()[0], 7)
     with pytest.raises(ValueError, match=r"not one checkpoint in .* can be read; the newest: .*00000015"):
         folder.newest()
+
+
+class Trap:
+    """Pickled, it makes a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_no_code_of_a_checkpoint_runs(folder, tmp_path):
+    file, trap = folder.files()[-1], tmp_path / "trap"
+    torch.save({**torch.load(file, weights_only=True), "training": Trap(trap)}, file)
+    with pytest.raises(ValueError, match=r"00000015\.pt cannot be read as one of iir_fast: Weights only load failed"):
+        read_checkpoint(file)
+    assert not trap.exists()
+    torch.load(file, weights_only=False)
+    assert trap.exists(), "it is a trap"
 
 
 def test_a_runs_localizer_is_its_newest(folder, model, tmp_path):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -129,27 +127,35 @@ SMALL_OPTIONS = ["--backbone", "small_cnn", "--image-size", "64", "--classes", "
 SMALL_OPTIONS += ["--hidden", "None", "--precision", "fp32"]
 
 
-def run(*arguments: str) -> str:
-    command = [sys.executable, "-m", "iir_fast.cli", "plan", *SMALL_OPTIONS, *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
 @pytest.mark.slow
-def test_the_command(small):
-    printed = run("--memory", "0.5")
+def test_the_command(small, cli):
+    command = ["plan", *SMALL_OPTIONS, "--memory", "0.01"]
+    printed = cli(*command).stdout
     rows = [line for line in printed.splitlines() if line.startswith("|")]
     assert rows == tabulate([small]).splitlines()
     assert "backbone small_cnn, image_size 64" in printed
-    found = json.loads(run("--memory", "0.5", "--json"))
+    found = json.loads(cli(*command, "--json").stdout)
     assert found["plans"] == [small.to_dict()]
     assert found["setup"] == vars(SMALL)
     largest = found["largest_batch"]
     assert (
-        f"in 0.5 GiB: {largest['with_kernels']} with this package's kernels, {largest['without_kernels']} without"
+        f"in 0.01 GiB: {largest['with_kernels']} with this package's kernels, {largest['without_kernels']} without"
         in (printed)
     )
+
+
+def test_the_command_takes_a_recipe(tmp_path, capsys):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("method: cam\nimage_size: 32\nhidden: 8\noptimizer: lamb\nprecision: fp16\nlearning_rate: 1e-3\n")
+    main(["plan", "--recipe", str(recipe), "--image-size", "64", "--classes", "10", "--batch", "4", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    setup = replaced(hidden=8, precision="fp16", optimizer="lamb")
+    assert found["setup"] == vars(setup)
+    assert found["plans"] == [plan(setup, 4).to_dict()]
+    recipe.write_text("optimizer: adan")
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan", "--recipe", str(recipe)])
+    assert "mine.yaml: optimizer is 'adan'; accepted is sgd, adamw, lars, lamb." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
-"""One rank of test_ranks.py, started by torchrun or alone: python rank.py OUT. Two updates in float64.
+"""One rank of test_ranks.py, started as by torchrun: python rank.py FOLDER. Two updates in float64.
 
-Alone it takes the whole batch. Gradients of the second update, weights and prototypes go to OUT-RANK.pt.
+Alone it takes the whole batch. Gradients of the second update, weights and prototypes go to FOLDER/RANKS-RANK.pt.
+So does the fault of a third update, which the last rank alone makes impossible.
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import torch
 
@@ -20,7 +22,7 @@ from iir_fast.training.update import Updater
 LABELS = torch.tensor([0, 1, 2, 0, 1, 1, 3, 3])
 
 
-def main(out: str) -> None:
+def main(folder: Path) -> None:
     torch.manual_seed(0)
     config = TrainConfig(
         hidden=None, freeze_backbone=True, optimizer="sgd", regulation="mixed", accumulate=2, threshold="learned"
@@ -37,11 +39,13 @@ def main(out: str) -> None:
             with torch.no_grad():
                 batches = [Batch(model.backbone(each[rows]), LABELS[rows], [], 0.0) for each in pair]
             updater.update(batches, ramp=1.0)
-        torch.save(
-            {"model": model.state_dict(), "gradients": [each.grad for each in model.head.parameters()]},
-            f"{out}-{ranks.rank}.pt",
-        )
+        gradients = [each.grad.clone() for each in model.head.parameters()]
+        if ranks.rank == ranks.size - 1:
+            batches[0].inputs[-1] = torch.inf
+        fault = updater.update(batches, ramp=1.0).non_finite
+        found = {"model": model.state_dict(), "gradients": gradients, "fault": fault}
+        torch.save(found, folder / f"{ranks.size}-{ranks.rank}.pt")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(Path(sys.argv[1]))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,18 +13,13 @@ SCRIPT = Path(__file__).with_name("killed.py")
 KILLS = 24
 
 
-def run(folder: Path, kills: int) -> tuple[int, int, int]:
-    command = [sys.executable, str(SCRIPT), str(folder), str(kills), "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    status, killed, while_writing = map(int, done.stdout.split())
-    return status, killed, while_writing
-
-
 @pytest.mark.slow
-def test_sigkill_at_random_moments_changes_no_bit(tmp_path):
-    assert run(tmp_path / "alone", 0) == (0, 0, 0)
-    status, killed, while_writing = run(tmp_path / "killed", KILLS)
+def test_sigkill_at_random_moments_changes_no_bit(start_python, tmp_path):
+    alone, after = (
+        start_python(SCRIPT, tmp_path / name, kills, 0) for name, kills in (("alone", 0), ("killed", KILLS))
+    )
+    assert alone.finish().stdout.split() == ["0", "0", "0"]
+    status, killed, while_writing = map(int, after.finish().stdout.split())
     assert status == 0
     assert killed >= 20
     assert while_writing >= 3

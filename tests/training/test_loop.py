@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from rich.progress import Progress
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from iir_fast import IIRLoss
+from iir_fast.data import ProceduralDataset
 from iir_fast.methods import CAM, IIR
 from iir_fast.models import LocalizerSpec
 from iir_fast.training import Interrupted, RunFolder, TrainConfig, WhenThere, train
@@ -45,6 +51,55 @@ def test_the_two_methods_differ_and_terms_are_logged(tmp_path):
     iir = weights_after(replace(TINY, method="iir"), tmp_path / "iir")
     assert not torch.equal(cam["head.weight"], iir["head.weight"])
     assert list((tmp_path / "iir").glob("events.out.tfevents.*"))
+
+
+def test_the_bar_and_the_scalars_say_who_starves(tmp_path, monkeypatch):
+    notes, read = [], ProceduralDataset.__getitem__
+    show = Progress.update
+
+    def read_slowly(self, i):
+        time.sleep(0.01)
+        return read(self, i)
+
+    def note(self, *arguments, **fields):
+        notes.append(fields.get("note"))
+        show(self, *arguments, **fields)
+
+    monkeypatch.setattr(ProceduralDataset, "__getitem__", read_slowly)
+    monkeypatch.setattr(Progress, "update", note)
+    train(replace(TINY, epochs=1, log_every=5), tmp_path / "run")
+    shown = next(note for note in notes if note)
+    rates = dict(re.findall(r"(model|data) ([\d,]+)/s", shown))
+    assert set(rates) == {"model", "data"}
+    assert 0 < int(rates["data"].replace(",", "")) <= 100, "loading alone takes 10 ms an image"
+    log = EventAccumulator(str(tmp_path / "run")).Reload()
+    rated = {"images_per_second/model", "images_per_second/data", "gradient_norm", "learning_rate"}
+    assert {f"loss/{term}" for term in ("total", "classification", "intra", "inter")} | rated <= set(
+        log.Tags()["scalars"]
+    )
+    (norm,) = log.Scalars("gradient_norm")
+    assert norm.step == 5
+    assert norm.value > 0
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_gone_on_from(tmp_path, capsys):
+    config = replace(TINY, checkpoint_every=2)
+    expected = weights_after(config, tmp_path / "run")
+    newest = RunFolder(tmp_path / "run").checkpoints.files()[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert_same(weights_after(config, tmp_path / "run", "resume"), expected)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "00000010.pt cannot be read" in said
+    assert "00000008.pt. resumed at step 8 of 10." in said
+
+
+def test_a_full_disk_ends_training_with_a_sentence(tmp_path, monkeypatch):
+    def no_space(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match=r"00000005\.pt could not be written \(No space left on device\)"):
+        train(TINY, tmp_path / "run")
 
 
 STEPS = {"optimizer": "sgd", "schedule": "step", "decay_epochs": 1, "warmup_epochs": 1, "head_rate": 10.0, "crop": True}

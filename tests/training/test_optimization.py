@@ -71,6 +71,22 @@ def test_every_parameter_decays_and_the_options_arrive(optimizer, expected):
         assert expected.items() <= group.items()
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lars", "lamb"])
+def test_fused_updates_are_those_of_the_optimizer(optimizer):
+    weights = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        layer = nn.Linear(3, 3)
+        made = create_optimizer(TrainConfig(optimizer=optimizer), layer.parameters(), [], fused)
+        assert bool(made.defaults.get("fused")) == (fused and optimizer in ("sgd", "adamw"))
+        for _ in range(3):
+            made.zero_grad()
+            layer(torch.ones(2, 3)).square().sum().backward()
+            made.step()
+        weights.append(layer.weight.detach())
+    torch.testing.assert_close(*weights)
+
+
 def test_a_frozen_backbone_has_no_group():
     backbone, head = nn.Linear(3, 3).requires_grad_(False), nn.Linear(3, 2)
     (group,) = create_optimizer(TrainConfig(), backbone.parameters(), head.parameters()).param_groups

@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from iir_fast.models import IIRLocalizer, LocalizerSpec, load_localizer
-from iir_fast.training import NonFiniteLoss, RunFolder, TrainConfig, train
+from iir_fast.training import NonFiniteLoss, RunFolder, TrainConfig, train, update
 from iir_fast.training.loading import Batch
 from iir_fast.training.methods import create_method
+from iir_fast.training.optimization import create_optimizer
 from iir_fast.training.ranks import Ranks
 from iir_fast.training.update import Updater
 
@@ -85,7 +87,10 @@ def test_lower_precision_is_close_to_full(precision, model):
     assert not torch.equal(low.head.weight, model.head.weight)
 
 
-def test_fp16_overflow_leaves_the_update_out_counts_it_and_lowers_the_scale(model):
+@pytest.mark.parametrize("fused", [False, True])
+def test_fp16_overflow_leaves_the_update_out_counts_it_and_lowers_the_scale(fused, model, monkeypatch):
+    # As on a GPU, where updates are fused.
+    monkeypatch.setattr(update, "create_optimizer", lambda *given, **_: create_optimizer(*given, fused=fused))
     made = updater(model, precision="fp16")
     before, rate = model.head.weight.clone(), made.optimizer.param_groups[0]["lr"]
     # The loss is finite, its gradient times the initial scale of 65,536 is not.
@@ -107,6 +112,14 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_names_its_term(precision,
     assert made.non_finite == 1
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert made.update(batches(1), 1.0).non_finite is None
+
+
+def test_a_fault_of_another_rank_leaves_the_update_out_here_too(model, monkeypatch):
+    made = updater(model)
+    before = copy.deepcopy(model.state_dict())
+    monkeypatch.setattr(Ranks, "all_true", lambda self, condition, device: False)
+    assert made.update(batches(1), 1.0).non_finite == "another rank's"
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 TINY = TrainConfig(train_images=80, test_images=20, epochs=2, classes_per_batch=4, images_per_class=4, hidden=8)
@@ -145,8 +158,38 @@ def test_all_options_of_large_batches_train_together_and_resume(tmp_path):
     assert torch.equal(again.head.weight, last.model["head.weight"])
 
 
-@pytest.mark.slow
-def test_detect_anomaly_names_the_operation(tmp_path):
-    config = replace(TINY, detect_anomaly=True, epochs=1)
-    train(config, tmp_path / "run")
+@pytest.mark.filterwarnings("ignore:Error detected in:UserWarning")
+def test_detect_anomaly_names_the_operation(model, monkeypatch):
+    """A loss that is finite, with a gradient that is not: 0 times the infinite slope of a root at 0."""
+    made = updater(model, detect_anomaly=True)
+    sound = made.method.forward
+
+    def unsound(*arguments):
+        result = sound(*arguments)
+        return result._replace(loss=result.loss + (0 * model.head.weight).sum().sqrt())
+
+    monkeypatch.setattr(made.method, "forward", unsound)
+    with pytest.raises(RuntimeError, match="Function 'MulBackward0' returned nan values"):
+        made.update(batches(1), 1.0)
     assert not torch.is_anomaly_enabled()
+    assert updater(model).update(batches(1), 1.0).non_finite is None
+
+
+def test_a_compiled_backbone_learns_the_same(model, monkeypatch):
+    graphs = []
+
+    def count_graphs(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    whole = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda module: whole(module, backend=count_graphs))
+    images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    plain = copy.deepcopy(model)
+    for each, compiled in ((plain, False), (model, True)):
+        each.backbone.requires_grad_(True)
+        made = updater(each, compile=compiled, freeze_backbone=False)
+        made.update([Batch(images, LABELS, list(range(8)), 0.0)], 1.0)
+        assert len(graphs) == compiled
+    for one, other in zip(plain.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
