@@ -82,6 +82,7 @@ setup(
         "dev": [
             "pytest>=8.2",
             "pytest-benchmark>=5.1",
+            "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "matplotlib>=3.9",
             "playwright>=1.49",

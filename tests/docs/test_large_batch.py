@@ -33,14 +33,16 @@ def test_training_is_shown_on_1_8_and_64_gpus(monkeypatch):
         elif command[:2] == ["iir-fast", "train"]:
             ranks.append(1)
             cli.main(command[1:])
-    assert ranks == [1, 8, 64]
+    # The last one resumes the first.
+    assert ranks == [1, 8, 64, 1]
+    assert runs[3].config == runs[0].config
     for size, run in zip(ranks, runs, strict=True):
         config = run.config
         assert config.data == "ilsvrc:/data"
         assert config.precision == "bf16"
         assert config.sync_batch_norm == (size > 1)
         assert config.classes_per_batch * config.images_per_class % size == 0
-    assert [run.config.classes_per_batch * run.config.images_per_class for run in runs] == [128, 1024, 8192]
+    assert [run.config.classes_per_batch * run.config.images_per_class for run in runs] == [128, 1024, 8192, 128]
 
 
 def test_plans_are_shown_with_commands_that_are_taken(monkeypatch):
