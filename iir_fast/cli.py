@@ -20,7 +20,7 @@ from iir_fast.commands.localize import Localize
 from iir_fast.commands.plan import Plan, plan_with_recipe
 from iir_fast.commands.report import Report
 from iir_fast.commands.train import Train, train_with_recipe
-from iir_fast.progress import console
+from iir_fast.progress import say
 from iir_fast.training import Interrupted
 
 INTERRUPTED = 130
@@ -51,13 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = parse(default=defaults) if defaults else parse()
         command.run()
     except Interrupted as interruption:
-        console.print(str(interruption), highlight=False)
+        say(str(interruption))
         sys.exit(INTERRUPTED)
     except KeyboardInterrupt:
-        console.print("interrupted.")
+        say("interrupted.")
         sys.exit(INTERRUPTED)
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
-        console.print(f"iir-fast: {error}", highlight=False, markup=False, soft_wrap=True)
+        say(f"iir-fast: {error}")
         sys.exit(2)
 
 

@@ -10,6 +10,11 @@ console = Console(stderr=True)
 """Progress and remarks go to stderr, so that stdout holds results only."""
 
 
+def say(sentence: str) -> None:
+    """A remark, in one line whatever the terminal's width: a path in it can be found and copied."""
+    console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+
 class _Throughput(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed

@@ -14,7 +14,7 @@ from iir_fast.data import LocalizationDataset, image_transform, open_split
 from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, evaluate_maps, predict
 from iir_fast.localization import TrainedLocalizer
 from iir_fast.models import MAP_KINDS, IIRLocalizer, LocalizerSpec, MapKind, load_localizer
-from iir_fast.progress import console, image_progress
+from iir_fast.progress import image_progress, say
 from iir_fast.training import RunFolder, TrainConfig, Validate, frozen_features, pick_device
 
 EVALUATION_BATCH = 32
@@ -85,7 +85,7 @@ def _open(
         recipe=config.recipe,
     )
     if dataset.skipped:
-        console.print(f"skipped {len(dataset.skipped)} {split} images that cannot be read.")
+        say(f"skipped {len(dataset.skipped)} {split} images that cannot be read.")
     return dataset
 
 
@@ -138,7 +138,7 @@ def evaluate_run(
     first = next(iter(metrics.values()))
     if first.max_box_acc_v2 is None and first.pxap is None:
         accuracy = f"the top-1 accuracy is {first.top1_accuracy:.1f} %"
-        console.print(f"{split} has neither boxes nor masks: nothing is localized there, {accuracy}.", highlight=False)
+        say(f"{split} has neither boxes nor masks: nothing is localized there, {accuracy}.")
     content = folder.read_metrics()
     content.setdefault(split, {}).update({kind: result.to_dict() for kind, result in metrics.items()})
     folder.write_metrics(content)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import tyro
 
 from iir_fast.comparison import read_comparison, run_comparison, tables
-from iir_fast.progress import console
+from iir_fast.progress import say
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,6 @@ class Compare:
         options = ["--data", self.data] if self.data else []
         options += ["--jobs", str(self.jobs)] if self.jobs > 1 else []
         command = shlex.join(["iir-fast", "compare", str(self.file), str(self.out), *options])
-        say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
         results = run_comparison(comparison, self.out, self.jobs, command, say)
         print(tables(comparison, results), end="")
         if any(result.failure for result in results):

@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 
 from iir_fast.data import check_data, pack_split
-from iir_fast.progress import console
+from iir_fast.progress import say
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Pack:
         packed = pack_split(self.source, self.out, self.split)
         print(f"{packed.folder}: {packed.images:,} images, {packed.boxes:,} boxes; shards: {packed.shards:,}")
         if packed.masks_left_out:
-            console.print(f"masks are left out, shards hold none; {self.source} still has them.", highlight=False)
+            say(f"masks are left out, shards hold none; {self.source} still has them.")
 
 
 @dataclass(frozen=True)

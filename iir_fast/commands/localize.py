@@ -14,7 +14,7 @@ import tyro
 from iir_fast.data import BrokenImageError, find_images, read_image
 from iir_fast.localization import PREDICTED_COLOUR, BoxFormat, LocalizedImage, overlay, write_boxes
 from iir_fast.models import MapKind
-from iir_fast.progress import console, image_progress
+from iir_fast.progress import image_progress, say
 from iir_fast.runs import load
 
 
@@ -56,14 +56,14 @@ class Localize:
         localizer = load(self.model, self.device)
         if self.threshold is None:
             chosen = localizer.threshold(self.map)
-            console.print(f"threshold {chosen.value:.2f}, chosen on: {chosen.chosen_on}.", highlight=False)
+            say(f"threshold {chosen.value:.2f}, chosen on: {chosen.chosen_on}.")
         broken: list[BrokenImageError] = []
 
         def skip(error: BrokenImageError) -> None:
             if not self.skip_broken:
                 raise error
             broken.append(error)
-            console.print(f"skipped: {error}", highlight=False)
+            say(f"skipped: {error}")
 
         found = localizer.localize(
             paths, self.map, self.threshold, top_k=self.top_k, batch_size=self.batch_size, on_broken=skip
@@ -73,7 +73,7 @@ class Localize:
             watched = self._watched(found, len(paths), bar=not out.isatty())
             write_boxes(watched, out, form, localizer.spec.classes)
         if broken:
-            console.print(f"skipped {len(broken)} of {len(paths)} images that cannot be read.")
+            say(f"skipped {len(broken)} of {len(paths)} images that cannot be read.")
 
     def _out(self) -> TextIO | nullcontext[TextIO]:
         if self.output is None:

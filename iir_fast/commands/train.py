@@ -12,7 +12,7 @@ from rich.console import Console
 
 from iir_fast.commands.recipe import named_recipe
 from iir_fast.data import has_split
-from iir_fast.progress import console
+from iir_fast.progress import say
 from iir_fast.runs import evaluate_run, validation
 from iir_fast.tables import metrics_table
 from iir_fast.training import TrainConfig, WhenThere, from_options, train
@@ -45,8 +45,8 @@ class Train:
         if has_split(self.config.data, "test"):
             Console().print(metrics_table(evaluate_run(self.out, device=self.config.device)))
         else:
-            console.print(f"not evaluated: {self.config.data} has no test split.")
-        console.print(f"run in {self.out}")
+            say(f"not evaluated: {self.config.data} has no test split.")
+        say(f"run in {self.out}")
 
 
 def train_with_recipe(arguments: Sequence[str]) -> Train | None:

@@ -22,7 +22,7 @@ from iir_fast.cache import cache_folder
 from iir_fast.data.faults import Fault, OnFault
 from iir_fast.data.images import in_threads
 from iir_fast.data.records import parse_box, parse_whole
-from iir_fast.progress import console
+from iir_fast.progress import say
 
 INDEX = "index.npz"
 """Name of the index beside the shards."""
@@ -258,7 +258,7 @@ def _keep(index: ShardIndex, folder: Path, places: Iterable[Path]) -> None:
             return
         except OSError as error:
             reason = f"{place}: {error.strerror or error}"
-    console.print(f"the index of {folder} cannot be kept and will be made again: {reason}.", highlight=False)
+    say(f"the index of {folder} cannot be kept and will be made again: {reason}.")
 
 
 def _joined(names: tuple[str, ...]) -> NDArray[np.uint8]:

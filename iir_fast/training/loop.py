@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from iir_fast.data import AugmentedDataset, LocalizationDataset, image_transform, open_split
 from iir_fast.models import IIRLocalizer, LocalizerSpec
-from iir_fast.progress import console, image_progress
+from iir_fast.progress import image_progress, say
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.features import CachedFeatures, cached_features
 from iir_fast.training.loading import Source
@@ -130,7 +130,7 @@ def _train(
     skipped = dataset.skipped
     if ranks.is_first:
         if skipped:
-            console.print(f"skipped {len(skipped)} of {len(skipped) + len(dataset)} training images: unreadable.")
+            say(f"skipped {len(skipped)} of {len(skipped) + len(dataset)} training images: unreadable.")
         folder.open(config, when_there)
     ranks.wait()
 

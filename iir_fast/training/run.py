@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from iir_fast.data import LocalizationDataset, SubgroupSampler
 from iir_fast.methods import Method
 from iir_fast.models import IIRLocalizer, LocalizerSpec
-from iir_fast.progress import console
+from iir_fast.progress import say
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.features import CachedFeatures
 from iir_fast.training.loading import Batch, Source, load_epoch
@@ -126,7 +126,7 @@ class Run:
             return
         if self.ranks.is_first:
             for reason in found.damaged:
-                console.print(f"{reason} Going on from {found.path}.", highlight=False, soft_wrap=True)
+                say(f"{reason} Going on from {found.path}.")
         training = found.training
         if training is None:
             raise ValueError(f"checkpoint {found.path} holds no training state to resume from.")
@@ -142,7 +142,7 @@ class Run:
         self.step, self.best = training["step"], training["best"]
         _set_random_state(training["rng"][self.ranks.rank])
         if self.ranks.is_first:
-            console.print(f"resumed at step {self.step} of {self.last_step}.", highlight=False)
+            say(f"resumed at step {self.step} of {self.last_step}.")
 
     def train(
         self, progress: Progress, writer: SummaryWriter | None, interrupted: list[bool], validate: Validate | None
@@ -219,7 +219,7 @@ class Run:
         if self.config.non_finite == "stop":
             raise NonFiniteLoss(f"{sentence}. To leave such steps out, set non_finite to skip.")
         if self.ranks.is_first:
-            console.print(f"left out: {sentence}.", highlight=False, soft_wrap=True)
+            say(f"left out: {sentence}.")
 
     def _log(self, record: UpdateRecord, writer: SummaryWriter, progress: Progress, task: TaskID) -> None:
         terms = {name: float(value) for name, value in record.terms.items()}

@@ -213,10 +213,11 @@ def test_another_map_has_its_own_figures_and_boxes(opened, images, report):
 def test_curves_tell_threshold_and_value_under_the_pointer(opened, report):
     metrics = RunFolder(report).read_metrics()["test"]["evidence"]
     curve = metrics["curves_v2"][1]
-    chart = opened.locator("#chart svg")
+    # Not the drawing itself, which is made anew whenever its width changes.
+    chart = opened.locator("#chart")
     chart.scroll_into_view_if_needed()
-    box = chart.bounding_box()
-    chart.hover(position={"x": 40 + 0.6 * (box["width"] - 52), "y": 60})
+    width = chart.locator("svg").bounding_box()["width"]
+    chart.hover(position={"x": 40 + 0.6 * (width - 52), "y": 60})
     assert opened.locator("#readout thead th").nth(1).inner_text() == "τ 0.60"
     row = opened.locator("#readout tbody tr").nth(1)
     assert row.locator("th").inner_text() == "IoU 0.5"

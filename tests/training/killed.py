@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import stat
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,8 @@ import torch
 from iir_fast.data import open_split
 from iir_fast.training import TrainConfig, train
 
+LATEST_KILL = 0.15
+"""Seconds."""
 CONFIG = TrainConfig(
     train_images=80,
     test_images=20,
@@ -47,7 +50,7 @@ def main(folder: Path, kills: int, seed: int) -> None:
         if killed < kills:
             if killed % 3:
                 _wait_for_writing(folder, child)
-            time.sleep(draw.uniform(0, 0.15))
+            time.sleep(draw.uniform(0, LATEST_KILL))
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
@@ -67,11 +70,12 @@ def _wait_for_writing(folder: Path, child: int) -> None:
 
 
 def _slow_down_writing() -> None:
-    """Much of the time is spent in the middle of a checkpoint."""
+    """Half of the moments after a checkpoint was begun lie before its end, however slow the machine is."""
     fsync = os.fsync
 
     def slow_fsync(descriptor: int) -> None:
-        time.sleep(0.03)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            time.sleep(LATEST_KILL / 2)
         fsync(descriptor)
 
     os.fsync = slow_fsync
