@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 console = Console(stderr=True)
@@ -23,13 +24,14 @@ class _Throughput(ProgressColumn):
 
 def image_progress(shown: bool = True) -> Progress:
     """A bar that counts images, with throughput, time left and a field `note` for anything else."""
+    # Where the terminal is narrow the note wraps, and nothing else.
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        _Throughput(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[note]}", style="dim"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        _Throughput(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[note]}", style="dim", table_column=Column(no_wrap=False)),
         console=console,
         disable=not shown,
     )
