@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from iir_fast import functional
+try:
+    from iir_fast import functional
+except ModuleNotFoundError as error:
+    if error.name != "iir_fast.kernels":
+        raise
+    raise ModuleNotFoundError(
+        f"iir_fast is imported from its source folder, {__path__[0]}, where the kernels are not in their place. "
+        "Install it with 'pip install -e .', or start Python in another folder."
+    ) from error
 from iir_fast.head import DualCAMHead, HeadOutput
 from iir_fast.kernels import backend
 from iir_fast.loss import IIRLoss
