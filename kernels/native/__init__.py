@@ -214,10 +214,7 @@ def sums(
         squares,
         shares,
     )
-    found = kernels()
-    if found is None or not (
-        is_fake(features) or found.call("iir_fast_sums", work, threads=threads_for(features.nbytes))
-    ):
+    if not _walk("iir_fast_sums", work, features):
         raise ValueError(f"native.sums: {dot_count} and {add_count} sums were asked for; see its docstring.")
     added = adds.sum(1) if shares > 1 else adds.squeeze(1)
     squared = torch.empty(0)
@@ -241,7 +238,6 @@ def products(features: Tensor, per_channel: Tensor, per_pixel: Tensor, added: Te
         [B,C,H,W] in the dtype and layout of the features: sum_n per_channel[n,c] per_pixel[n,p] + added[c].
     """
     batch, channels, pixels = features.shape[0], features.shape[1], features.shape[2] * features.shape[3]
-    found = kernels()
     gradient = uninitialized(gradient_like(features))
     planar = gradient.is_contiguous()
     rows, columns = (channels, pixels) if planar else (pixels, channels)
@@ -263,9 +259,7 @@ def products(features: Tensor, per_channel: Tensor, per_pixel: Tensor, added: Te
         terms,
         _shares(gradient, rows),
     )
-    if found is None or not (
-        is_fake(features) or found.call("iir_fast_products", work, threads=threads_for(gradient.nbytes))
-    ):
+    if not _walk("iir_fast_products", work, gradient):
         raise ValueError(f"native.products: {terms} products were asked for; accepted are 1 to {MOST_TERMS}.")
     return gradient
 
@@ -283,6 +277,14 @@ def _shares(features: Tensor, rows: int) -> int:
     """Shares of a sample's rows; from shapes alone, so that the order of every sum is too."""
     by_size = features[0].numel() * features.element_size() // _SHARE_BYTES
     return max(1, min(by_size, rows // 8, -(-_TURNS // features.shape[0])))
+
+
+def _walk(name: str, work: ctypes.Structure, tensor: Tensor) -> bool:
+    """Call a kernel that walks over a large tensor, unless that is fake; whether it takes what it was given."""
+    found = kernels()
+    if found is None:
+        return False
+    return is_fake(tensor) or found.call(name, work, threads=threads_for(tensor.nbytes)) != 0
 
 
 def threads_for(size: int) -> int:
