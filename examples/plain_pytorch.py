@@ -86,7 +86,7 @@ def main() -> None:
     train.transform = v2.Compose([resize, v2.RandomHorizontalFlip(), *tensor])
     val.transform = v2.Compose([resize, *tensor])
     steps = len(train) // (args.batch_size * ranks)  # of an epoch
-    total = args.epochs * steps
+    end = args.epochs * steps
     # was: sampler = torch.utils.data.DistributedSampler(train, ranks, rank, seed=args.seed, drop_last=True)
     sampler = data.SubgroupSampler(train.targets, args.batch_size // 4, 4 * ranks, args.seed, steps, rank, ranks)  # IIR
     # was: loader = DataLoader(train, args.batch_size, sampler=sampler, drop_last=True)
@@ -103,12 +103,12 @@ def main() -> None:
                 out = head(features, labels)  # IIR
                 # was: loss = F.cross_entropy(logits, labels)
                 loss = F.cross_entropy(out.logits_a, labels) + F.cross_entropy(out.logits_b, labels)  # IIR
-                loss += min(1, 4 * step / total) * iir(out.cam_a, out.cam_b, out.features, labels)  # IIR
+                loss += min(1, 4 * step / end) * iir(out.cam_a, out.cam_b, out.features, labels, out.thresholds)  # IIR
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             if step % 10 == 0 and rank == 0:
-                print(f"step {step} of {total}: loss {loss.item():.4f}")
+                print(f"step {step} of {end}: loss {loss.item():.4f}")
 
     if rank == 0:
         model.eval()

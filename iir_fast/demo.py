@@ -16,15 +16,17 @@ from iir_fast.data import PROCEDURAL, LocalizationDataset, image_transform, open
 from iir_fast.evaluation import Metrics, largest_box, resize_scoremap
 from iir_fast.localization import PREDICTED_COLOUR, TRUE_COLOUR, overlay, scale_box
 from iir_fast.methods import MethodName
-from iir_fast.models import IIRLocalizer, MapKind
+from iir_fast.models import MAP_KINDS, IIRLocalizer, MapKind
 from iir_fast.runs import evaluate_run
 from iir_fast.training import TrainConfig, train
 
 ROWS: tuple[tuple[str, MethodName, MapKind], ...] = (
     ("CAM", "cam", "cam"),
     ("CAM, evidence map", "cam", "evidence"),
+    ("CAM, both", "cam", "both"),
     ("IIR", "iir", "cam"),
     ("IIR, evidence map", "iir", "evidence"),
+    ("IIR, both", "iir", "both"),
 )
 METHODS: tuple[MethodName, ...] = ("cam", "iir")
 TILE, GAP, CAPTION = 128, 6, 18
@@ -45,7 +47,7 @@ class Outcome:
 
 
 def run_demo(config: TrainConfig, root: Path, seeds: int = 3) -> Outcome:
-    """Train CAM and IIR from `seeds` seeds each, evaluate CAM and evidence maps, and draw the first seed's.
+    """Train CAM and IIR from `seeds` seeds each, evaluate all maps, and draw the first seed's.
 
     Args:
         config: budget and network; method and seed are set by the demo.
@@ -66,7 +68,7 @@ def run_demo(config: TrainConfig, root: Path, seeds: int = 3) -> Outcome:
         for method in METHODS:
             folder = root / f"{method}-seed{seed}"
             models.setdefault(method, train(replace(config, method=method, seed=seed), folder).model)
-            found = evaluate_run(folder, kinds=("cam", "evidence"))
+            found = evaluate_run(folder, kinds=MAP_KINDS)
             for kind, each in found.items():
                 metrics[method, kind].append(each)
     dataset = open_split(

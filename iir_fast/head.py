@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from iir_fast.kernels import joint_label_cam, joint_logits, label_cam, regulate
 
-ThresholdKind = Literal["mean", "learned", "fixed"]
+ThresholdKind = Literal["learned", "mean", "fixed"]
 FIXED_THRESHOLD = 0.5
 
 
@@ -27,7 +27,7 @@ class HeadOutput(NamedTuple):
     cam_b: Tensor
     """[B,H,W]: label CAM of classifier B."""
     thresholds: Tensor | None
-    """[B,2] in (0,1) with `threshold="learned"` or "fixed", else None: each map's own mean."""
+    """[B,2] in (0,1), to be handed to the loss; None with `threshold="mean"`: each map's own mean."""
     labels: Tensor
     """int64 [B]: the class each CAM belongs to."""
     features: Tensor
@@ -44,9 +44,10 @@ class DualCAMHead(nn.Module):
         num_classes: K.
         hidden: channels of each branch's 3x3 convolution (followed by batch norm and ReLU); None: both classifiers
             read the shared map itself.
-        threshold: "mean": masks are cut at each map's own mean. "learned": at sigmoid(logit(mean) + r) with r linear
-            in the pooled features and zero at first; how to train r without drifting is an open question. "fixed":
-            at 0.5.
+        threshold: "learned": masks are cut at sigmoid(logit(mean) + r), with each map's own mean and r linear in the
+            pooled features and zero at first; hand `thresholds` of the output to the loss, for what no loss reads is
+            not trained, and DistributedDataParallel refuses it. "mean": at the mean itself, no parameters, for heads
+            without IIRLoss. "fixed": at 0.5.
         erase: ACoL's delta in (0,1]: B reads the features erased (set to zero) where A's normalized label CAM reaches
             it, in training and in localization, and A alone decides the class. None: nothing is erased, both decide.
 
@@ -59,15 +60,15 @@ class DualCAMHead(nn.Module):
         in_channels: int,
         num_classes: int,
         hidden: int | None = 512,
-        threshold: ThresholdKind = "mean",
+        threshold: ThresholdKind = "learned",
         erase: float | None = None,
     ) -> None:
         super().__init__()
         for name, size in (("in_channels", in_channels), ("num_classes", num_classes), ("hidden", hidden)):
             if size is not None and size < 1:
                 raise ValueError(f"DualCAMHead: {name} is {size}; accepted is 1 or more.")
-        if threshold not in ("mean", "learned", "fixed"):
-            raise ValueError(f"DualCAMHead: threshold is {threshold!r}; accepted are 'mean', 'learned' and 'fixed'.")
+        if threshold not in ("learned", "mean", "fixed"):
+            raise ValueError(f"DualCAMHead: threshold is {threshold!r}; accepted are 'learned', 'mean' and 'fixed'.")
         if erase is not None and not 0 < erase <= 1:
             raise ValueError(f"DualCAMHead: erase is {erase}; accepted are None and a number in (0,1].")
         self.in_channels, self.num_classes, self.hidden, self.threshold = in_channels, num_classes, hidden, threshold

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from iir_fast.data import LocalizationDataset, image_transform, open_split
 from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, evaluate_maps, predict
 from iir_fast.localization import TrainedLocalizer
-from iir_fast.models import MAP_KINDS, IIRLocalizer, LocalizerSpec, MapKind, load_localizer
+from iir_fast.models import DEFAULT_MAP, MAP_KINDS, IIRLocalizer, LocalizerSpec, MapKind, load_localizer
 from iir_fast.progress import image_progress, say
 from iir_fast.training import RunFolder, TrainConfig, Validate, frozen_features, pick_device
 
@@ -146,7 +146,7 @@ def evaluate_run(
 
 
 def validation(config: TrainConfig, split: str) -> Validate:
-    """What training chooses its best checkpoint by: the evidence map's MaxBoxAccV2 on a split, or, where that has
+    """What training chooses its best checkpoint by: the default map's MaxBoxAccV2 on a split, or, where that has
     masks alone, its PxAP.
 
     Args:
@@ -156,7 +156,7 @@ def validation(config: TrainConfig, split: str) -> Validate:
 
     def figure(model: IIRLocalizer, spec: LocalizerSpec) -> float:
         run = LoadedRun(model, spec, config, _open(model, spec, config, split))
-        found = evaluate(run, ("evidence",), Evaluator(split))["evidence"]
+        found = evaluate(run, (DEFAULT_MAP,), Evaluator(split))[DEFAULT_MAP]
         value = found.pxap if found.max_box_acc_v2 is None else found.max_box_acc_v2
         if value is None:
             raise ValueError(f"validate names split {split!r}, which has neither boxes nor masks.")

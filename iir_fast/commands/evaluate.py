@@ -29,7 +29,7 @@ class Evaluate:
     split: str = "test"
     """Split to evaluate."""
     maps: tuple[MapKind, ...] = MAP_KINDS
-    """Localization maps: evidence, cam, both."""
+    """Localization maps: both, evidence, cam."""
     data: str | None = None
     """What to evaluate on, as in `train`; what the run was trained on by default."""
     step: float = 0.01

@@ -9,7 +9,7 @@ from pathlib import Path
 import tyro
 
 from iir_fast.localization import export_localizer
-from iir_fast.models import MapKind
+from iir_fast.models import DEFAULT_MAP, MapKind
 from iir_fast.runs import load
 
 
@@ -25,7 +25,7 @@ class Export:
     """Folder of a run, or a checkpoint."""
     file: tyro.conf.Positional[Path]
     """The file to write, .pt2 or .onnx."""
-    map: MapKind = "evidence"
+    map: MapKind = DEFAULT_MAP
     """Localization map."""
 
     def run(self) -> None:

@@ -13,7 +13,7 @@ import tyro
 
 from iir_fast.data import BrokenImageError, find_images, read_image
 from iir_fast.localization import PREDICTED_COLOUR, BoxFormat, LocalizedImage, overlay, write_boxes
-from iir_fast.models import MapKind
+from iir_fast.models import DEFAULT_MAP, MapKind
 from iir_fast.progress import image_progress, say
 from iir_fast.runs import load
 
@@ -30,7 +30,7 @@ class Localize:
     input, one a line."""
     model: Path
     """Folder of a run, or a checkpoint."""
-    map: MapKind = "evidence"
+    map: MapKind = DEFAULT_MAP
     """Localization map."""
     threshold: float | None = None
     """Share of the map's maximum at which the object is cut out; by default the one of the run's last evaluation."""

@@ -33,7 +33,7 @@ class Train:
     """Remove the run that is in the folder and start anew."""
     validate: str | None = None
     """Split to evaluate after every epoch; the checkpoint with the best MaxBoxAccV2 (PxAP where there are masks alone)
-    of the evidence map is kept as checkpoints/best.pt."""
+    of the default map is kept as checkpoints/best.pt."""
 
     def run(self) -> None:
         if self.resume != "no" and self.overwrite:

@@ -11,7 +11,7 @@ from iir_fast.models import MAP_KINDS, MapKind
 from iir_fast.training import TrainConfig, from_options, read_yaml
 
 KEYS = ("title", "seeds", "maps", "base", "data", "rows")
-DEFAULT_MAPS = ["cam", "evidence"]
+DEFAULT_MAPS = ["cam", "evidence", "both"]
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class Comparison:
 def read_comparison(file: Path, data: str | None = None) -> Comparison:
     """The comparison that a YAML file describes.
 
-    Its keys: `title`; `seeds`, a number n for 0 to n - 1 or a list; `maps`, a list of cam, evidence and both (cam and
-    evidence by default); `base`, options of `TrainConfig` for every run; `data`, a mapping from names of data variants
-    to the options that make them; `rows`, a mapping from names of rows to their options. A row's options go before
-    those of a data variant, these before the base.
+    Its keys: `title`; `seeds`, a number n for 0 to n - 1 or a list; `maps`, a list of cam, evidence and both (all of
+    them by default); `base`, options of `TrainConfig` for every run; `data`, a mapping from names of data variants to
+    the options that make them; `rows`, a mapping from names of rows to their options. A row's options go before those
+    of a data variant, these before the base.
 
     Args:
         file: the YAML file.

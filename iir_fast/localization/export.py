@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from iir_fast.evaluation import PROTOCOL_SIZE
 from iir_fast.kernels import backend
 from iir_fast.localization.localizer import TrainedLocalizer
-from iir_fast.models import MAP_KINDS, IIRLocalizer, MapKind
+from iir_fast.models import DEFAULT_MAP, MAP_KINDS, IIRLocalizer, MapKind
 
 FORMATS = (".pt2", ".onnx")
 ABOUT = "iir_fast.json"
 OUTPUTS = ("logits", "labels", "scoremaps")
 
 
-def export_localizer(localizer: TrainedLocalizer, file: str | Path, kind: MapKind = "evidence") -> None:
+def export_localizer(localizer: TrainedLocalizer, file: str | Path, kind: MapKind = DEFAULT_MAP) -> None:
     """Write a localizer's network as a graph of plain operations, which reads any number of images at once.
 
     input   `images`     float32 [B,3,S,S], S = `localizer.spec.image_size`: an RGB image resized to S x S (its aspect

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -21,7 +19,8 @@ from torch import Tensor
 from iir_fast.data import BrokenImageError, Transform, find_images, image_transform, read_image, to_rgb
 from iir_fast.evaluation import FixedThreshold, largest_box, resize_scoremap
 from iir_fast.localization.boxes import scale_box
-from iir_fast.models import IIRLocalizer, Localization, LocalizerSpec, MapKind
+from iir_fast.models import DEFAULT_MAP, IIRLocalizer, Localization, LocalizerSpec, MapKind
+from iir_fast.threads import in_order
 
 DEFAULT_THRESHOLD = 0.3
 ImageInput: TypeAlias = str | PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -97,7 +96,7 @@ class TrainedLocalizer:
     def localize(
         self,
         images: ImageInput | Iterable[ImageInput],
-        kind: MapKind = "evidence",
+        kind: MapKind = DEFAULT_MAP,
         threshold: float | None = None,
         *,
         top_k: int = 1,
@@ -147,13 +146,20 @@ class TrainedLocalizer:
         self, images: Iterable[ImageInput], ahead: int, on_broken: Callable[[BrokenImageError], None]
     ) -> Iterator[_Input]:
         backbone = self.network.backbone
-        read = partial(_read_input, image_transform(self.spec.image_size, backbone.mean, backbone.std))
-        with ThreadPoolExecutor() as pool:
-            for waiting in _submitted(pool, read, images, ahead):
-                try:
-                    yield waiting.result()
-                except BrokenImageError as error:
-                    on_broken(error)
+        transform = image_transform(self.spec.image_size, backbone.mean, backbone.std)
+
+        def read(numbered: tuple[int, ImageInput]) -> _Input | BrokenImageError:
+            try:
+                return _read_input(transform, *numbered)
+            except BrokenImageError as error:
+                return error
+
+        with closing(in_order(read, enumerate(images), ahead)) as inputs:
+            for each in inputs:
+                if isinstance(each, BrokenImageError):
+                    on_broken(each)
+                else:
+                    yield each
 
     def _localize(
         self, inputs: Iterator[_Input], kind: MapKind, threshold: float, top_k: int, batch_size: int
@@ -196,21 +202,6 @@ def _single_images(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageI
             yield from find_images([each])
         else:
             yield each
-
-
-def _submitted(
-    pool: ThreadPoolExecutor,
-    function: Callable[[int, ImageInput], _Input],
-    images: Iterable[ImageInput],
-    ahead: int,
-) -> Iterator[Future[_Input]]:
-    """The function's calls, in order and never more than so many before they are asked for."""
-    waiting: deque[Future[_Input]] = deque()
-    for index, image in enumerate(images):
-        waiting.append(pool.submit(function, index, image))
-        if len(waiting) > ahead:
-            yield waiting.popleft()
-    yield from waiting
 
 
 def _read_input(transform: Transform, index: int, image: ImageInput) -> _Input:

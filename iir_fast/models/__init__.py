@@ -3,11 +3,12 @@
 from iir_fast.models.backbones import Backbone, create_backbone
 from iir_fast.models.checkpoint import LocalizerSpec, read_checkpoint, save_checkpoint
 from iir_fast.models.checkpoint_folder import CHECKPOINTS, Checkpoint, CheckpointFolder, load_localizer
-from iir_fast.models.localizer import MAP_KINDS, IIRLocalizer, Localization, MapKind
+from iir_fast.models.localizer import DEFAULT_MAP, MAP_KINDS, IIRLocalizer, Localization, MapKind
 from iir_fast.models.small_cnn import SmallCNN
 
 __all__ = [
     "CHECKPOINTS",
+    "DEFAULT_MAP",
     "MAP_KINDS",
     "Backbone",
     "Checkpoint",

@@ -29,7 +29,7 @@ class LocalizerSpec:
     output_stride: int | None = None
     out_index: int = -1
     hidden: int | None = 512
-    threshold: ThresholdKind = "mean"
+    threshold: ThresholdKind = "learned"
     erase: float | None = None
 
     def build(self, weights: str = "random") -> IIRLocalizer:

@@ -12,10 +12,12 @@ from iir_fast.head import DualCAMHead, HeadOutput, ThresholdKind
 from iir_fast.models.backbones import create_backbone
 from iir_fast.prototypes import ClassPrototypes
 
-MapKind = Literal["evidence", "cam", "both"]
+MapKind = Literal["both", "evidence", "cam"]
 """A localization map, as `IIRLocalizer.localize` makes it."""
-MAP_KINDS: tuple[MapKind, ...] = ("evidence", "cam", "both")
-"""All of them, the default first."""
+MAP_KINDS: tuple[MapKind, ...] = ("both", "evidence", "cam")
+"""All of them."""
+DEFAULT_MAP: MapKind = "both"
+"""What boxes are cut from unless another map is named."""
 
 
 class Localization(NamedTuple):
@@ -41,7 +43,7 @@ class IIRLocalizer(nn.Module):
         output_stride: stride of the feature map, e.g. 16 for 14x14 from 224; None: the architecture's own.
         out_index: which of the architecture's feature maps is read; the deepest by default.
         hidden: channels of each branch of the head, as in DualCAMHead.
-        threshold: "mean", "learned" or "fixed", as in DualCAMHead.
+        threshold: "learned", "mean" or "fixed", as in DualCAMHead.
         erase: as in DualCAMHead; the "cam" map is then the larger of the two CAMs at each pixel, as ACoL has it.
 
     Raises:
@@ -56,7 +58,7 @@ class IIRLocalizer(nn.Module):
         output_stride: int | None = None,
         out_index: int = -1,
         hidden: int | None = 512,
-        threshold: ThresholdKind = "mean",
+        threshold: ThresholdKind = "learned",
         erase: float | None = None,
     ) -> None:
         super().__init__()
@@ -88,7 +90,7 @@ class IIRLocalizer(nn.Module):
         self,
         images: Tensor,
         labels: Tensor | None = None,
-        kinds: tuple[MapKind, ...] = ("evidence",),
+        kinds: tuple[MapKind, ...] = (DEFAULT_MAP,),
         from_features: bool = False,
     ) -> Localization:
         """Localization maps of one class per image; switch the module to eval() first.

@@ -52,8 +52,6 @@ class TrainConfig:
     """Side of the square input in pixels."""
     hidden: int | None = 32
     """Channels of each classifier's own 3x3 convolution; None: classifiers read the shared map."""
-    threshold: ThresholdKind = "mean"
-    """Where masks are cut: each map's own mean, a learned offset from it, or 0.5."""
     freeze_backbone: bool = False
     """Train the head alone, on features cached on disk unless the method changes images or backbone."""
     feature_cache: Path | None = None
@@ -96,6 +94,8 @@ class TrainConfig:
     """Intra-sample regulation."""
     temperature: float = 0.1
     """Width of the soft masks, in units of the normalized CAM."""
+    threshold: ThresholdKind = "learned"
+    """IIR: where masks are cut, at a learned offset from each map's own mean, at the mean, or at 0.5."""
     hard: bool = False
     """Hard masks forward, soft gradient."""
     has_grid: int = 44

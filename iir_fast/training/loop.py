@@ -115,7 +115,7 @@ def _train(
         config.output_stride,
         config.out_index,
         config.hidden,
-        config.threshold,
+        config.threshold if config.method == "iir" else "mean",
         config.acol_threshold if config.method == "acol" else None,
     )
     model = spec.build(config.weights).to(device)

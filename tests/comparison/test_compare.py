@@ -45,8 +45,10 @@ def test_it_prints_and_writes_one_table(done):
     assert [(name.strip(), kind.strip()) for name, kind in rows[2:]] == [
         ("CAM", "CAM"),
         ("CAM", "evidence"),
+        ("CAM", "both"),
         ("IIR", "CAM"),
         ("IIR", "evidence"),
+        ("IIR", "both"),
     ]
     assert printed.count("Best MaxBoxAccV2: ") == printed.count("Best PxAP: ") == 1
     table = (out / "table.md").read_text()

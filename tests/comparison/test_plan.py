@@ -51,7 +51,7 @@ def test_rows_go_before_data_variants_and_these_before_the_base(tmp_path):
 
 def test_what_may_be_left_out(tmp_path):
     comparison = read_comparison(written("{seeds: 2, rows: {IIR: }}", tmp_path), data="photos")
-    assert (comparison.title, comparison.maps, comparison.variants) == ("heads", ("cam", "evidence"), ("",))
+    assert (comparison.title, comparison.maps, comparison.variants) == ("heads", ("cam", "evidence", "both"), ("",))
     assert [run.config for run in comparison.runs] == [TrainConfig(data="photos", seed=seed) for seed in (0, 1)]
     assert [str(run.folder) for run in comparison.runs] == ["iir/seed0", "iir/seed1"]
 
@@ -65,7 +65,7 @@ def test_what_may_be_left_out(tmp_path):
         ("{rows: {A: }}", "heads.yaml: seeds is None; accepted is a number of 1 or more"),
         ("{seeds: 0, rows: {A: }}", "seeds is 0;"),
         ("{seeds: [1, 1], rows: {A: }}", r"seeds is \[1, 1\]; .* different seeds"),
-        ("{seeds: 1, rows: {A: }, maps: [heat]}", r"maps is \['heat'\]; accepted is a list of evidence, cam, both"),
+        ("{seeds: 1, rows: {A: }, maps: [heat]}", r"maps is \['heat'\]; accepted is a list of both, evidence, cam"),
         ("{seeds: 1, rows: {}}", "rows is {}; accepted is a mapping from names to options, with one name"),
         ("{seeds: 1, rows: {A: 3}}", "rows, A is 3; accepted is a mapping of options"),
         ("{seeds: 1, rows: {A b: , a-B: }}", "rows: 'a-B' and 'A b' do not tell two folders apart"),

@@ -236,6 +236,6 @@ def test_fake_tensors_pass_through_as_real_ones_do(layout):
             features = torch.empty(4, 33, 7, 7).contiguous(memory_format=LAYOUTS[layout]).requires_grad_()
             head, labels = DualCAMHead(33, 5, hidden=None), torch.zeros(4, dtype=torch.int64)
             out = head(features, labels)
-            loss = out.logits_a.sum() + IIRLoss()(out.cam_a, out.cam_b, out.features, labels)
+            loss = out.logits_a.sum() + IIRLoss()(out.cam_a, out.cam_b, out.features, labels, out.thresholds)
             strides.append([each.stride() for each in torch.autograd.grad(loss, [features, head.weight, head.bias])])
     assert strides[0] == strides[1]

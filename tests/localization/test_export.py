@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 VARIANTS = [
     pytest.param("evidence", {}, id="evidence"),
     pytest.param("both", {"hidden": None}, id="both, one map for both classifiers"),
-    pytest.param("cam", {"threshold": "learned", "erase": 0.8}, id="cam, learned threshold, erasing"),
+    pytest.param("cam", {"threshold": "mean", "erase": 0.8}, id="cam, own mean as threshold, erasing"),
 ]
 ELSEWHERE = """
 import operator, sys, numpy, torch
@@ -78,7 +78,7 @@ def test_torch_export_gives_the_localizers_results(make_localizer, tmp_path, kin
 
 
 def test_torch_export_runs_where_this_package_is_not_imported(localizer, pictures, tmp_path):
-    localizer = replace(localizer, thresholds={"evidence": FixedThreshold(0.45, "val")})
+    localizer = replace(localizer, thresholds={"both": FixedThreshold(0.45, "val")})
     backbone = localizer.network.backbone
     weight = backbone.net[0].weight
     export_localizer(localizer, tmp_path / "mine.pt2")
@@ -94,13 +94,13 @@ def test_torch_export_runs_where_this_package_is_not_imported(localizer, picture
     assert result.returncode == 0, result.stderr
     with np.load(tmp_path / "outputs.npz") as content:
         outputs = [content[name] for name in content.files]
-    assert_same(outputs, expected(localizer, images, "evidence"))
+    assert_same(outputs, expected(localizer, images, "both"))
     assert json.loads(result.stdout) == {
         "classes": ["cat", "dog", "cow"],
         "image_size": 32,
         "mean": list(backbone.mean),
         "std": list(backbone.std),
-        "map": "evidence",
+        "map": "both",
         "threshold": 0.45,
     }
     for scoremap, picture, found in zip(outputs[2], pictures, localizer.localize(pictures), strict=True):
@@ -123,7 +123,7 @@ def test_a_constant_or_broken_map_becomes_zeros(localizer, tmp_path):
 def test_other_files_and_maps_are_refused(localizer, tmp_path):
     with pytest.raises(ValueError, match=r"file is .*mine\.pt; accepted are names that end in \.pt2 or \.onnx"):
         export_localizer(localizer, str(tmp_path / "mine.pt"))
-    with pytest.raises(ValueError, match="kind is 'heat'; accepted are evidence, cam, both"):
+    with pytest.raises(ValueError, match="kind is 'heat'; accepted are both, evidence, cam"):
         export_localizer(localizer, tmp_path / "mine.pt2", "heat")
 
 

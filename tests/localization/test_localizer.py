@@ -55,7 +55,7 @@ def test_batches_of_any_size_give_the_same_boxes(localizer, pictures):
 
 
 @pytest.mark.parametrize("erase", [None, 0.8])
-@pytest.mark.parametrize("kind", ["evidence", "cam"])
+@pytest.mark.parametrize("kind", ["both", "evidence", "cam"])
 def test_every_class_has_the_box_of_its_own_map_the_most_probable_first(make_localizer, pictures, kind, erase):
     localizer = make_localizer(erase=erase)
     network = localizer.network
@@ -82,9 +82,9 @@ def test_the_threshold_is_the_models_own_unless_another_is_asked_for(localizer, 
 
     evaluated = replace(localizer, thresholds={"cam": FixedThreshold(0.7, "val")})
     assert evaluated.threshold("cam") == FixedThreshold(0.7, "val")
-    assert evaluated.threshold("evidence").value == DEFAULT_THRESHOLD
+    assert evaluated.threshold("both").value == DEFAULT_THRESHOLD
     assert boxes("cam") == boxes("cam", 0.7) != boxes("cam", DEFAULT_THRESHOLD)
-    assert boxes("evidence") == boxes("evidence", DEFAULT_THRESHOLD)
+    assert boxes() == boxes("both", DEFAULT_THRESHOLD)
 
 
 def test_images_are_read_as_results_are_taken(localizer):

@@ -43,15 +43,15 @@ def test_maps_are_what_their_names_say(model, images):
 
 
 def test_one_image_at_a_time_gives_the_same_maps(model, images):
-    together = model.localize(images, LABELS).maps["evidence"]
-    alone = torch.cat([model.localize(images[i : i + 1], LABELS[i : i + 1]).maps["evidence"] for i in range(2)])
+    together = model.localize(images, LABELS).maps["both"]
+    alone = torch.cat([model.localize(images[i : i + 1], LABELS[i : i + 1]).maps["both"] for i in range(2)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_from_features_skips_the_backbone(model, images):
     features = model.backbone(images)
     of_features, of_images = model.localize(features, LABELS, from_features=True), model.localize(images, LABELS)
-    assert torch.equal(of_features.maps["evidence"], of_images.maps["evidence"])
+    assert torch.equal(of_features.maps["both"], of_images.maps["both"])
 
 
 def test_without_labels_it_localizes_the_predicted_class(model, images):
@@ -60,7 +60,7 @@ def test_without_labels_it_localizes_the_predicted_class(model, images):
 
 
 def test_an_unknown_kind_is_named(model, images):
-    with pytest.raises(ValueError, match="kinds holds 'heat'; accepted are evidence, cam, both"):
+    with pytest.raises(ValueError, match="kinds holds 'heat'; accepted are both, evidence, cam"):
         model.localize(images, kinds=("heat",))
 
 
@@ -69,7 +69,7 @@ def test_checkpoint_round_trip(model, images, tmp_path):
     loaded, spec = load_localizer(tmp_path / "checkpoint.pt")
     assert spec == SPEC
     assert not loaded.training
-    assert torch.equal(loaded.localize(images).maps["evidence"], model.localize(images).maps["evidence"])
+    assert torch.equal(loaded.localize(images).maps["both"], model.localize(images).maps["both"])
     assert read_checkpoint(tmp_path / "checkpoint.pt")[2] == {"step": 3}
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
 
