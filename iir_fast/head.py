@@ -44,10 +44,11 @@ class DualCAMHead(nn.Module):
         num_classes: K.
         hidden: channels of each branch's 3x3 convolution (followed by batch norm and ReLU); None: both classifiers
             read the shared map itself.
-        threshold: "learned": masks are cut at sigmoid(logit(mean) + r), with each map's own mean and r linear in the
-            pooled features and zero at first; hand `thresholds` of the output to the loss, for what no loss reads is
-            not trained, and DistributedDataParallel refuses it. "mean": at the mean itself, no parameters, for heads
-            without IIRLoss. "fixed": at 0.5.
+        threshold: "learned": masks are cut at sigmoid((1 - tanh r) logit(mean)), with each map's own mean and r linear
+            in the pooled features and zero at first: they start at the mean and come to 0.5 at most, half of the map's
+            range. Hand `thresholds` of the output to the loss: what no loss reads is not trained, and
+            DistributedDataParallel refuses it. "mean": at the mean itself, no parameters, for heads without IIRLoss.
+            "fixed": at 0.5.
         erase: ACoL's delta in (0,1]: B reads the features erased (set to zero) where A's normalized label CAM reaches
             it, in training and in localization, and A alone decides the class. None: nothing is erased, both decide.
 
@@ -119,7 +120,7 @@ class DualCAMHead(nn.Module):
             own = regulate(cam_a, cam_b).thresholds
             pooled = torch.stack((pooled_a, pooled_b), dim=1)
             offset = (pooled * self.threshold_weight).sum(2) + self.threshold_bias
-            thresholds = torch.sigmoid(torch.logit(own, eps=1e-4) + offset)
+            thresholds = torch.sigmoid((1 - torch.tanh(offset)) * torch.logit(own, eps=1e-4))
         elif self.threshold == "fixed":
             thresholds = cam_a.new_full((len(cam_a), 2), FIXED_THRESHOLD)
         return HeadOutput(logits_a, logits_b, cam_a, cam_b, thresholds, labels, features, tuple(maps))

@@ -40,7 +40,7 @@ def test_the_two_classifiers_start_apart():
     assert not torch.equal(head.branches[0][0].weight, head.branches[1][0].weight)
 
 
-def test_learned_thresholds_start_as_the_mean_and_can_move():
+def test_learned_thresholds_start_as_the_mean_and_end_at_half_of_the_range():
     head = DualCAMHead(5, 3, hidden=6).eval()
     features = torch.rand(4, 5, 6, 7)
     out = head(features, LABELS)
@@ -50,7 +50,11 @@ def test_learned_thresholds_start_as_the_mean_and_can_move():
     assert head.threshold_weight.grad.abs().sum() > 0
     with torch.no_grad():
         head.threshold_bias += 1.0
-    assert (head(features, LABELS).thresholds > out.thresholds).all()
+    moved = head(features, LABELS).thresholds
+    assert ((moved - 0.5).abs() < (out.thresholds - 0.5).abs()).all(), "nearer to half of the map's range"
+    with torch.no_grad():
+        head.threshold_bias += 100.0
+    assert torch.equal(head(features, LABELS).thresholds, torch.full((4, 2), 0.5)), "and never beyond it"
 
 
 def test_fixed_thresholds_are_one_half():

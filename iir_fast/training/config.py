@@ -95,7 +95,7 @@ class TrainConfig:
     temperature: float = 0.1
     """Width of the soft masks, in units of the normalized CAM."""
     threshold: ThresholdKind = "learned"
-    """IIR: where masks are cut, at a learned offset from each map's own mean, at the mean, or at 0.5."""
+    """IIR: where masks are cut: between each map's own mean and 0.5 as learned, at the mean, or at 0.5."""
     hard: bool = False
     """Hard masks forward, soft gradient."""
     has_grid: int = 44
