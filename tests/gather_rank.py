@@ -28,7 +28,8 @@ def main(folder: Path) -> None:
         head = torch.nn.parallel.DistributedDataParallel(head)
     rows = slice(rank * 8 // ranks, (rank + 1) * 8 // ranks)
     result = head(features[rows], LABELS[rows])
-    loss = IIRLoss(regulation="mixed", gather=True)(result.cam_a, result.cam_b, features[rows], LABELS[rows])
+    cams, thresholds = (result.cam_a, result.cam_b), result.thresholds
+    loss = IIRLoss(regulation="mixed", gather=True)(*cams, features[rows], LABELS[rows], thresholds)
     # The cross-entropies too: DDP averages a gradient only once every parameter has one.
     loss = loss + sum(F.cross_entropy(logits, LABELS[rows]) for logits in (result.logits_a, result.logits_b))
     loss.backward()

@@ -215,6 +215,7 @@ class _Counter:
                 output_stride=setup.output_stride,
                 out_index=setup.out_index,
                 hidden=setup.hidden,
+                threshold="mean",  # what a learned one takes is kilobytes
             )
             _check_image_size(model, setup)
         # Fake tensors of the CPU: those of a GPU go backward only where there is one, and meta ones know no autocast.
