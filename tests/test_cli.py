@@ -103,14 +103,14 @@ def test_evaluate_prints_json_and_keeps_it(cli, trained):
 def test_score_maps_on_disk_give_the_figures_of_the_run_they_were_saved_from(cli, trained, folder, tmp_path):
     maps = tmp_path / "maps"
     fixed = ["--threshold", "0.4", "--threshold-from", "train", "--step", "0.02"]
-    arguments = ["evaluate", trained, "--maps", "cam", "both", "--save-maps", maps, *fixed, "--json"]
+    arguments = ["evaluate", trained, "--maps", "cam", "evidence", "--save-maps", maps, *fixed, "--json"]
     expected = json.loads(cli(*arguments).stdout)
     scored = cli("score", maps / "cam", "--data", folder, *fixed, "--json")
     assert json.loads(scored.stdout) == {**expected["cam"], **NOTHING_CLASSIFIED}
     assert "12/12" in scored.stderr
-    rows = cli("score", maps / "both", "--data", folder, *fixed).stdout.splitlines()
-    assert any("both" in row for row in rows)
-    assert f"{expected['both']['max_box_acc_v2']:.1f}" in next(row for row in rows if "AccV2" in row)
+    rows = cli("score", maps / "evidence", "--data", folder, *fixed).stdout.splitlines()
+    assert any("evidence" in row for row in rows)
+    assert f"{expected['evidence']['max_box_acc_v2']:.1f}" in next(row for row in rows if "AccV2" in row)
     assert next(row for row in rows if "Top-1" in row).split()[-2] == "-"
 
     (maps / "cam/images/test/03.png.npy").unlink()

@@ -29,7 +29,10 @@ ROOT = Path(__file__).parents[2]
 NEEDED = ("configs", "examples")
 """Folders of the repository that commands name."""
 PROGRAMS = ("iir-fast", "python", "python3", "torchrun", "pip", "pytest", "ruff", "mkdocs", "git")
-RECORD = "".join(f'{name}() {{ printf "%s\\n" "{name} ${{*@Q}}" >>"$CALLS"; }}\n' for name in PROGRAMS)
+# Each takes what is piped into it: a writer whose reader is gone would fail.
+RECORD = "".join(
+    f'{name}() {{ while read -r _; do :; done; printf "%s\\n" "{name} ${{*@Q}}" >>"$CALLS"; }}\n' for name in PROGRAMS
+)
 BASH = f"PATH=/nowhere\n.() {{ :; }}\n{RECORD}"
 
 COMMENT = r"<!--(?:(?!-->).)*-->\n+"
@@ -82,6 +85,7 @@ def calls_of(bash: str, folder: Path) -> list[list[str]]:
         command,
         cwd=folder,
         env={"CALLS": str(written), "PHOTOS": "photos"},
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
