@@ -13,18 +13,16 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, TypeAlias
 
-import matplotlib
-
-matplotlib.use("Agg")  # no screen is needed
-
 import matplotlib.pyplot as plt
 
+from benchmarks.plots import plain, save
 from iir_fast.comparison import difference_spread
+from iir_fast.comparison.table import JUDGED, MAP_NAMES
+from iir_fast.models import MapKind
 
 REFERENCE = "IIR"
 """The row that all others are held against."""
-FIGURES = {"MaxBoxAccV2": "max_box_acc_v2", "PxAP": "pxap"}
-MAPS = {"cam": ("CAM", "#0072b2"), "evidence": ("evidence", "#d55e00"), "both": ("both", "#000000")}
+COLORS: dict[MapKind, str] = {"cam": "#0072b2", "evidence": "#d55e00", "both": "#000000"}
 """Colors told apart with any colour vision (Okabe and Ito)."""
 Seeds: TypeAlias = dict[int, dict[str, Any]]
 """By seed: a run's metrics by map."""
@@ -62,7 +60,7 @@ def tables(results: Results) -> str:
     """
     names = list(dict.fromkeys(row for rows in results.values() for row in rows))
     parts = []
-    for kind, (label, _) in MAPS.items():
+    for kind, label in MAP_NAMES.items():
         lines = [f"| {label} map | {' | '.join(results)} |", f"|---|{'---:|' * len(results)}"]
         for name in names:
             cells = [_cell(rows, name, kind) for rows in results.values()]
@@ -75,7 +73,7 @@ def _cell(rows: Mapping[str, Seeds], name: str, kind: str) -> str:
     if name not in rows:
         return ""
     cells = []
-    for figure in FIGURES.values():
+    for _, figure in JUDGED:
         values, reference = figures(rows[name], kind, figure), figures(rows[REFERENCE], kind, figure)
         gap, spread = mean(values) - mean(reference), difference_spread(values, reference)
         beyond = name != REFERENCE and spread is not None and abs(gap) > spread
@@ -86,8 +84,8 @@ def _cell(rows: Mapping[str, Seeds], name: str, kind: str) -> str:
 def draw(name: str, rows: Mapping[str, Seeds], file: Path) -> None:
     """Mean and spread of every row under every map; a line through the reference's."""
     figure, panels = plt.subplots(1, 2, figsize=(10, 1.2 + 0.38 * len(rows)), sharey=True, layout="constrained")
-    for axes, (label, key) in zip(panels, FIGURES.items(), strict=True):
-        for offset, (kind, (map_name, color)) in zip((-0.22, 0, 0.22), MAPS.items(), strict=True):
+    for axes, (label, key) in zip(panels, JUDGED, strict=True):
+        for offset, (kind, color) in zip((-0.22, 0, 0.22), COLORS.items(), strict=True):
             values = [figures(seeds, kind, key) for seeds in rows.values()]
             axes.errorbar(
                 [mean(each) for each in values],
@@ -97,19 +95,17 @@ def draw(name: str, rows: Mapping[str, Seeds], file: Path) -> None:
                 markersize=4,
                 capsize=2,
                 color=color,
-                label=f"{map_name} map",
+                label=f"{MAP_NAMES[kind]} map",
             )
             axes.axvline(mean(figures(rows[REFERENCE], kind, key)), color=color, linewidth=0.6, linestyle=":")
         axes.set_xlabel(f"{label}, %")
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
         axes.grid(axis="y", linewidth=0.3)
     panels[0].set_yticks(range(len(rows)), list(rows))
     panels[0].invert_yaxis()
     figure.suptitle(f"{name}: mean and standard deviation over the seeds", fontsize=10)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    # No software version in the file: it would change with every run.
-    figure.savefig(file, dpi=110, metadata={"Software": None})
-    plt.close(figure)
+    save(figure, file)
 
 
 def main(arguments: Sequence[str]) -> None:

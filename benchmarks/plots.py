@@ -29,14 +29,15 @@ def draw(evidence: Evidence, folder: Path) -> list[Path]:
     if steps:
         usual = {key: steps[0].shape[key] for key in ("batch", "classes", "dtype", "channels_last")}
         same = [each for each in steps if usual.items() <= each.shape.items()]
-        drawn.append(_save(_step_speedup(same), folder / "step_speedup.png"))
-        drawn.append(_save(_all_shapes(steps), folder / "step_shapes.png"))
+        drawn.append(save(_step_speedup(same), folder / "step_speedup.png"))
+        drawn.append(save(_all_shapes(steps), folder / "step_shapes.png"))
     if evidence.scaling:
-        drawn.append(_save(_growth(evidence.scaling["curves"]), folder / "scaling.png"))
+        drawn.append(save(_growth(evidence.scaling["curves"]), folder / "scaling.png"))
     return drawn
 
 
-def _save(figure: Any, path: Path) -> Path:
+def save(figure: Any, path: Path) -> Path:
+    """Write a figure and forget it."""
     # No software version in the file: it would change with every run.
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
     plt.close(figure)
@@ -69,7 +70,7 @@ def _step_speedup(measurements: list[Measurement]) -> Any:
     words = f"batch {shape['batch']}, {shape['classes']} classes, {shape['dtype']}"
     axes.set_title(f"iir_fast, head and loss, forward and backward: {words}", fontsize=10)
     figure.legend(loc="outside lower center", fontsize=8, frameon=False, ncols=2)
-    _plain(axes)
+    plain(axes)
     return figure
 
 
@@ -92,7 +93,7 @@ def _all_shapes(measurements: list[Measurement]) -> Any:
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set_xlabel(words)
         axes.grid(axis="y", linewidth=0.3)
-        _plain(axes)
+        plain(axes)
     speed.set_yticks(places, [each.name for each in measurements], fontsize=7)
     speed.invert_yaxis()
     figure.legend(loc="outside upper center", fontsize=8, frameon=False, ncols=2)
@@ -122,7 +123,7 @@ def _growth(curves: list[dict[str, Any]]) -> Any:
             grid[row][column].set_xticks([size for size, _, _ in longest][:: 2 if len(longest) > 4 else 1])
             grid[row][column].xaxis.set_major_formatter("{x:,g}")
             grid[row][column].xaxis.minorticks_off()
-            _plain(grid[row][column])
+            plain(grid[row][column])
     figure.legend(
         *grid[0][0].get_legend_handles_labels(), loc="outside lower center", fontsize=8, frameon=False, ncols=3
     )
@@ -135,5 +136,6 @@ def _map_name(measurement: Measurement) -> str:
     return f"{network}\n{size[1]}x{size[1]}, C {size[0]}"
 
 
-def _plain(axes: Axes) -> None:
+def plain(axes: Axes) -> None:
+    """No frame above and to the right."""
     axes.spines[["top", "right"]].set_visible(False)
