@@ -83,7 +83,9 @@ def floor_calls(features: Tensor) -> dict[str, Callable[[], object]]:
 def extra_peak_bytes(call: Callable[[], object], device: str) -> int | None:
     """Most memory that a warm call holds beyond what is held before it.
 
-    On the CPU it is the process's resident set, which Linux alone lets us reset; None elsewhere.
+    On the CPU it is the process's resident set, which Linux alone lets us reset; None elsewhere. The least of
+    three calls counts: what the kernel took from the process and gives back during a call, such as pages of
+    libraries, is not the call's.
     """
     gc.collect()
     if device == "cuda":
@@ -95,6 +97,10 @@ def extra_peak_bytes(call: Callable[[], object], device: str) -> int | None:
         return torch.cuda.max_memory_allocated() - before
     if not _CLEAR.exists():
         return None
+    return min(_resident_growth(call) for _ in range(3))
+
+
+def _resident_growth(call: Callable[[], object]) -> int:
     # Freed memory that an allocator keeps would hide what the call takes of it.
     memory.release()
     if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
