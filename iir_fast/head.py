@@ -45,10 +45,10 @@ class DualCAMHead(nn.Module):
         hidden: channels of each branch's 3x3 convolution (followed by batch norm and ReLU); None: both classifiers
             read the shared map itself.
         threshold: "learned": masks are cut at sigmoid((1 - tanh r) logit(mean)), with each map's own mean and r linear
-            in the pooled features and zero at first: they start at the mean and come to 0.5 at most, half of the map's
-            range. Hand `thresholds` of the output to the loss: what no loss reads is not trained, and
-            DistributedDataParallel refuses it. "mean": at the mean itself, no parameters, for heads without IIRLoss.
-            "fixed": at 0.5.
+            in the pooled features and zero at first: they start at the mean and stay between 0.5, half of the map's
+            range, and sigmoid(2 logit(mean)), as far on the other side. Hand `thresholds` of the output to the loss:
+            what no loss reads is not trained, and DistributedDataParallel refuses it. "mean": at the mean itself, no
+            parameters, for heads without IIRLoss. "fixed": at 0.5.
         erase: ACoL's delta in (0,1]: B reads the features erased (set to zero) where A's normalized label CAM reaches
             it, in training and in localization, and A alone decides the class. None: nothing is erased, both decide.
 
