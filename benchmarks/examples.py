@@ -116,7 +116,7 @@ def examples(shape: Shape, device: str = "cpu") -> list[Example]:
     cams = _random(batch, 2, side, side, like=like, seed=2).unbind(1)
     thresholds = torch.sigmoid(_random(batch, 2, like=like, seed=3))
     masks = torch.sigmoid(_random(batch, 2, side, side, like=like, seed=4))
-    groups = torch.stack((2 * labels, 2 * labels + 1), dim=1).flatten()
+    groups = labels.repeat_interleave(2)
     descriptors = _random(2 * batch, channels, like=like, seed=5), _random(2 * batch, channels, like=like, seed=6)
 
     label_cam = Example("label_cam", (features, weights, labels))

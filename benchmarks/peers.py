@@ -45,9 +45,10 @@ def step_with_class_maps(
     map_b, mask_b = _normalize_and_cut(maps_b[samples, labels].to(wide))
     adversarial = mask_a * mask_b * map_a * map_b
     cooperative = (1 - mask_a) * (1 - mask_b) * (map_a - map_b) ** 2
-    inter_a = _similarity_of_masked_features(features, mask_a, labels)
-    inter_b = _similarity_of_masked_features(features, mask_b, labels)
-    loss = loss + INTRA_WEIGHT * (adversarial + cooperative).mean() + INTER_WEIGHT * (inter_a + inter_b) / 2
+    descriptors = (_descriptors_of_masked_features(features, mask) for mask in (mask_a, mask_b))
+    foreground, background = (torch.cat(each) for each in zip(*descriptors, strict=True))
+    inter = subgroup_similarity_by_differences(foreground, background, labels.repeat(2))
+    loss = loss + INTRA_WEIGHT * (adversarial + cooperative).mean() + INTER_WEIGHT * inter
     return loss, maps_a.detach(), maps_b.detach()
 
 
@@ -59,14 +60,14 @@ def _normalize_and_cut(cam: Tensor) -> tuple[Tensor, Tensor]:
     return normalized, torch.sigmoid((normalized - threshold) / TEMPERATURE)
 
 
-def _similarity_of_masked_features(features: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-    """The inter-sample criterion under one classifier's masks [B,H,W]."""
+def _descriptors_of_masked_features(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Foreground and background [B,C] under one classifier's masks [B,H,W]."""
     selected = mask.unsqueeze(1)
     foreground = features * selected.to(features.dtype)
     background = features * (1 - selected).to(features.dtype)
     foreground_mean = foreground.sum(dim=(2, 3)).to(mask.dtype) / (selected.sum(dim=(2, 3)) + EPSILON)
     background_mean = background.sum(dim=(2, 3)).to(mask.dtype) / ((1 - selected).sum(dim=(2, 3)) + EPSILON)
-    return subgroup_similarity_by_differences(foreground_mean, background_mean, labels)
+    return foreground_mean, background_mean
 
 
 def step_with_contractions(features: Tensor, weights: Tensor, biases: Tensor, labels: Tensor) -> Tensor:
@@ -84,11 +85,13 @@ def step_with_contractions(features: Tensor, weights: Tensor, biases: Tensor, la
     cams = _project(features, weights[:, labels].transpose(0, 1)).to(wide)
     dual, masks = _dual(cams)
     sums, mass = _sums_under(features, masks)
-    foreground, background = (sums / (mass + EPSILON)).transpose(0, 1).chunk(2)
+    foreground, background = (each.flatten(0, 1) for each in (sums / (mass + EPSILON)).chunk(2, dim=1))
     pooled = (sums[:, 0] + sums[:, 2]) / cams.shape[2]
     logits = F.linear(pooled.to(weights.dtype), weights.flatten(0, 1), biases.flatten()).unflatten(1, weights.shape[:2])
-    cross_entropies = 2 * F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(2))
-    return cross_entropies + INTRA_WEIGHT * dual.mean() + INTER_WEIGHT * _pair_loss(foreground, background, labels)
+    labels_of_both = labels.repeat_interleave(2)
+    cross_entropies = 2 * F.cross_entropy(logits.flatten(0, 1), labels_of_both)
+    inter = subgroup_similarity(foreground, background, labels_of_both)
+    return cross_entropies + INTRA_WEIGHT * dual.mean() + INTER_WEIGHT * inter
 
 
 def label_cam(features: Tensor, weights: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,8 +116,12 @@ def masked_pool(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def subgroup_similarity(foreground: Tensor, background: Tensor, groups: Tensor) -> Tensor:
-    """The inter-sample criterion of descriptors [N,C] by their Gram matrix [N,N]."""
-    return _pair_loss(foreground[None], background[None], groups)
+    """The inter-sample criterion of descriptors [N,C] by their Gram matrix [N,N], which has all distances."""
+    foreground, background = F.normalize(foreground, dim=1), F.normalize(background, dim=1)
+    contrast = 1 - (foreground * background).sum(1)
+    argument = 2 - 2 * foreground @ foreground.mT - contrast[:, None] - contrast
+    same = _same_group(groups)
+    return torch.where(same, F.softplus(argument), 0).sum() / same.sum().clamp(min=1)
 
 
 def subgroup_similarity_by_differences(foreground: Tensor, background: Tensor, groups: Tensor) -> Tensor:
@@ -122,7 +129,7 @@ def subgroup_similarity_by_differences(foreground: Tensor, background: Tensor, g
     foreground, background = F.normalize(foreground, dim=1), F.normalize(background, dim=1)
     distances = (foreground[:, None] - foreground[None]).square().sum(dim=2)
     contrast = (foreground - background).square().sum(dim=1)
-    same = _same_class(groups)
+    same = _same_group(groups)
     pair_loss = F.softplus(distances - (contrast[:, None] + contrast[None]) / 2)
     return (pair_loss * same).sum() / same.sum().clamp(min=1)
 
@@ -158,15 +165,6 @@ def _dual(cams: Tensor) -> tuple[Tensor, Tensor]:
     return mask_a * mask_b * map_a * map_b + (1 - mask_a) * (1 - mask_b) * (map_a - map_b).square(), masks
 
 
-def _pair_loss(foreground: Tensor, background: Tensor, groups: Tensor) -> Tensor:
-    """Mean over same-group pairs of descriptors [R,N,C] of R classifiers; of unit vectors distances are products."""
-    foreground, background = F.normalize(foreground, dim=2), F.normalize(background, dim=2)
-    contrast = 1 - (foreground * background).sum(2)
-    argument = 2 - 2 * torch.bmm(foreground, foreground.mT) - contrast[:, :, None] - contrast[:, None]
-    same = _same_class(groups)
-    return torch.where(same, F.softplus(argument), 0).sum() / (len(foreground) * same.sum().clamp(min=1))
-
-
-def _same_class(labels: Tensor) -> Tensor:
-    """[B,B]: whether two samples are a pair, that is two different ones with equal labels."""
-    return (labels[:, None] == labels[None]) & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+def _same_group(groups: Tensor) -> Tensor:
+    """[N,N]: whether two descriptors are a pair, that is two different ones of equal groups."""
+    return (groups[:, None] == groups) & ~torch.eye(len(groups), dtype=torch.bool, device=groups.device)

@@ -220,7 +220,7 @@ def _operator(what: str, shape: Shape, device: str) -> Workload:
         least = 3 * features.nbytes + 3 * masks.nbytes
     elif what == "subgroup_similarity":
         foreground, background = (_random(shape, device, 2 * batch, channels, seed=seed) for seed in (5, 6))
-        groups = torch.stack((2 * labels, 2 * labels + 1), dim=1).flatten()
+        groups = labels.repeat_interleave(2)
         inputs = (foreground.requires_grad_(), background.requires_grad_(), groups)
         package, peer = _one(functional.subgroup_similarity), _one(peers.subgroup_similarity)
         least = 6 * foreground.nbytes

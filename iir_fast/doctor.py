@@ -104,7 +104,7 @@ def _calls(shape: Shape, dtype: torch.dtype, device: torch.device) -> list[tuple
     cams = random(2, batch, height, width)
     masks = torch.sigmoid(random(batch, 2, height, width))
     foreground, background = random(2, 2 * batch, channels)
-    groups = torch.stack((2 * labels, 2 * labels + 1), dim=1).flatten()
+    groups = labels.repeat_interleave(2)
     return [
         ("label_cam", lambda f, w: functional.label_cam(f, w, labels), [features, weights]),
         ("regulate", functional.regulate, list(cams)),

@@ -28,7 +28,7 @@ class IIRTerms(NamedTuple):
     intra: Tensor
     """Scalar: the regulation of the two CAMs, mean over samples."""
     inter: Tensor
-    """Scalar: the inter-sample criterion, mean over same-class pairs and both classifiers."""
+    """Scalar: the inter-sample criterion, mean over all pairs of a class's descriptors, of both classifiers."""
     masks: Tensor
     """[B,2,H,W] in [0,1]: foreground masks of both classifiers."""
     maps: Tensor
@@ -72,8 +72,9 @@ def iir_loss(
             number of samples; with DistributedDataParallel the gradients are those of the concatenated batch.
 
     Returns:
-        IIRTerms. An empty batch, or one without any same-class pair, gives zeros that are connected to the graph.
-        A NaN or inf in the input gives NaN; a finite batch never does.
+        IIRTerms. An empty batch gives zeros that are connected to the graph; an image that is alone in its class is
+        compared under one classifier with itself under the other. A NaN or inf in the input gives NaN; a finite batch
+        never does.
 
     Raises:
         TypeError, ValueError, IndexError: as the operators say, naming the argument.
@@ -88,8 +89,9 @@ def iir_loss(
     foreground, background = descriptors
     if gather:
         foreground, background, labels = gather_rows(foreground), gather_rows(background), gather_rows(labels)
-    # One call for both classifiers: a group is a class under one classifier, all groups have as many pairs under each.
-    groups = torch.stack((2 * labels, 2 * labels + 1), dim=1).flatten()
+    # A subgroup is a class with the descriptors of both classifiers: compared with its own kind alone, one classifier
+    # may take the background of a class for its foreground, which is as alike.
+    groups = labels.repeat_interleave(2)
     inter = subgroup_similarity(foreground.flatten(0, 1), background.flatten(0, 1), groups)
 
     dual, agreement = (terms.sum(dim=0) / max(len(terms), 1)).unbind()

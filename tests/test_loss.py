@@ -38,20 +38,23 @@ def test_weights_scale_the_two_terms():
     torch.testing.assert_close(IIRLoss(2.0, 0.5)(*make_batch(), LABELS), terms.loss)
 
 
-def test_inter_is_the_mean_over_pairs_and_classifiers_written_out():
+@pytest.mark.parametrize("labels", [LABELS, torch.arange(6)], ids=["subgroups", "every image alone"])
+def test_inter_is_the_mean_over_pairs_of_both_classifiers_written_out(labels):
     cam_a, cam_b, features = make_batch()
-    terms = iir_loss(cam_a, cam_b, features, LABELS)
+    terms = iir_loss(cam_a, cam_b, features, labels)
+    f, g = [], []
+    for i in range(6):
+        for x in range(2):
+            mask = terms.masks[i, x]
+            f.append(F.normalize((mask * features[i]).sum((1, 2)) / (mask.sum() + 1e-6), dim=0))
+            g.append(F.normalize(((1 - mask) * features[i]).sum((1, 2)) / ((1 - mask).sum() + 1e-6), dim=0))
     losses = []
-    for x in range(2):
-        mask = terms.masks[:, x, None]
-        f = F.normalize((mask * features).sum((2, 3)) / (mask.sum((2, 3)) + 1e-6), dim=1)
-        g = F.normalize(((1 - mask) * features).sum((2, 3)) / ((1 - mask).sum((2, 3)) + 1e-6), dim=1)
-        for i in range(6):
-            for j in range(6):
-                if i != j and LABELS[i] == LABELS[j]:
-                    near = (f[i] - f[j]).square().sum()
-                    far = ((f[i] - g[i]).square().sum() + (f[j] - g[j]).square().sum()) / 2
-                    losses.append(-torch.log(torch.exp(-near) / (torch.exp(-near) + torch.exp(-far))))
+    for i in range(12):
+        for j in range(12):
+            if i != j and labels[i // 2] == labels[j // 2]:
+                near = (f[i] - f[j]).square().sum()
+                far = ((f[i] - g[i]).square().sum() + (f[j] - g[j]).square().sum()) / 2
+                losses.append(-torch.log(torch.exp(-near) / (torch.exp(-near) + torch.exp(-far))))
     torch.testing.assert_close(terms.inter, torch.stack(losses).mean())
 
 
@@ -70,16 +73,21 @@ def test_class_maps_and_label_cams_give_the_same_loss_and_gradient():
 
 
 @pytest.mark.parametrize("regulation", ["dual", "agreement", "mixed"])
-@pytest.mark.parametrize("labels", [torch.arange(6), torch.zeros(6, dtype=torch.int64)], ids=["no_pair", "one_class"])
-def test_batches_without_pairs_or_with_one_class_are_finite(regulation, labels):
+@pytest.mark.parametrize("labels", [torch.arange(6), torch.zeros(6, dtype=torch.int64)], ids=["classes", "one_class"])
+def test_batches_of_classes_of_one_image_or_of_one_class_are_finite(regulation, labels):
     leaves = [tensor.requires_grad_() for tensor in make_batch(torch.float32)]
-    terms = iir_loss(*leaves, labels, regulation=regulation)
-    terms.loss.backward()
+    iir_loss(*leaves, labels, regulation=regulation).loss.backward()
     assert all(leaf.grad.isfinite().all() for leaf in leaves)
-    if labels[1] == 1:
-        assert terms.inter.item() == 0
-        terms = iir_loss(*leaves, labels, intra_weight=0.0)
-        assert terms.loss.requires_grad
+
+
+def test_a_classifier_that_takes_a_class_background_for_its_foreground_pays():
+    """Seen in training while descriptors were compared under the same classifier only: there it costs nothing."""
+    left = torch.zeros(4, 6, 6)
+    left[:, :, :3] = 1
+    features = torch.stack((left, 1 - left), dim=1)
+    one_class = torch.zeros(4, dtype=torch.int64)
+    agreed, taken = (iir_loss(left, cam_b, features, one_class).inter for cam_b in (left, 1 - left))
+    assert taken > 2 * agreed
 
 
 def test_an_empty_batch_is_a_zero_connected_to_the_graph():

@@ -45,8 +45,7 @@ def step_with_kernels(head: DualCAMHead, features: Tensor, labels: Tensor, ranks
         logits_a, logits_b = F.linear(pooled, head.weight.flatten(0, 1), head.bias.flatten()).chunk(2, dim=1)
     terms, masks, maps, _ = regulate(cam_a, cam_b)
     foreground, background = (torch.cat([each] * ranks) for each in joint_masked_pool(features, masks))
-    labels_of_all = labels.repeat(ranks)
-    groups = torch.stack((2 * labels_of_all, 2 * labels_of_all + 1), dim=1).flatten()
+    groups = labels.repeat(ranks).repeat_interleave(2)
     inter = subgroup_similarity(foreground.flatten(0, 1), background.flatten(0, 1), groups)
     loss = _cross_entropies(logits_a, logits_b, labels) + terms[:, 0].mean() + inter
     return Step(loss, (logits_a, logits_b, cam_a, cam_b, masks, maps))
@@ -68,10 +67,10 @@ def step_without_kernels(head: DualCAMHead, features: Tensor, labels: Tensor) ->
     samples = torch.arange(len(labels))
     cam_a, cam_b = (each[samples, labels].float() for each in (maps_a, maps_b))
     terms, masks, *_ = regulate(cam_a, cam_b)
-    mask_a, mask_b = masks.split(1, dim=1)
-    inter_a = _similarity_of_masked_features(features, mask_a, labels)
-    inter_b = _similarity_of_masked_features(features, mask_b, labels)
-    loss = _cross_entropies(logits_a, logits_b, labels) + terms[:, 0].mean() + (inter_a + inter_b) / 2
+    descriptors = (_descriptors_of_masked_features(features, mask) for mask in masks.split(1, dim=1))
+    foreground, background = (torch.cat(each) for each in zip(*descriptors, strict=True))
+    inter = _similarity_by_differences(foreground, background, labels.repeat(2))
+    loss = _cross_entropies(logits_a, logits_b, labels) + terms[:, 0].mean() + inter
     return Step(loss, (maps_a, maps_b))
 
 
@@ -80,14 +79,19 @@ def _cross_entropies(logits_a: Tensor, logits_b: Tensor, labels: Tensor) -> Tens
     return F.cross_entropy(logits_a.float(), labels) + F.cross_entropy(logits_b.float(), labels)
 
 
-def _similarity_of_masked_features(features: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-    """The inter-sample criterion of features [B,C,H,W] under one classifier's mask [B,1,H,W]."""
+def _descriptors_of_masked_features(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit foreground and background [B,C] of features [B,C,H,W] under one classifier's mask [B,1,H,W]."""
     foreground = features * mask.to(features.dtype)
     background = features * (1 - mask).to(features.dtype)
     inside = F.normalize(foreground.sum(dim=(2, 3)).float() / (mask.sum(dim=(2, 3)) + MASS_EPSILON), dim=1)
     outside = F.normalize(background.sum(dim=(2, 3)).float() / ((1 - mask).sum(dim=(2, 3)) + MASS_EPSILON), dim=1)
+    return inside, outside
+
+
+def _similarity_by_differences(inside: Tensor, outside: Tensor, groups: Tensor) -> Tensor:
+    """The inter-sample criterion of unit descriptors [N,C]."""
     distances = (inside[:, None] - inside).square().sum(dim=2)
     contrast = (inside - outside).square().sum(dim=1)
-    same = (labels[:, None] == labels) & ~torch.eye(len(labels), dtype=torch.bool)
+    same = (groups[:, None] == groups) & ~torch.eye(len(groups), dtype=torch.bool)
     losses = F.softplus(distances - (contrast[:, None] + contrast) / 2)
     return (losses * same).sum() / same.sum().clamp(min=1)
