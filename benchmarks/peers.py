@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TEMPERATURE = 0.1
-INTRA_WEIGHT, INTER_WEIGHT = 5.0, 3.0
+INTRA_WEIGHT, INTER_WEIGHT = 5.0, 9.0
 EPSILON = 1e-6
 
 
@@ -47,7 +47,8 @@ def step_with_class_maps(
     cooperative = (1 - mask_a) * (1 - mask_b) * (map_a - map_b) ** 2
     descriptors = (_descriptors_of_masked_features(features, mask) for mask in (mask_a, mask_b))
     foreground, background = (torch.cat(each) for each in zip(*descriptors, strict=True))
-    inter = subgroup_similarity_by_differences(foreground, background, labels.repeat(2))
+    background = F.normalize(background, dim=1)
+    inter = subgroup_similarity_by_differences(foreground, background + background.mean(dim=0), labels.repeat(2))
     loss = loss + INTRA_WEIGHT * (adversarial + cooperative).mean() + INTER_WEIGHT * inter
     return loss, maps_a.detach(), maps_b.detach()
 
@@ -90,7 +91,8 @@ def step_with_contractions(features: Tensor, weights: Tensor, biases: Tensor, la
     logits = F.linear(pooled.to(weights.dtype), weights.flatten(0, 1), biases.flatten()).unflatten(1, weights.shape[:2])
     labels_of_both = labels.repeat_interleave(2)
     cross_entropies = 2 * F.cross_entropy(logits.flatten(0, 1), labels_of_both)
-    inter = subgroup_similarity(foreground, background, labels_of_both)
+    background = F.normalize(background, dim=1)
+    inter = subgroup_similarity(foreground, background + background.mean(dim=0), labels_of_both)
     return cross_entropies + INTRA_WEIGHT * dual.mean() + INTER_WEIGHT * inter
 
 

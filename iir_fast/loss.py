@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iir_fast.gate import mixing_gate
@@ -47,7 +48,7 @@ def iir_loss(
     thresholds: Tensor | None = None,
     *,
     intra_weight: float = 5.0,
-    inter_weight: float = 3.0,
+    inter_weight: float = 9.0,
     regulation: Regulation = "dual",
     temperature: float = 0.1,
     hard: bool = False,
@@ -89,10 +90,11 @@ def iir_loss(
     foreground, background = descriptors
     if gather:
         foreground, background, labels = gather_rows(foreground), gather_rows(background), gather_rows(labels)
-    # A subgroup is a class with the descriptors of both classifiers: compared with its own kind alone, one classifier
-    # may take the background of a class for its foreground, which is as alike.
+    # Under the same classifier and against their own backgrounds alone, foregrounds and backgrounds of a class may
+    # change places: they are as alike. The other classifier's descriptors and the batch's background tell them apart.
     groups = labels.repeat_interleave(2)
-    inter = subgroup_similarity(foreground.flatten(0, 1), background.flatten(0, 1), groups)
+    own = F.normalize(background.flatten(0, 1), dim=1)
+    inter = subgroup_similarity(foreground.flatten(0, 1), own + own.mean(dim=0), groups)
 
     dual, agreement = (terms.sum(dim=0) / max(len(terms), 1)).unbind()
     if regulation == "dual":
@@ -143,7 +145,7 @@ class IIRLoss(nn.Module):
     def __init__(
         self,
         intra_weight: float = 5.0,
-        inter_weight: float = 3.0,
+        inter_weight: float = 9.0,
         regulation: Regulation = "dual",
         temperature: float = 0.1,
         hard: bool = False,

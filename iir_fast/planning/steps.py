@@ -46,7 +46,8 @@ def step_with_kernels(head: DualCAMHead, features: Tensor, labels: Tensor, ranks
     terms, masks, maps, _ = regulate(cam_a, cam_b)
     foreground, background = (torch.cat([each] * ranks) for each in joint_masked_pool(features, masks))
     groups = labels.repeat(ranks).repeat_interleave(2)
-    inter = subgroup_similarity(foreground.flatten(0, 1), background.flatten(0, 1), groups)
+    own = F.normalize(background.flatten(0, 1), dim=1)
+    inter = subgroup_similarity(foreground.flatten(0, 1), own + own.mean(dim=0), groups)
     loss = _cross_entropies(logits_a, logits_b, labels) + terms[:, 0].mean() + inter
     return Step(loss, (logits_a, logits_b, cam_a, cam_b, masks, maps))
 
@@ -91,7 +92,7 @@ def _descriptors_of_masked_features(features: Tensor, mask: Tensor) -> tuple[Ten
 def _similarity_by_differences(inside: Tensor, outside: Tensor, groups: Tensor) -> Tensor:
     """The inter-sample criterion of unit descriptors [N,C]."""
     distances = (inside[:, None] - inside).square().sum(dim=2)
-    contrast = (inside - outside).square().sum(dim=1)
+    contrast = (inside - F.normalize(outside + outside.mean(dim=0), dim=1)).square().sum(dim=1)
     same = (groups[:, None] == groups) & ~torch.eye(len(groups), dtype=torch.bool)
     losses = F.softplus(distances - (contrast[:, None] + contrast) / 2)
     return (losses * same).sum() / same.sum().clamp(min=1)
