@@ -27,10 +27,10 @@ from torch import Tensor
 from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype
 from iir_fast.kernels.launch import Launch, run
 
-# Rows of up to MOST_WARPS * CHANNELS_PER_WARP channels that fit 64 registers a thread: forward u, backward u, v and p.
-FORWARD_ROWS = 4
-BACKWARD_ROWS = 2
-CHANNELS_PER_WARP = 128
+# Rows of a program, two samples' under both classifiers, and channels of a warp: what a thread has of the rows fits 64
+# registers, forward u, backward u, v and p. Of rows longer than MOST_WARPS take there are fewer.
+ROWS = 4
+FORWARD_CHANNELS, BACKWARD_CHANNELS = 128, 64
 MOST_WARPS = 16
 # Rows that one program finds the places of.
 PLACES = 32
@@ -44,14 +44,14 @@ def _rows(matrix, stride, row, inside, C: tl.constexpr, BLOCK: tl.constexpr):
     """Rows of a matrix [N,C], zero where there is none."""
     channel = tl.arange(0, BLOCK)
     mask = inside[:, None] & (channel < C)[None, :]
-    return tl.load(matrix + row[:, None] * stride + channel[None, :], mask=mask, other=0)
+    return tl.load(matrix + row[:, None].to(tl.int64) * stride + channel[None, :], mask=mask, other=0)
 
 
 @triton.jit
 def _row(matrix, stride, row, C: tl.constexpr, BLOCK: tl.constexpr):
     """One row of a matrix [N,C]."""
     channel = tl.arange(0, BLOCK)
-    return tl.load(matrix + row * stride + channel, mask=channel < C, other=0)
+    return tl.load(matrix + row.to(tl.int64) * stride + channel, mask=channel < C, other=0)
 
 
 @triton.jit
@@ -196,12 +196,12 @@ def _backward_kernel(
 
     r = tl.zeros([ROWS], dtype)
     p = tl.zeros([ROWS, BLOCK], dtype)
-    for j in tl.static_range(ROWS):
-        other = begin + j
+    for j in range(ROWS):
         other_u = _pick(u, j)
         other_e = tl.sum(tl.where(lane == j, e, 0))
         a = e + other_e - 2 * tl.sum(u * other_u[None, :], 1)
-        s = tl.where((other >= start) & (other < stop) & (other != position), tl.sigmoid(a), 0)
+        other_start = tl.sum(tl.where(lane == j, start, 0))
+        s = tl.where((start == other_start) & (lane != j), tl.sigmoid(a), 0)
         r += s
         p += s[:, None] * other_u[None, :]
     lowest, end = tl.min(start), tl.max(stop)
@@ -215,7 +215,7 @@ def _backward_kernel(
         other_g = _row(background, g_stride, other_row, C, BLOCK)
         other_inverse, _other_g_inverse, other_e = _contrast(other_f, other_g)
         a = e + other_e - 2 * other_inverse * tl.sum(u * other_f[None, :], 1)
-        s = tl.where((other >= start) & (other < stop), tl.sigmoid(a), 0)
+        s = tl.where(start == tl.load(first + other), tl.sigmoid(a), 0)
         r += s
         p += (s * other_inverse)[:, None] * other_f[None, :]
 
@@ -226,7 +226,7 @@ def _backward_kernel(
     dg = (scale * g_inverse * r)[:, None] * (u - cosine[:, None] * v)
     channel = tl.arange(0, BLOCK)
     mask = inside[:, None] & (channel < C)[None, :]
-    offset = row[:, None] * C + channel[None, :]
+    offset = row[:, None].to(tl.int64) * C + channel[None, :]
     tl.store(grad_foreground + offset, df, mask=mask)
     tl.store(grad_background + offset, dg, mask=mask)
 
@@ -237,18 +237,18 @@ def _readable(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     return matrix if matrix.stride(1) == 1 else matrix.contiguous()
 
 
-def _blocking(channels: int, rows: int) -> tuple[dict[str, int], int]:
-    """Constants of a kernel that holds so many rows, fewer if they are very long, and the warps of a program."""
+def _blocking(channels: int, channels_of_warp: int) -> tuple[dict[str, int], int]:
+    """Constants of a kernel whose warps take so many channels, and the warps of a program."""
     block = max(32, triton.next_power_of_2(channels))
-    rows = max(1, min(rows, rows * MOST_WARPS * CHANNELS_PER_WARP // block))
-    return {"C": channels, "BLOCK": block, "ROWS": rows}, max(1, min(MOST_WARPS, block // CHANNELS_PER_WARP))
+    rows = max(1, min(ROWS, ROWS * MOST_WARPS * channels_of_warp // block))
+    return {"C": channels, "BLOCK": block, "ROWS": rows}, max(1, min(MOST_WARPS, block // channels_of_warp))
 
 
 def _places(groups: Tensor) -> tuple[dict[str, Tensor], Launch]:
     """What `_order_kernel` finds, by its own names, and the launch that does."""
-    first, last = torch.empty((2, len(groups)), dtype=torch.int32, device=groups.device)
+    order, first, last = torch.empty((3, len(groups)), dtype=torch.int32, device=groups.device)
     programs = triton.cdiv(len(groups), PLACES)
-    order, pairs = torch.empty_like(groups, memory_format=torch.contiguous_format), groups.new_empty(programs)
+    pairs = groups.new_empty(programs, dtype=torch.int64)
     found = {"order": order, "first": first, "last": last, "pairs": pairs}
     arguments = {"groups": groups.contiguous(), **found, "N": len(groups)}
     return found, Launch(_order_kernel, (programs,), arguments)
@@ -260,7 +260,7 @@ def plan_forward(foreground: Tensor, background: Tensor, groups: Tensor) -> tupl
     dtype = accumulation_dtype(foreground, background)
     foreground, background = _readable(foreground, dtype), _readable(background, dtype)
     places, ordering = _places(groups)
-    constants, warps = _blocking(channels, FORWARD_ROWS)
+    constants, warps = _blocking(channels, FORWARD_CHANNELS)
     programs = triton.cdiv(count, constants["ROWS"])
     shares = foreground.new_empty(programs)
     launch = Launch(
@@ -291,7 +291,7 @@ def plan_backward(
     dtype = accumulation_dtype(foreground, background)
     foreground, background = _readable(foreground, dtype), _readable(background, dtype)
     places, ordering = _places(groups)
-    constants, warps = _blocking(channels, BACKWARD_ROWS)
+    constants, warps = _blocking(channels, BACKWARD_CHANNELS)
     gradients = foreground.new_empty(foreground.shape), background.new_empty(background.shape)
     launch = Launch(
         _backward_kernel,
