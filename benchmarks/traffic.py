@@ -43,8 +43,9 @@ INTRODUCTION = """# Bytes that the kernels move
 Made by `python -m benchmarks.traffic`: counted in Triton's interpreter, not measured. Batch {batch} of {classes}
 classes, everything but F in float32. A kernel's floor is each byte it touches once; the step's floor (label CAMs of two
 classifiers and IIRLoss, forward and backward) is the operators' inputs and outputs once. `torch` stands for what an
-operator leaves to torch's own kernels, each counted as one launch that reads its inputs and writes its outputs once.
-Caches are not modelled: bytes that are asked for twice count twice.
+operator leaves to torch's own kernels, each counted as one launch that reads its inputs and writes its outputs once;
+what the loss does with descriptors between its operators is not counted. Caches are not modelled: bytes that are asked
+for twice count twice.
 
 """
 
