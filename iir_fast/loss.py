@@ -48,7 +48,7 @@ def iir_loss(
     thresholds: Tensor | None = None,
     *,
     intra_weight: float = 5.0,
-    inter_weight: float = 9.0,
+    inter_weight: float = 5.0,
     regulation: Regulation = "dual",
     temperature: float = 0.1,
     hard: bool = False,
@@ -145,7 +145,7 @@ class IIRLoss(nn.Module):
     def __init__(
         self,
         intra_weight: float = 5.0,
-        inter_weight: float = 9.0,
+        inter_weight: float = 5.0,
         regulation: Regulation = "dual",
         temperature: float = 0.1,
         hard: bool = False,

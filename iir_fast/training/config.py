@@ -88,7 +88,7 @@ class TrainConfig:
     """Factor of each decay of the step schedule."""
     intra_weight: float = 5.0
     """Weight of the intra-sample regulation."""
-    inter_weight: float = 9.0
+    inter_weight: float = 5.0
     """Weight of the inter-sample criterion."""
     regulation: Regulation = "dual"
     """Intra-sample regulation."""
