@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TEMPERATURE = 0.1
-INTRA_WEIGHT, INTER_WEIGHT = 5.0, 9.0
+INTRA_WEIGHT, INTER_WEIGHT = 5.0, 5.0
 EPSILON = 1e-6
 
 
