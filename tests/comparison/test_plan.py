@@ -96,11 +96,11 @@ COMPARISONS = Path(__file__).parents[2] / "configs" / "compare"
 @pytest.mark.parametrize(
     ("name", "rows", "variants"),
     [
-        ("embedded", 12, 1),
-        ("photos", 12, 1),
-        ("ablation/embedded", 8, 1),
+        ("embedded", 13, 1),
+        ("photos", 13, 1),
+        ("ablation/embedded", 7, 1),
         ("ablation/harder", 8, 3),
-        ("ablation/photos", 8, 1),
+        ("ablation/photos", 7, 1),
         ("ablation/photos_lite2", 8, 1),
     ],
 )
