@@ -85,7 +85,8 @@ def extra_peak_bytes(call: Callable[[], object], device: str) -> int | None:
 
     On the CPU it is the process's resident set, which Linux alone lets us reset; None elsewhere. The least of
     three calls counts: what the kernel took from the process and gives back during a call, such as pages of
-    libraries, is not the call's.
+    libraries, is not the call's. What the C library's allocator keeps of memory freed during the call counts: it
+    does so where older blocks left holes in its heap that are large enough, so a young process measures best.
     """
     gc.collect()
     if device == "cuda":
