@@ -101,7 +101,7 @@ class Example:
         return _tuple(getattr(torch.ops.iir_fast, self.operator)(*self.inputs))
 
 
-def examples(shape: Shape, device: str = "cpu") -> list[Example]:
+def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[Example]:
     """Every call for features of that shape, with every option that changes a kernel.
 
     On the meta device it takes no memory.
@@ -111,8 +111,8 @@ def examples(shape: Shape, device: str = "cpu") -> list[Example]:
     features = _random(batch, channels, side, side, like=like).to(shape.dtype)
     if shape.channels_last:
         features = features.contiguous(memory_format=torch.channels_last)
-    weights = _random(2, CLASSES, channels, like=like, seed=1)
-    labels = (torch.arange(batch) // 2 % CLASSES).to(device)
+    weights = _random(2, classes, channels, like=like, seed=1)
+    labels = (torch.arange(batch) // 2 % classes).to(device)
     cams = _random(batch, 2, side, side, like=like, seed=2).unbind(1)
     thresholds = torch.sigmoid(_random(batch, 2, like=like, seed=3))
     masks = torch.sigmoid(_random(batch, 2, side, side, like=like, seed=4))

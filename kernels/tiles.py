@@ -22,7 +22,7 @@ Three ways to memory:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
@@ -39,9 +39,13 @@ BANK_BYTES = 4
 SECTOR_BYTES = 32
 
 
-@dataclass(frozen=True)
-class Tile:
-    """The shape of a tile and of a program's share of a sample; known to the compiler."""
+class Tile(NamedTuple):
+    """The shape of a tile; known to the compiler.
+
+    A tuple of plain numbers, which every release of Triton can keep in its cache's keys. In a kernel only the fields
+    exist: newer releases unpack tuples. A field is a plain int there before Triton 3.8, so a shape that holds one goes
+    to `tl.full`, never to `tl.zeros`, which takes none.
+    """
 
     planar: bool
     flat: bool
@@ -53,15 +57,15 @@ class Tile:
     vector: int
     piece: int
     rows: int
+    thread_rows: int
+    """Rows of a tile that lie in different threads; the others lie within one."""
     lanes: int
-    row_share: int
-    """Rows that one program walks over: a multiple of `rows`."""
     window_share: int
     """Elements of the contiguous axis that one program takes: at most vector x lanes."""
 
     @classmethod
     def over(cls, maps: Tensor, *, window: int = WINDOW, per_thread: int = 16, warps: int = 4) -> Tile:
-        """Choose the tile for maps [B,C,P]; a program walks over all rows of a window.
+        """Choose the tile for maps [B,C,P], whatever B.
 
         Args:
             maps: any strides.
@@ -100,78 +104,102 @@ class Tile:
             vector=vector,
             piece=piece,
             rows=rows,
+            thread_rows=_thread_rows(rows, lanes, warps),
             lanes=lanes,
-            row_share=triton.cdiv(all_rows, rows) * rows,
             # Windows of equal size that begin at a whole sector.
             window_share=min(vector * lanes, triton.cdiv(triton.cdiv(all_elements, windows), 16) * 16),
         )
 
-    def shared(self, programs: int, fewest: int) -> Tile:
-        """The same tile with the rows shared among up to `programs` programs of at least `fewest` rows each."""
-        programs = max(1, min(programs, self.all_rows // fewest))
-        return replace(self, row_share=triton.cdiv(triton.cdiv(self.all_rows, programs), self.rows) * self.rows)
-
-    def sharing(self, rows: int) -> Tile:
-        """The same tile with up to so many rows, a power of two, for each program, whatever the batch."""
-        return replace(self, row_share=max(self.rows, min(rows, triton.next_power_of_2(self.all_rows))))
-
     def thinner(self, vector: int) -> Tile:
-        """The same tile with fewer elements of a window in each thread and more threads along it; for flat tiles."""
-        return replace(self, vector=vector, lanes=self.vector * self.lanes // vector)
+        """Return the same tile with fewer elements of a window in each thread and more threads along it; for flat
+        tiles."""
+        lanes = self.vector * self.lanes // vector
+        return self._replace(vector=vector, lanes=lanes, thread_rows=_thread_rows(self.rows, lanes, self.warps))
 
     def onto(self, maps: Tensor) -> Tile:
-        """The same tile with the strides of other maps [B,C,P]."""
-        return replace(self, channel_stride=maps.stride(1), pixel_stride=maps.stride(2))
+        """Return the same tile with the strides of other maps [B,C,P]."""
+        return self._replace(channel_stride=maps.stride(1), pixel_stride=maps.stride(2))
 
     @property
-    def wide(self) -> bool:
-        """Whether a sample reaches beyond 32-bit offsets, padding included: slices of larger tensors do."""
-        return 2 * (self.channels * self.channel_stride + self.pixels * self.pixel_stride) >= 2**31
+    def windows(self) -> int:
+        """Programs side by side, each with a window of its own."""
+        return triton.cdiv(self.pixels if self.planar else self.channels, self.window_share)
+
+    def split(self, programs: int = 1, min_rows: int = 1) -> Split:
+        """Divide the rows among up to `programs` programs of at least `min_rows` rows each."""
+        rows = self._all_rows
+        return self._split(triton.cdiv(rows, max(1, min(programs, rows // min_rows))))
+
+    def split_evenly(self, rows: int) -> Split:
+        """Divide the rows into shares of that many, a power of two, whatever the batch; fewer if there are fewer."""
+        return self._split(min(rows, triton.next_power_of_2(self._all_rows)))
 
     @property
-    def thread_rows(self) -> int:
-        return min(self.rows, max(1, 32 * self.warps // self.lanes))
-
-    @property
-    def all_rows(self) -> int:
+    def _all_rows(self) -> int:
         return self.channels if self.planar else self.pixels
 
-    @property
-    def all_elements(self) -> int:
-        return self.pixels if self.planar else self.channels
+    def _split(self, rows: int) -> Split:
+        tiles_each = triton.cdiv(rows, self.rows)
+        shares = triton.cdiv(self._all_rows, tiles_each * self.rows)
+        return Split(tiles_each, shares, self.windows, self.planar)
+
+
+class Split(NamedTuple):
+    """How the programs of a sample divide its map.
+
+    It may change with the batch, so a kernel takes `tiles_each` at run time and reads the rest off its grid.
+    """
+
+    tiles_each: int
+    """Tiles that a program walks over, one below the other."""
+    row_shares: int
+    window_shares: int
+    planar: bool
 
     @property
-    def shares(self) -> tuple[int, int]:
-        """Programs per sample, along the rows and along the windows."""
-        return triton.cdiv(self.all_rows, self.row_share), triton.cdiv(self.all_elements, self.window_share)
+    def grid(self) -> tuple[int, int]:
+        """Axes 1 and 2 of the grid."""
+        return self.row_shares, self.window_shares
 
     @property
     def channel_shares(self) -> int:
-        return self.shares[0] if self.planar else self.shares[1]
+        return self.row_shares if self.planar else self.window_shares
 
     @property
     def pixel_shares(self) -> int:
-        return self.shares[1] if self.planar else self.shares[0]
+        return self.window_shares if self.planar else self.row_shares
+
+
+def _thread_rows(rows: int, lanes: int, warps: int) -> int:
+    return min(rows, max(1, 32 * warps // lanes))
 
 
 @triton.jit
-def share(tile: tl.constexpr):
+def own_share(tiles_each, tile: tl.constexpr):
     """First and last row, first and last window element of this program, of axes 1 and 2 of the grid."""
-    row = tl.program_id(1) * tile.row_share
+    row = tl.program_id(1) * tiles_each * tile.rows
     window = tl.program_id(2) * tile.window_share
-    row_end = tl.minimum(row + tile.row_share, tile.all_rows)
-    window_end = tl.minimum(window + tile.window_share, tile.all_elements)
+    row_end = tl.minimum(row + tiles_each * tile.rows, tile.channels if tile.planar else tile.pixels)
+    window_end = tl.minimum(window + tile.window_share, tile.pixels if tile.planar else tile.channels)
     return row, row_end, window, window_end
 
 
 @triton.jit
 def channel_share(tile: tl.constexpr):
+    """This program's number among those that share the channels."""
     return tl.program_id(1) if tile.planar else tl.program_id(2)
 
 
 @triton.jit
 def pixel_share(tile: tl.constexpr):
+    """This program's number among those that share the pixels."""
     return tl.program_id(2) if tile.planar else tl.program_id(1)
+
+
+@triton.jit
+def pixel_shares(tile: tl.constexpr):
+    """Programs that share the pixels."""
+    return tl.num_programs(2) if tile.planar else tl.num_programs(1)
 
 
 @triton.jit
@@ -239,7 +267,8 @@ def sum_across_threads(values, over_rows: tl.constexpr):
 
 @triton.jit
 def _pointers(maps, rows, elements, tile: tl.constexpr):
-    if tile.wide:
+    # Slices of large tensors reach beyond 32-bit offsets, padding included.
+    if 2 * (tile.channels * tile.channel_stride + tile.pixels * tile.pixel_stride) >= 2**31:
         rows, elements = rows.to(tl.int64), elements.to(tl.int64)
     if tile.planar:
         return maps + rows * tile.channel_stride + elements * tile.pixel_stride
@@ -289,12 +318,12 @@ def store_tile(maps, values, row, row_end, window, window_end, tile: tl.constexp
         tl.store(_pointers(maps, rows, elements, tile), values, mask=inside)
 
 
-@triton.jit
-def _sum_parts_kernel(parts, total, size, PARTS: tl.constexpr, BLOCK: tl.constexpr):
+@triton.jit(do_not_specialize=["count", "size"])
+def _sum_parts_kernel(parts, total, count, size, BLOCK: tl.constexpr):
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = index < size
-    values = tl.zeros([BLOCK], parts.dtype.element_ty)
-    for part in tl.static_range(PARTS):
+    values = tl.full([BLOCK], 0, parts.dtype.element_ty)
+    for part in range(count):
         values += tl.load(parts + part * size + index, mask=inside, other=0)
     tl.store(total + index, values.to(total.dtype.element_ty), mask=inside)
 
@@ -306,6 +335,6 @@ def sum_parts(parts: Tensor, total: Tensor) -> Launch:
     return Launch(
         _sum_parts_kernel,
         (triton.cdiv(total.numel(), block),),
-        {"parts": parts, "total": total, "size": total.numel()},
-        {"PARTS": parts.shape[0], "BLOCK": block},
+        {"parts": parts, "total": total, "count": parts.shape[0], "size": total.numel()},
+        {"BLOCK": block},
     )

@@ -19,8 +19,8 @@ from iir_fast.kernels.tiles import (
     channel_share,
     load_tile,
     load_window,
+    own_share,
     row_index,
-    share,
     sum_across_threads,
     sum_in_threads,
     window_index,
@@ -33,27 +33,28 @@ CHANNELS = 256
 _SHORT_NORM = tl.constexpr(SHORT_NORM)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles_each"])
 def _sums_kernel(
     features,
     vectors,
     parts,
     features_sample,
+    tiles_each,
     R: tl.constexpr,
     R_PADDED: tl.constexpr,
     tile: tl.constexpr,
 ):
     dtype: tl.constexpr = parts.dtype.element_ty
     sample = tl.program_id(0).to(tl.int64)
-    first_row, row_end, window, window_end = share(tile)
+    first_row, row_end, window, window_end = own_share(tiles_each, tile)
     features += sample * features_sample
     vectors += sample * (R * tile.channels)
     parts += (channel_share(tile) * tl.num_programs(0) + sample) * ((R + 1) * tile.pixels)
     squares = parts + R * tile.pixels
     number = tl.arange(0, R_PADDED)[:, None, None, None]
     if tile.planar:
-        dots = tl.zeros([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], dtype)
-        norms = tl.zeros([1, tile.vector, tile.thread_rows, tile.lanes], dtype)
+        dots = tl.full([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], 0, dtype)
+        norms = tl.full([1, tile.vector, tile.thread_rows, tile.lanes], 0, dtype)
         for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
             rows = row_index(row, tile)
             inside = (number < R) & (rows < row_end)
@@ -77,11 +78,11 @@ def _sums_kernel(
             tl.store(squares + rows, norms, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _divide_kernel(
     parts,
     evidence,
-    PARTS: tl.constexpr,
+    count,
     R: tl.constexpr,
     R_PADDED: tl.constexpr,
     P: tl.constexpr,
@@ -91,9 +92,9 @@ def _divide_kernel(
     number = tl.arange(0, R_PADDED)[:, None]
     pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
     inside = (number < R) & (pixel < P)
-    dots = tl.zeros([R_PADDED, BLOCK], parts.dtype.element_ty)
-    squares = tl.zeros([1, BLOCK], parts.dtype.element_ty)
-    for part in tl.static_range(PARTS):
+    dots = tl.full([R_PADDED, BLOCK], 0, parts.dtype.element_ty)
+    squares = tl.full([1, BLOCK], 0, parts.dtype.element_ty)
+    for part in range(count):
         start = parts + (part * tl.num_programs(0) + sample) * ((R + 1) * P)
         dots += tl.load(start + number * P + pixel, mask=inside, other=0)
         squares += tl.load(start + R * P + pixel, mask=pixel < P, other=0)
@@ -108,28 +109,28 @@ def plan_forward(features: Tensor, vectors: Tensor) -> tuple[Tensor, list[Launch
     count = vectors.shape[1]
     maps = features.flatten(2)
     tile = Tile.over(maps)
-    if tile.planar:
-        tile = tile.shared(PROGRAMS // max(1, batch * tile.pixel_shares), CHANNELS)
+    split = tile.split(PROGRAMS // max(1, batch * tile.windows), CHANNELS) if tile.planar else tile.split()
     evidence = features.new_empty((batch, count, height, width), dtype=accumulation_dtype(features, vectors))
-    parts = evidence.new_empty((tile.channel_shares, batch, count + 1, tile.pixels))
+    parts = evidence.new_empty((split.channel_shares, batch, count + 1, tile.pixels))
     padded, block = triton.next_power_of_2(count), min(256, triton.next_power_of_2(tile.pixels))
     return evidence, [
         Launch(
             _sums_kernel,
-            (batch, *tile.shares),
+            (batch, *split.grid),
             {
                 "features": maps,
                 "vectors": vectors.contiguous(),
                 "parts": parts,
                 "features_sample": maps.stride(0),
+                "tiles_each": split.tiles_each,
             },
             {"R": count, "R_PADDED": padded, "tile": tile},
         ),
         Launch(
             _divide_kernel,
             (batch, triton.cdiv(tile.pixels, block)),
-            {"parts": parts, "evidence": evidence},
-            {"PARTS": tile.channel_shares, "R": count, "R_PADDED": padded, "P": tile.pixels, "BLOCK": block},
+            {"parts": parts, "evidence": evidence, "count": split.channel_shares},
+            {"R": count, "R_PADDED": padded, "P": tile.pixels, "BLOCK": block},
         ),
     ]
 

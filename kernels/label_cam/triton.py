@@ -28,9 +28,10 @@ from iir_fast.kernels.tiles import (
     channel_share,
     load_tile,
     load_window,
+    own_share,
     pixel_share,
+    pixel_shares,
     row_index,
-    share,
     store_tile,
     sum_across_threads,
     sum_in_threads,
@@ -41,9 +42,11 @@ from iir_fast.kernels.tiles import (
 # Programs that keep a large GPU busy, and the fewest channels one of them is worth.
 PROGRAMS = 512
 CHANNELS = 256
+# Integers that change from batch to batch and from task to task: no variant of a kernel depends on their values.
+RUN_TIME = ["batch", "classes", "tiles_each"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUN_TIME, do_not_specialize_on_alignment=["labels"])
 def _forward_kernel(
     features,
     weights,
@@ -52,13 +55,14 @@ def _forward_kernel(
     pooled,
     features_sample,
     classes,
+    tiles_each,
     R: tl.constexpr,
     R_PADDED: tl.constexpr,
     tile: tl.constexpr,
 ):
     dtype: tl.constexpr = cams.dtype.element_ty
     sample = tl.program_id(0).to(tl.int64)
-    first_row, row_end, window, window_end = share(tile)
+    first_row, row_end, window, window_end = own_share(tiles_each, tile)
     features += sample * features_sample
     cams += (channel_share(tile) * tl.num_programs(0) + sample) * (R * tile.pixels)
     pooled += (pixel_share(tile) * tl.num_programs(0) + sample) * tile.channels
@@ -72,7 +76,7 @@ def _forward_kernel(
     elements = window_index(window, tile)
 
     if tile.planar:
-        sums = tl.zeros([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], dtype)
+        sums = tl.full([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], 0, dtype)
         for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
             rows = row_index(row, tile)
             inside = rows < row_end
@@ -85,7 +89,7 @@ def _forward_kernel(
         tl.store(cams + classifier * tile.pixels + elements, sums, mask=(classifier < R) & (elements < window_end))
     else:
         vectors = load_window(weights, stride, used, window, window_end, R_PADDED, dtype, tile)
-        means = tl.zeros([1, tile.vector, tile.thread_rows, tile.lanes], dtype)
+        means = tl.full([1, tile.vector, tile.thread_rows, tile.lanes], 0, dtype)
         for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
             rows = row_index(row, tile)
             values = load_tile(features, row, row_end, window, window_end, dtype, tile)
@@ -95,7 +99,7 @@ def _forward_kernel(
         tl.store(pooled + elements, sum_across_threads(means, True) * (1 / tile.pixels), mask=elements < window_end)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUN_TIME, do_not_specialize_on_alignment=["labels"])
 def _backward_kernel(
     grad_cams,
     grad_pooled,
@@ -106,6 +110,7 @@ def _backward_kernel(
     per_sample,
     features_sample,
     classes,
+    tiles_each,
     FEATURES_NEEDED: tl.constexpr,
     WEIGHTS_NEEDED: tl.constexpr,
     R: tl.constexpr,
@@ -115,12 +120,12 @@ def _backward_kernel(
 ):
     dtype: tl.constexpr = per_sample.dtype.element_ty
     sample = tl.program_id(0).to(tl.int64)
-    first_row, row_end, window, window_end = share(tile)
+    first_row, row_end, window, window_end = own_share(tiles_each, tile)
     features += sample * features_sample
     grad_features += sample * (tile.channels * tile.pixels)
     grad_cams += sample * (R * tile.pixels)
     grad_pooled += sample * tile.channels
-    per_sample += (sample * tile.pixel_shares + pixel_share(tile)) * (R * tile.channels)
+    per_sample += (sample * pixel_shares(tile) + pixel_share(tile)) * (R * tile.channels)
     label = tl.load(labels + sample)
     used = tl.where((label >= 0) & (label < classes), R, 0)
     weights += label * tile.channels
@@ -150,7 +155,7 @@ def _backward_kernel(
 
     if WEIGHTS_NEEDED:
         per_sample += classifier * tile.channels
-        sums = tl.zeros([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], dtype)
+        sums = tl.full([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], 0, dtype)
         for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
             rows = row_index(row, tile)
             inside = (classifier < R) & (rows < row_end)
@@ -168,7 +173,7 @@ def _backward_kernel(
             tl.store(per_sample + elements, sum_across_threads(sums, True), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUN_TIME, do_not_specialize_on_alignment=["labels"])
 def _class_sums_kernel(
     per_sample,
     labels,
@@ -191,12 +196,12 @@ def _class_sums_kernel(
     target = grad_weights + (column // C).to(tl.int64) * classes * C + column % C
     if task < batch:
         label = tl.load(labels + task)
-        earlier = tl.zeros([LABELS], tl.int32)
+        earlier = tl.full([LABELS], 0, tl.int32)
         for start in range(0, task, LABELS):
             sample = start + tl.arange(0, LABELS)
             earlier += (tl.load(labels + sample, mask=sample < task, other=-1) == label).to(tl.int32)
         if (tl.sum(earlier) == 0) & (label >= 0) & (label < classes):
-            sums = tl.zeros([BLOCK], per_sample.dtype.element_ty)
+            sums = tl.full([BLOCK], 0, per_sample.dtype.element_ty)
             for start in range(task * PARTS, batch * PARTS, LABELS):
                 part = start + tl.arange(0, LABELS)
                 member = tl.load(labels + part // PARTS, mask=part < batch * PARTS, other=-1) == label
@@ -210,12 +215,12 @@ def _class_sums_kernel(
             tl.store(target + label * C, sums.to(grad_weights.dtype.element_ty), mask=inside)
     else:
         own = (task - batch) * CLASSES + tl.arange(0, CLASSES)[:, None]
-        present = tl.zeros([CLASSES, LABELS], tl.int32)
+        present = tl.full([CLASSES, LABELS], 0, tl.int32)
         for start in range(0, batch, LABELS):
             sample = start + tl.arange(0, LABELS)
             present |= (tl.load(labels + sample, mask=sample < batch, other=-1) == own).to(tl.int32)
         absent = tl.max(present, 1, keep_dims=True) == 0
-        zeros = tl.zeros([CLASSES, BLOCK], grad_weights.dtype.element_ty)
+        zeros = tl.full([CLASSES, BLOCK], 0, grad_weights.dtype.element_ty)
         tl.store(target + own.to(tl.int64) * C, zeros, mask=absent & (own < classes) & inside)
 
 
@@ -226,16 +231,15 @@ def plan_forward(features: Tensor, weights: Tensor, labels: Tensor) -> tuple[tup
     classifiers, classes, _ = weights.shape
     maps = features.flatten(2)
     tile = Tile.over(maps)
-    if tile.planar and tile.pixel_shares == 1:
-        tile = tile.shared(PROGRAMS // max(1, batch), CHANNELS)
+    split = tile.split(PROGRAMS // max(1, batch), CHANNELS) if tile.planar and tile.windows == 1 else tile.split()
     cams = features.new_empty((batch, classifiers, height, width), dtype=dtype)
     pooled = features.new_empty((batch, channels), dtype=dtype)
-    cam_parts = cams if tile.channel_shares == 1 else cams.new_empty((tile.channel_shares, *cams.shape))
-    pooled_parts = pooled if tile.pixel_shares == 1 else pooled.new_empty((tile.pixel_shares, *pooled.shape))
+    cam_parts = cams if split.channel_shares == 1 else cams.new_empty((split.channel_shares, *cams.shape))
+    pooled_parts = pooled if split.pixel_shares == 1 else pooled.new_empty((split.pixel_shares, *pooled.shape))
     launches = [
         Launch(
             _forward_kernel,
-            (batch, *tile.shares),
+            (batch, *split.grid),
             {
                 "features": maps,
                 "weights": weights.contiguous(),
@@ -244,6 +248,7 @@ def plan_forward(features: Tensor, weights: Tensor, labels: Tensor) -> tuple[tup
                 "pooled": pooled_parts,
                 "features_sample": maps.stride(0),
                 "classes": classes,
+                "tiles_each": split.tiles_each,
             },
             {"R": classifiers, "R_PADDED": triton.next_power_of_2(classifiers), "tile": tile},
         )
@@ -269,17 +274,16 @@ def plan_backward(
     classifiers, classes, _ = weights.shape
     maps = features.flatten(2)
     tile = Tile.over(maps)
-    if tile.planar:
-        tile = tile.shared(PROGRAMS // max(1, batch * tile.pixel_shares), CHANNELS)
+    split = tile.split(PROGRAMS // max(1, batch * tile.windows), CHANNELS) if tile.planar else tile.split()
     grad_features = gradient_like(features) if features_needed else features.new_empty(0)
     grad_weights = weights.new_empty(weights.shape if weights_needed else 0)
-    parts = batch * tile.pixel_shares if weights_needed else 0
+    parts = batch * split.pixel_shares if weights_needed else 0
     per_sample = features.new_empty((parts, classifiers, channels), dtype=accumulation_dtype(features, weights))
     labels = labels.contiguous()
     launches = [
         Launch(
             _backward_kernel,
-            (batch, *tile.shares),
+            (batch, *split.grid),
             {
                 "grad_cams": grad_cams.contiguous(),
                 "grad_pooled": grad_pooled.contiguous(),
@@ -290,6 +294,7 @@ def plan_backward(
                 "per_sample": per_sample,
                 "features_sample": maps.stride(0),
                 "classes": classes,
+                "tiles_each": split.tiles_each,
             },
             {
                 "FEATURES_NEEDED": features_needed,
@@ -315,7 +320,7 @@ def plan_backward(
                     "classes": classes,
                 },
                 {
-                    "PARTS": tile.pixel_shares,
+                    "PARTS": split.pixel_shares,
                     "C": channels,
                     "WIDTH": classifiers * channels,
                     "LABELS": 128,

@@ -25,10 +25,10 @@ from iir_fast.kernels.tiles import (
     channel_share,
     load_tile,
     load_window,
+    own_share,
     pick_rows,
     pick_window,
     row_index,
-    share,
     store_tile,
     sum_across_threads,
     sum_in_threads,
@@ -53,20 +53,21 @@ SPAN = 256
 _MASS_EPSILON = tl.constexpr(MASS_EPSILON)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles_each"])
 def _forward_by_channels_kernel(
     features,
     masks,
     foreground,
     background,
     features_sample,
+    tiles_each,
     R: tl.constexpr,
     R_PADDED: tl.constexpr,
     tile: tl.constexpr,
 ):
     dtype: tl.constexpr = foreground.dtype.element_ty
     sample = tl.program_id(0).to(tl.int64)
-    first_row, row_end, window, window_end = share(tile)
+    first_row, row_end, window, window_end = own_share(tiles_each, tile)
     features += sample * features_sample
     mask = load_window(masks + sample * (R * tile.pixels), tile.pixels, R, window, window_end, R_PADDED, dtype, tile)
     complement = tl.where(window_index(window, tile) < window_end, 1 - mask, 0)
@@ -84,13 +85,14 @@ def _forward_by_channels_kernel(
         tl.store(background + target + rows, beside_mask, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles_each"])
 def _forward_by_pixels_kernel(
     features,
     masks,
     foreground,
     background,
     features_sample,
+    tiles_each,
     R: tl.constexpr,
     R_PADDED: tl.constexpr,
     tile: tl.constexpr,
@@ -98,16 +100,16 @@ def _forward_by_pixels_kernel(
     dtype: tl.constexpr = foreground.dtype.element_ty
     over_rows: tl.constexpr = not tile.planar
     sample = tl.program_id(0).to(tl.int64)
-    row, row_end, window, window_end = share(tile)
+    row, row_end, window, window_end = own_share(tiles_each, tile)
     features += sample * features_sample
     number = tl.arange(0, R_PADDED)[:, None, None, None]
     masks += (sample * R + number) * tile.pixels
     if tile.planar:
-        under_mask = tl.zeros([R_PADDED, 1, tile.rows, tile.lanes], dtype)
-        mass = tl.zeros([R_PADDED, 1, 1, tile.lanes], dtype)
+        under_mask = tl.full([R_PADDED, 1, tile.rows, tile.lanes], 0, dtype)
+        mass = tl.full([R_PADDED, 1, 1, tile.lanes], 0, dtype)
     else:
-        under_mask = tl.zeros([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], dtype)
-        mass = tl.zeros([R_PADDED, 1, tile.thread_rows, 1], dtype)
+        under_mask = tl.full([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], 0, dtype)
+        mass = tl.full([R_PADDED, 1, tile.thread_rows, 1], 0, dtype)
     beside_mask, complement_mass = under_mask, mass
     step: tl.constexpr = tile.window_share if tile.planar else tile.rows
     for pixel in tl.range(0, tile.pixels, step, num_stages=2):
@@ -143,7 +145,7 @@ def _inverse_masses(
 ):
     """1 / (sum_p m + eps) and 1 / (sum_p (1 - m) + eps) of every mask of a sample."""
     number = tl.arange(0, R_PADDED)[:, None]
-    mass = tl.zeros([R_PADDED, BLOCK], dtype)
+    mass = tl.full([R_PADDED, BLOCK], 0, dtype)
     complement_mass = mass
     for start in range(0, P, BLOCK):
         pixel = start + tl.arange(0, BLOCK)[None, :]
@@ -155,7 +157,7 @@ def _inverse_masses(
     return inverse[:, None], complement_inverse[:, None]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles_each"])
 def _backward_kernel(
     grad_foreground,
     grad_background,
@@ -166,17 +168,19 @@ def _backward_kernel(
     grad_features,
     grad_masks,
     features_sample,
+    tiles_each,
     FEATURES_NEEDED: tl.constexpr,
     MASKS_NEEDED: tl.constexpr,
     R: tl.constexpr,
     R_PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
+    SPAN: tl.constexpr,
     tile: tl.constexpr,
     written: tl.constexpr,
 ):
     dtype: tl.constexpr = foreground.dtype.element_ty
     sample = tl.program_id(0).to(tl.int64)
-    first_row, row_end, window, window_end = share(tile)
+    first_row, row_end, window, window_end = own_share(tiles_each, tile)
     features += sample * features_sample
     grad_features += sample * (tile.channels * tile.pixels)
     masks += sample * (R * tile.pixels)
@@ -187,12 +191,11 @@ def _backward_kernel(
 
     if tile.planar:
         mask = load_window(masks, tile.pixels, R, window, window_end, R_PADDED, dtype, tile)
-        sums = tl.zeros([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], dtype)
+        sums = tl.full([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], 0, dtype)
         first, end = first_row, row_end
     else:
         first, end = window, window_end
-    span: tl.constexpr = tile.row_share if tile.planar else tile.vector * tile.lanes
-    channel = first + tl.arange(0, span)[None, :]
+    channel = first + tl.arange(0, SPAN)[None, :]
     each = tl.arange(0, R_PADDED)[:, None]
     mine = (each < R) & (channel < end)
     offset = descriptors + each * tile.channels + channel
@@ -244,26 +247,30 @@ def plan_forward(features: Tensor, masks: Tensor) -> tuple[tuple[Tensor, Tensor]
     count = masks.shape[1]
     maps = features.flatten(2)
     tile = Tile.over(maps, per_thread=PER_THREAD)
-    kernel = _forward_by_pixels_kernel
-    if tile.planar and tile.pixel_shares == 1:
+    if tile.planar and tile.windows == 1:
         kernel = _forward_by_channels_kernel
-        tile = tile.shared(PROGRAMS // max(1, batch), CHANNELS)
-    elif tile.planar:
-        tile = Tile.over(maps, window=NARROW, per_thread=PER_THREAD, warps=NARROW_WARPS)
-        tile = tile.shared(channels, tile.rows)
+        split = tile.split(PROGRAMS // max(1, batch), CHANNELS)
+        grid = (batch, *split.grid)
+    else:
+        kernel = _forward_by_pixels_kernel
+        if tile.planar:
+            tile = Tile.over(maps, window=NARROW, per_thread=PER_THREAD, warps=NARROW_WARPS)
+        # The program walks over all pixels: rows of one tile and all windows, or the other way round.
+        split = tile.split_evenly(tile.rows) if tile.planar else tile.split()
+        grid = (batch, split.channel_shares, 1) if tile.planar else (batch, 1, split.channel_shares)
     foreground, background = (
         features.new_empty((batch, count, channels), dtype=accumulation_dtype(features, masks)) for _ in range(2)
     )
-    walks_windows = tile.planar and kernel is _forward_by_pixels_kernel
     launch = Launch(
         kernel,
-        (batch, tile.shares[0], 1 if walks_windows else tile.shares[1]),
+        grid,
         {
             "features": maps,
             "masks": masks.contiguous(),
             "foreground": foreground,
             "background": background,
             "features_sample": maps.stride(0),
+            "tiles_each": split.tiles_each,
         },
         {"R": count, "R_PADDED": triton.next_power_of_2(count), "tile": tile},
         num_warps=tile.warps,
@@ -288,19 +295,20 @@ def plan_backward(
     tile = Tile.over(maps, per_thread=PER_THREAD)
     if tile.flat:
         tile = tile.thinner(min(THIN, tile.vector))
-    elif tile.planar and tile.pixel_shares > 1:
+    elif tile.planar and tile.windows > 1:
         tile = Tile.over(maps, window=WIDE, per_thread=PER_THREAD)
-    if tile.planar:
-        tile = tile.sharing(SPAN)
+    split = tile.split_evenly(SPAN) if tile.planar else tile.split()
+    # Channels that one program reads the descriptors of.
+    span = split.tiles_each * tile.rows if tile.planar else tile.vector * tile.lanes
     grad_features = gradient_like(features) if features_needed else features.new_empty(0)
     grad_masks = masks.new_empty(masks.shape if masks_needed else 0)
     parts = grad_masks
-    if masks_needed and tile.channel_shares > 1:
-        parts = masks.new_empty((tile.channel_shares, *masks.shape), dtype=accumulation_dtype(features, masks))
+    if masks_needed and split.channel_shares > 1:
+        parts = masks.new_empty((split.channel_shares, *masks.shape), dtype=accumulation_dtype(features, masks))
     launches = [
         Launch(
             _backward_kernel,
-            (batch, *tile.shares),
+            (batch, *split.grid),
             {
                 "grad_foreground": grad_foreground.contiguous(),
                 "grad_background": grad_background.contiguous(),
@@ -311,6 +319,7 @@ def plan_backward(
                 "grad_features": grad_features,
                 "grad_masks": parts,
                 "features_sample": maps.stride(0),
+                "tiles_each": split.tiles_each,
             },
             {
                 "FEATURES_NEEDED": features_needed,
@@ -318,6 +327,7 @@ def plan_backward(
                 "R": count,
                 "R_PADDED": triton.next_power_of_2(count),
                 "BLOCK": min(1024, triton.next_power_of_2(tile.pixels)),
+                "SPAN": span,
                 "tile": tile,
                 "written": tile.onto(grad_features.flatten(2)) if features_needed else tile,
             },

@@ -7,6 +7,8 @@ next one needs, summed in a fixed order:
     forward   1. minimum, maximum -> span   2. mean -> threshold, unless given   3. masks, maps, terms
     backward  1. and 2. as forward          3. per map: the sums of its gradient  4. per map: its gradient
 
+The temperature is declared float64, for Triton takes a float that is not declared as float32.
+
 The letters in the code are those of the room's docstring. A "plane" is one image plane of one sample, and how to
 read it: (first block, pointer, stride between pixels).
 """
@@ -72,7 +74,7 @@ def _prepare(pointer, stride, given, dtype: tl.constexpr, P: tl.constexpr, BLOCK
         # A minimum may skip a NaN; a value minus itself is 0 if it is finite, else NaN.
         flaw += tl.sum(values - values)
     span = high - low
-    flat = span <= _FLAT_RELATIVE * tl.maximum(tl.abs(low), tl.abs(high)) + _FLAT_ABSOLUTE
+    flat = span <= tl.maximum(tl.abs(low), tl.abs(high)) * _FLAT_RELATIVE + _FLAT_ABSOLUTE
     # Dividing by infinity gives a constant map the value 0 and the gradient 0.
     span = tl.where(flat, float("inf"), span) + flaw
     if given is not None:
@@ -107,14 +109,13 @@ def _prepare_both(
 
 
 @triton.jit
-def _masked(cam, start, temperature, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
+def _masked(cam, start, tau, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
     """Block of a prepared CAM: its values, normalized map, soft mask, and the mask in use."""
     plane, low, _high, span, cut = cam
     values = _block(plane, start, P, BLOCK)
     normalized = _normalize(values, low, span)
     distance = normalized - cut
-    # A compiled kernel takes every float argument as float32: with float64 maps, tau is rounded to that.
-    soft = tl.sigmoid(distance / temperature)
+    soft = tl.sigmoid(distance / tau)
     mask = soft
     if HARD:
         # The difference keeps a NaN a NaN.
@@ -131,7 +132,7 @@ def _forward_kernel(
     masks,
     maps,
     thresholds,
-    temperature,
+    temperature: tl.float64,
     a_sample,
     a_pixel,
     b_sample,
@@ -142,6 +143,7 @@ def _forward_kernel(
 ):
     sample = tl.program_id(0).to(tl.int64)
     dtype: tl.constexpr = maps.dtype.element_ty
+    tau = tl.full((), temperature, dtype)
     a, b = _prepare_both(cam_a, cam_b, given, a_sample, a_pixel, b_sample, b_pixel, dtype, P, BLOCK)
     tl.store(thresholds + 2 * sample, a[4])
     tl.store(thresholds + 2 * sample + 1, b[4])
@@ -150,8 +152,8 @@ def _forward_kernel(
     for start in range(0, P, BLOCK):
         pixel = start + tl.arange(0, BLOCK)
         inside = pixel < P
-        _values_a, map_a, _soft_a, mask_a = _masked(a, start, temperature, HARD, P, BLOCK)
-        _values_b, map_b, _soft_b, mask_b = _masked(b, start, temperature, HARD, P, BLOCK)
+        _values_a, map_a, _soft_a, mask_a = _masked(a, start, tau, HARD, P, BLOCK)
+        _values_b, map_b, _soft_b, mask_b = _masked(b, start, tau, HARD, P, BLOCK)
         apart = map_a - map_b
         dual_here = mask_a * mask_b * map_a * map_b + (1 - mask_a) * (1 - mask_b) * apart * apart
         agreement_here = mask_a * (1 - mask_b) + mask_b * (1 - mask_a)
@@ -167,14 +169,14 @@ def _forward_kernel(
 
 
 @triton.jit
-def _z_and_q(own, other, incoming, start, temperature, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
+def _z_and_q(own, other, incoming, start, tau, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
     """Block of one CAM: its values, normalized map, z, and q without the threshold's part."""
     grad_mask, grad_map, dual, agreement = incoming
-    values, map_x, soft, mask = _masked(own, start, temperature, HARD, P, BLOCK)
-    _values, map_y, _soft, mask_y = _masked(other, start, temperature, HARD, P, BLOCK)
+    values, map_x, soft, mask = _masked(own, start, tau, HARD, P, BLOCK)
+    _values, map_y, _soft, mask_y = _masked(other, start, tau, HARD, P, BLOCK)
     apart = map_x - map_y
     h = dual * (mask_y * map_x * map_y - (1 - mask_y) * apart * apart) + agreement * (1 - 2 * mask_y)
-    z = (_block(grad_mask, start, P, BLOCK) + h) * soft * (1 - soft) / temperature
+    z = (_block(grad_mask, start, P, BLOCK) + h) * soft * (1 - soft) / tau
     q = dual * (mask * mask_y * map_y + 2 * (1 - mask) * (1 - mask_y) * apart)
     return values, map_x, z, _block(grad_map, start, P, BLOCK) + q + z
 
@@ -185,7 +187,7 @@ def _write_gradient(
     other,
     incoming,
     grad_cut,
-    temperature,
+    tau,
     gradient,
     CUT_IS_MEAN: tl.constexpr,
     HARD: tl.constexpr,
@@ -202,7 +204,7 @@ def _write_gradient(
     at_high = tl.full((), 0, tl.int32)
     for start in range(0, P, BLOCK):
         inside = start + tl.arange(0, BLOCK) < P
-        values, normalized, z, q = _z_and_q(own, other, incoming, start, temperature, HARD, P, BLOCK)
+        values, normalized, z, q = _z_and_q(own, other, incoming, start, tau, HARD, P, BLOCK)
         sum_z += tl.sum(tl.where(inside, z, 0))
         through_low += tl.sum(tl.where(inside, q * (normalized - 1), 0))
         through_high += tl.sum(tl.where(inside, q * normalized, 0))
@@ -219,7 +221,7 @@ def _write_gradient(
     to_highest = through_high / (span * at_high)
     for start in range(0, P, BLOCK):
         pixel = start + tl.arange(0, BLOCK)
-        values, normalized, z, q = _z_and_q(own, other, incoming, start, temperature, HARD, P, BLOCK)
+        values, normalized, z, q = _z_and_q(own, other, incoming, start, tau, HARD, P, BLOCK)
         result = (q + to_all) / span
         result += tl.where(values == low, to_lowest, 0) - tl.where(values == high, to_highest, 0)
         tl.store(gradient + pixel, result.to(gradient.dtype.element_ty), mask=pixel < P)
@@ -238,7 +240,7 @@ def _backward_kernel(
     grad_a,
     grad_b,
     grad_given,
-    temperature,
+    temperature: tl.float64,
     masks_sample,
     masks_map,
     masks_pixel,
@@ -255,6 +257,7 @@ def _backward_kernel(
 ):
     sample = tl.program_id(0).to(tl.int64)
     dtype: tl.constexpr = grad_maps.dtype.element_ty
+    tau = tl.full((), temperature, dtype)
     grad_masks += sample * masks_sample
     grad_maps += sample * maps_sample
     grad_mask_a = _plane(grad_masks, masks_pixel, dtype, P, BLOCK)
@@ -269,8 +272,8 @@ def _backward_kernel(
     to_cut_a = tl.load(grad_thresholds + 2 * sample)
     to_cut_b = tl.load(grad_thresholds + 2 * sample + 1)
     mean: tl.constexpr = given is None
-    e_a = _write_gradient(a, b, to_a, to_cut_a, temperature, grad_a + sample * P, mean, HARD, P, BLOCK)
-    e_b = _write_gradient(b, a, to_b, to_cut_b, temperature, grad_b + sample * P, mean, HARD, P, BLOCK)
+    e_a = _write_gradient(a, b, to_a, to_cut_a, tau, grad_a + sample * P, mean, HARD, P, BLOCK)
+    e_b = _write_gradient(b, a, to_b, to_cut_b, tau, grad_b + sample * P, mean, HARD, P, BLOCK)
     if given is not None:
         tl.store(grad_given + 2 * sample, e_a.to(grad_given.dtype.element_ty))
         tl.store(grad_given + 2 * sample + 1, e_b.to(grad_given.dtype.element_ty))

@@ -81,16 +81,17 @@ def _softplus(x):
     return tl.maximum(x, 0) + tl.log(1 + tl.exp(-tl.abs(x)))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def _order_kernel(groups, order, first, last, pairs, N):
     """The rows in the order of their groups, each group's first place and its end at every place of it, and the number
-    of pairs, counted by their later row and summed over this program's rows."""
+    of pairs, counted by their later row and summed over this program's rows. Places behind the last belong to no group:
+    whoever reads a few places at once needs no mask."""
     begin = tl.program_id(0) * _PLACES
     row = begin + tl.arange(0, _PLACES)
     own = tl.load(groups + row, mask=row < N, other=0)
-    smaller = tl.zeros([_PLACES], tl.int32)
-    members = tl.zeros([_PLACES], tl.int32)
-    earlier = tl.zeros([_PLACES], tl.int32)
+    smaller = tl.full([_PLACES], 0, tl.int32)
+    members = tl.full([_PLACES], 0, tl.int32)
+    earlier = tl.full([_PLACES], 0, tl.int32)
     for start in range(0, N, _PLACES):
         other = start + tl.arange(0, _PLACES)
         group = own
@@ -101,10 +102,10 @@ def _order_kernel(groups, order, first, last, pairs, N):
         smaller += tl.sum((exists & (group[:, None] < own[None, :])).to(tl.int32), 0)
         members += tl.sum(same.to(tl.int32), 0)
         earlier += tl.sum((same & (other[:, None] < row[None, :])).to(tl.int32), 0)
-    place = smaller + earlier
-    tl.store(order + place, row, mask=row < N)
-    tl.store(first + place, smaller, mask=row < N)
-    tl.store(last + place, smaller + members, mask=row < N)
+    place = tl.where(row < N, smaller + earlier, row)
+    tl.store(order + place, tl.where(row < N, row, 0))
+    tl.store(first + place, tl.where(row < N, smaller, N))
+    tl.store(last + place, tl.where(row < N, smaller + members, 0))
     tl.store(pairs + tl.program_id(0), tl.sum(tl.where(row < N, earlier, 0).to(tl.int64)))
 
 
@@ -112,14 +113,14 @@ def _order_kernel(groups, order, first, last, pairs, N):
 def _count(pairs, N, dtype: tl.constexpr):
     """Unordered pairs in all, at least 1."""
     programs = tl.cdiv(N, _PLACES)
-    total = tl.zeros([_PLACES], tl.int64)
+    total = tl.full([_PLACES], 0, tl.int64)
     for start in range(0, programs, _PLACES):
         part = start + tl.arange(0, _PLACES)
         total += tl.load(pairs + part, mask=part < programs, other=0)
     return tl.maximum(tl.sum(total), 1).to(dtype)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def _forward_kernel(
     foreground,
     background,
@@ -139,14 +140,14 @@ def _forward_kernel(
     position = begin + lane
     inside = position < N
     dtype: tl.constexpr = foreground.dtype.element_ty
-    row = tl.load(order + position, mask=inside, other=0)
-    stop = tl.load(last + position, mask=inside, other=0)
+    row = tl.load(order + position)
+    stop = tl.load(last + position)
     u = _rows(foreground, f_stride, row, inside, C, BLOCK)
     g = _rows(background, g_stride, row, inside, C, BLOCK)
     inverse, _g_inverse, e = _contrast(u, g)
     u *= inverse[:, None]
 
-    total = tl.zeros([ROWS], dtype)
+    total = tl.full([ROWS], 0, dtype)
     for j in tl.static_range(ROWS):
         other = begin + j
         other_e = tl.sum(tl.where(lane == j, e, 0))
@@ -162,7 +163,7 @@ def _forward_kernel(
     tl.store(shares + tl.program_id(0), tl.sum(total) / _count(pairs, N, dtype))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def _backward_kernel(
     grad_inter,
     foreground,
@@ -185,17 +186,17 @@ def _backward_kernel(
     position = begin + lane
     inside = position < N
     dtype: tl.constexpr = foreground.dtype.element_ty
-    row = tl.load(order + position, mask=inside, other=0)
-    start = tl.load(first + position, mask=inside, other=N)
-    stop = tl.load(last + position, mask=inside, other=0)
+    row = tl.load(order + position)
+    start = tl.load(first + position)
+    stop = tl.load(last + position)
     u = _rows(foreground, f_stride, row, inside, C, BLOCK)
     g = _rows(background, g_stride, row, inside, C, BLOCK)
     f_inverse, g_inverse, e = _contrast(u, g)
     u *= f_inverse[:, None]
     v = g * g_inverse[:, None]
 
-    r = tl.zeros([ROWS], dtype)
-    p = tl.zeros([ROWS, BLOCK], dtype)
+    r = tl.full([ROWS], 0, dtype)
+    p = tl.full([ROWS, BLOCK], 0, dtype)
     for j in range(ROWS):
         other_u = _pick(u, j)
         other_e = tl.sum(tl.where(lane == j, e, 0))
@@ -246,8 +247,9 @@ def _blocking(channels: int, channels_of_warp: int) -> tuple[dict[str, int], int
 
 def _places(groups: Tensor) -> tuple[dict[str, Tensor], Launch]:
     """What `_order_kernel` finds, by its own names, and the launch that does."""
-    order, first, last = torch.empty((3, len(groups)), dtype=torch.int32, device=groups.device)
     programs = triton.cdiv(len(groups), PLACES)
+    # Whole programs' worth of places, so that all three begin where loads are aligned, whatever N.
+    order, first, last = torch.empty((3, programs * PLACES), dtype=torch.int32, device=groups.device)
     pairs = groups.new_empty(programs, dtype=torch.int64)
     found = {"order": order, "first": first, "last": last, "pairs": pairs}
     arguments = {"groups": groups.contiguous(), **found, "N": len(groups)}

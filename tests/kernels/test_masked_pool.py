@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from iir_fast.functional import masked_pool
+from iir_fast.kernels.masked_pool import reference
 
 
 def test_regions_of_a_hard_mask_are_plain_means():
@@ -41,3 +42,14 @@ def test_an_empty_region_is_exactly_zero(value):
 def test_errors_name_the_argument(masks, error, words):
     with pytest.raises(error, match=words):
         masked_pool(torch.zeros(2, 3, 4, 4), masks)
+
+
+@pytest.mark.parametrize("channels", [129, 200, 320])
+def test_no_channel_of_a_large_map_is_left_out(channels):
+    """A program of the Triton kernel takes 128 channels of a map this large."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, channels, 17, 17, generator=generator)
+    masks = torch.rand(1, 1, 17, 17, generator=generator)
+    exact = reference.masked_pool(features.double(), masks.double())
+    for actual, expected in zip(masked_pool(features, masks), exact, strict=True):
+        torch.testing.assert_close(actual.double(), expected, rtol=0, atol=1e-6)
