@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -29,7 +31,8 @@ def check(workload: Workload, peer: str) -> None:
         DisagreementError: one is off by more than `TOLERANCE`, or not finite.
     """
     tolerance = TOLERANCE[workload.inputs[0].dtype]
-    expected, actual = _results(workload, PACKAGE), _results(workload, peer)
+    with _full_convolutions():
+        expected, actual = _results(workload, PACKAGE), _results(workload, peer)
     for name, wanted in expected.items():
         moved = workload.has_extrema and name.startswith("gradient") and tolerance == TOLERANCE[torch.bfloat16]
         accepted = MOVED_EXTREMA if moved else tolerance
@@ -51,6 +54,20 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     """L2 distance over the L2 norm of what is expected; NaN where either is not finite."""
     distance = torch.linalg.vector_norm(actual - expected, dtype=torch.float64)
     return float(distance / torch.linalg.vector_norm(expected, dtype=torch.float64).clamp(min=1e-30))
+
+
+@contextmanager
+def _full_convolutions() -> Iterator[None]:
+    """Convolutions of float32, which peer (a) has, in float32: cuDNN rounds their factors to TF32 unless told not to.
+
+    Peers are timed as they are by default, TF32 and all; but whether formulas agree is not seen through its rounding.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _results(workload: Workload, contender: str) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import platform
 import statistics
+import subprocess
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -20,11 +21,13 @@ from iir_fast.machine import memory_bytes, processor
 
 COPY_BYTES = 1 << 28
 READS = 4
+GPU_STATE = ("sm_clock_mhz", "memory_clock_mhz", "power_w", "power_limit_w")
+SECONDS_FOR_THE_DRIVER = 20
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def describe(device: str) -> dict[str, Any]:
-    """Processor, threads, memory and versions, for a JSON file."""
+    """Processor, threads, memory, versions and, of a GPU, what it is and how its driver runs it; for a JSON file."""
     found: dict[str, Any] = {
         "device": device,
         "processor": processor(),
@@ -36,27 +39,52 @@ def describe(device: str) -> dict[str, Any]:
         "iir_fast": _version("iir-fast"),
     }
     if device == "cuda":
-        found |= {"gpu": torch.cuda.get_device_name(), "gpu_memory_bytes": torch.cuda.mem_get_info()[1]}
-        found["gpu_state"] = gpu_state()
+        major, minor = torch.cuda.get_device_capability()
+        found |= {
+            "gpu": torch.cuda.get_device_name(),
+            "gpu_memory_bytes": torch.cuda.mem_get_info()[1],
+            "gpu_architecture": torch.cuda.get_device_properties(0).gcnArchName
+            if torch.version.hip
+            else f"sm_{major}{minor}",
+            "cuda": torch.version.hip or torch.version.cuda,
+            "driver": _driver(),
+            "gpu_state": gpu_state(),
+        }
     return found
 
 
 def gpu_state() -> dict[str, Any]:
-    """Name, clocks [MHz] and power [W] of the first GPU, as its driver says them."""
-    import pynvml
+    """Name, clocks [MHz] and power [W] of the GPU, as its driver says them.
 
-    pynvml.nvmlInit()
+    Where they cannot be had, nvidia-ml-py not being installed or the driver keeping silent, they are None, and
+    "missing" says why.
+    """
+    found: dict[str, Any] = {"name": torch.cuda.get_device_name(), **dict.fromkeys(GPU_STATE)}
     try:
+        import pynvml
+    except ModuleNotFoundError:
+        return {**found, "missing": "nvidia-ml-py is not installed"}
+    try:
+        pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
-        return {
-            "name": pynvml.nvmlDeviceGetName(handle),
-            "sm_clock_mhz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
-            "memory_clock_mhz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
-            "power_w": pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
-            "power_limit_w": pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
-        }
-    finally:
+        found["sm_clock_mhz"] = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
+        found["memory_clock_mhz"] = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM)
+        found["power_w"] = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
+        found["power_limit_w"] = pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000
         pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        found["missing"] = f"the driver says: {error}"
+    return found
+
+
+def _driver() -> str | None:
+    """Version of NVIDIA's driver; None where its own program does not say."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS_FOR_THE_DRIVER)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return next(iter(done.stdout.splitlines()), None)
 
 
 def copy_bandwidth(clock: Clock, device: str, size: int = COPY_BYTES) -> float:

@@ -1,7 +1,7 @@
 """What one would otherwise write: the whole step and the operators in PyTorch, as opponents of the package.
 
 The step is two classifiers on a shared map with cross-entropies and IIR's loss (its defaults: dual regulation, mean
-thresholds, temperature 0.1, weights 5 and 3). Both formulations compute what `DualCAMHead(hidden=None)` and `iir_loss`
+thresholds, temperature 0.1, weights 5 and 5). Both formulations compute what `DualCAMHead(hidden=None)` and `iir_loss`
 compute; `benchmarks.agreement` holds them to it before anything is timed. None guards against constant maps or zero
 descriptors, which the package does.
 """
@@ -160,7 +160,8 @@ def _sums_under(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 def _dual(cams: Tensor) -> tuple[Tensor, Tensor]:
     """The dual regulation of every pixel [B,P] and masks [B,2,P] of CAMs [B,2,P]."""
-    low, high = cams.aminmax(dim=2, keepdim=True)
+    # Not aminmax, of which torch 2.9 has no gradient.
+    low, high = cams.amin(dim=2, keepdim=True), cams.amax(dim=2, keepdim=True)
     maps = (cams - low) / (high - low)
     masks = torch.sigmoid((maps - maps.mean(2, keepdim=True)) / TEMPERATURE)
     (map_a, map_b), (mask_a, mask_b) = maps.unbind(1), masks.unbind(1)

@@ -28,6 +28,10 @@ the features four times and writing one newly allocated tensor of their size, in
 memory beyond the inputs, gradients included. *GB/s* is over the bytes that must be moved, as a share of the copy
 bandwidth measured in the same run; features that fit in the cache can pass 100 %.
 """
+ON_A_GPU = """
+Times are the device's own, between two events, its L2 cache overwritten before every call. Convolutions of float32 are
+timed as cuDNN has them by default, factors rounded to TF32; in float32 proper they were held to the package's results.
+"""
 
 
 def render(evidence: Evidence, images: Sequence[str]) -> str:
@@ -48,7 +52,8 @@ def render(evidence: Evidence, images: Sequence[str]) -> str:
     ]
     if evidence.machine["device"] == "cpu":
         sections += ["## What is promised", _verdicts(evidence)]
-    sections += ["## How it was measured", METHOD.format(peers=peers)]
+    method = METHOD.format(peers=peers) + (ON_A_GPU if evidence.machine["device"] == "cuda" else "")
+    sections += ["## How it was measured", method]
     sections += [f"![{Path(image).stem.replace('_', ' ')}]({image})" for image in images]
     if steps:
         sections += ["## Whole step, forward and backward", _shapes(steps)]
@@ -70,7 +75,19 @@ def _provenance(evidence: Evidence) -> str:
         f"Made by `python -m benchmarks.report` from a run of {evidence.moment[:10]}.\n"
         f"Machine: {gpu}{machine['processor']}, {machine['threads']} threads{memory}. "
         f"Commit {str(commit.get('id'))[:12]}{dirty}. Python {machine['python']}, torch {machine['torch']}, "
-        f"triton {machine['triton'] or 'none'}."
+        f"triton {machine['triton'] or 'none'}.{_gpu_state(machine.get('gpu_state'))}"
+    )
+
+
+def _gpu_state(state: dict[str, Any] | None) -> str:
+    """A sentence on the GPU's clocks and power at the end of the run, or why they are missing; empty without a GPU."""
+    if state is None:
+        return ""
+    if "missing" in state:
+        return f"\nClocks and power of the GPU are missing: {state['missing']}."
+    return (
+        f"\nAt the end of the run: {state['sm_clock_mhz']} MHz, memory {state['memory_clock_mhz']} MHz, "
+        f"{state['power_w']:.0f} of {state['power_limit_w']:.0f} W."
     )
 
 

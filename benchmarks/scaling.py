@@ -187,7 +187,9 @@ def _point(workload: Workload, contender: str, size: int, clock: Clock, device: 
 def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     described = machine.describe(device)
-    budget = int(MEMORY_SHARE * (described["memory_bytes"] or 0))
+    memory = described["memory_bytes"] if device == "cpu" else described["gpu_memory_bytes"]
+    # A GPU sets the limit itself, and gives all it has.
+    budget = int((MEMORY_SHARE if device == "cpu" else 1) * (memory or 0))
     curves = []
     for name, (maker, sizes) in CURVES.items():
         for contender in CONTENDERS:

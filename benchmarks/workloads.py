@@ -166,7 +166,7 @@ def make(what: str, shape: Shape, device: str, compiler: str | None = None) -> W
 
 
 def _step(shape: Shape, device: str, compiler: str | None) -> Workload:
-    features, labels = _features(shape, device).requires_grad_(), _labels(shape, device)
+    features, labels = make_features(shape, device).requires_grad_(), make_labels(shape, device)
     head = DualCAMHead(shape.channels, shape.classes, hidden=None).to(device)
     if shape.dtype == torch.float64:
         head = head.double()
@@ -198,13 +198,13 @@ def _step(shape: Shape, device: str, compiler: str | None) -> Workload:
 
 def _operator(what: str, shape: Shape, device: str) -> Workload:
     batch, channels, side = shape.batch, shape.channels, shape.side
-    labels = _labels(shape, device)
+    labels = make_labels(shape, device)
     features: Tensor | None = None
     inputs: tuple[Tensor, ...]
     package: Forward
     peer: Forward
     if what == "label_cam":
-        features = _features(shape, device).requires_grad_()
+        features = make_features(shape, device).requires_grad_()
         weights = _random(shape, device, 2, shape.classes, channels, seed=1).requires_grad_()
         inputs, package, peer = (features, weights, labels), functional.label_cam, peers.label_cam
         least = 3 * features.nbytes + weights.nbytes + 2 * 2 * batch * side**2 * weights.itemsize
@@ -214,7 +214,7 @@ def _operator(what: str, shape: Shape, device: str) -> Workload:
         package, peer = (lambda *cams: functional.regulate(*cams)[:2]), peers.regulate
         least = 8 * cam_a.nbytes + 2 * cam_a.nbytes
     elif what == "masked_pool":
-        features = _features(shape, device).requires_grad_()
+        features = make_features(shape, device).requires_grad_()
         masks = torch.sigmoid(_random(shape, device, batch, 2, side, side, seed=4)).requires_grad_()
         inputs, package, peer = (features, masks), functional.masked_pool, peers.masked_pool
         least = 3 * features.nbytes + 3 * masks.nbytes
@@ -225,7 +225,7 @@ def _operator(what: str, shape: Shape, device: str) -> Workload:
         package, peer = _one(functional.subgroup_similarity), _one(peers.subgroup_similarity)
         least = 6 * foreground.nbytes
     else:
-        features = _features(shape, device)
+        features = make_features(shape, device)
         inputs = (features, _random(shape, device, batch, 1, channels, seed=7))
         package, peer = _one(functional.evidence_map), _one(peers.evidence_map)
         least = features.nbytes + batch * side**2 * 4
@@ -242,11 +242,13 @@ def _random(shape: Shape, device: str, *size: int, seed: int = 0) -> Tensor:
     return torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=wide).to(device)
 
 
-def _features(shape: Shape, device: str) -> Tensor:
-    """As a ReLU leaves them."""
-    features = _random(shape, device, shape.batch, shape.channels, shape.side, shape.side).relu_().to(shape.dtype)
+def make_features(shape: Shape, device: str, seed: int = 0) -> Tensor:
+    """[B,C,H,W] as a ReLU leaves them, in the shape's dtype and layout."""
+    size = (shape.batch, shape.channels, shape.side, shape.side)
+    features = _random(shape, device, *size, seed=seed).relu_().to(shape.dtype)
     return features.contiguous(memory_format=torch.channels_last) if shape.channels_last else features
 
 
-def _labels(shape: Shape, device: str) -> Tensor:
+def make_labels(shape: Shape, device: str) -> Tensor:
+    """int64 [B], `IMAGES_PER_CLASS` of each class in a row."""
     return (torch.arange(shape.batch) // IMAGES_PER_CLASS % shape.classes).to(device)

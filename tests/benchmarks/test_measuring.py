@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
+from types import ModuleType
 
 import pytest
 import torch
@@ -64,6 +65,33 @@ def test_the_floor_reads_four_times_and_writes_once(monkeypatch):
     calls["reads"]()
     assert read == [features.nbytes] * 4
     assert calls["write"]().nbytes == features.nbytes
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU as far as its name goes."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Made-up GPU")
+
+
+def test_without_nvidia_ml_py_a_gpu_s_clocks_are_missing(gpu, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    state = machine.gpu_state()
+    assert state["missing"] == "nvidia-ml-py is not installed"
+    assert state["name"] == "Made-up GPU"
+    assert [state[name] for name in machine.GPU_STATE] == [None] * 4
+
+
+def test_a_driver_that_keeps_silent_is_no_error(gpu, monkeypatch):
+    class NVMLError(Exception):
+        pass
+
+    def refuse() -> None:
+        raise NVMLError("Driver Not Loaded")
+
+    library = ModuleType("pynvml")
+    library.NVMLError, library.nvmlInit = NVMLError, refuse
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    assert machine.gpu_state()["missing"] == "the driver says: Driver Not Loaded"
 
 
 def test_the_exponent_of_a_power_is_found():

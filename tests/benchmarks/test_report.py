@@ -150,6 +150,26 @@ def test_the_report_says_where_it_loses_before_anything_it_wins(evidence):
     assert "| resnet50 | 16 | 8 | peer (a) | 1900 | 100.0 | 5.0 % |" in text
 
 
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"missing": "nvidia-ml-py is not installed"}, "GPU are missing: nvidia-ml-py is not installed."),
+        (
+            {"sm_clock_mhz": 1980, "memory_clock_mhz": 3201, "power_w": 412.3, "power_limit_w": 700.0},
+            "At the end of the run: 1980 MHz, memory 3201 MHz, 412 of 700 W.",
+        ),
+    ],
+)
+def test_the_report_of_a_gpu_says_how_it_ran(tmp_path, run, state, words):
+    gpu = {"device": "cuda", "gpu": "Made-up GPU", "gpu_memory_bytes": 80 << 30, "gpu_state": state}
+    run["machine_info"] = {**MACHINE, **gpu}
+    text = render(read_all(tmp_path, run), [])
+    assert "# Benchmarks on a GPU" in text
+    assert words in text
+    assert "rounded to TF32" in text
+    assert "What is promised" not in text
+
+
 def test_a_run_without_a_losing_shape_says_so(tmp_path, run):
     run["benchmarks"] = run["benchmarks"][:5]
     assert "Nowhere: none of the 1 shapes" in render(read_all(tmp_path, run), [])
