@@ -69,11 +69,14 @@ def examine(device: torch.device) -> Iterator[Check]:
     """Check every operator on a device, forward and backward, with the backend that is chosen there."""
     for shape, dtype in ((SMALL, torch.float32), (SMALL, torch.float16), (REALISTIC, torch.bfloat16)):
         setting = f"{'x'.join(map(str, shape))} {str(dtype).removeprefix('torch.')}"
-        for operator, call, arguments in _calls(shape, dtype, device):
-            yield _check(Check(operator, setting), call, arguments)
-            if arguments[0].dim() == 4:
-                arguments[0] = arguments[0].contiguous(memory_format=torch.channels_last)
-                yield _check(Check(operator, f"{setting} NHWC"), call, arguments)
+        try:
+            for operator, call, arguments in _calls(shape, dtype, device):
+                yield _check(Check(operator, setting), call, arguments)
+                if arguments[0].dim() == 4:
+                    arguments[0] = arguments[0].contiguous(memory_format=torch.channels_last)
+                    yield _check(Check(operator, f"{setting} NHWC"), call, arguments)
+        except Exception as error:  # a GPU refuses everything once a kernel has touched what it must not
+            yield Check("tensors", setting, fault=f"{type(error).__name__}: {error}")
 
 
 def tabulate(checks: Iterable[Check], device: torch.device) -> Table:
@@ -115,13 +118,18 @@ def _calls(shape: Shape, dtype: torch.dtype, device: torch.device) -> list[tuple
 
 
 def _check(check: Check, call: Call, arguments: list[Tensor]) -> Check:
-    with backend("reference"):
-        exact_results, exact_gradients = _run(call, [argument.double() for argument in arguments])
     try:
-        results, gradients = _run(call, arguments)
-        again = _run(call, arguments)
+        return _compare(check, call, arguments)
     except Exception as error:  # whatever a compiler or a driver may raise is what the user wants to see
         return replace(check, fault=f"{type(error).__name__}: {error}")
+
+
+def _compare(check: Check, call: Call, arguments: list[Tensor]) -> Check:
+    with backend("reference"):
+        exact_results, exact_gradients = _run(call, [argument.double() for argument in arguments])
+    results, gradients = _run(call, arguments)
+    again = _run(call, arguments)
+    # A GPU tells of a kernel's fault when its results are looked at, at the earliest.
     rounding = max((torch.finfo(gradient.dtype).eps for gradient in gradients), default=0.0)
     worst, worst_gradient = _worst(results, exact_results), _worst(gradients, exact_gradients)
     same = all(torch.equal(one, other) for one, other in zip(results + gradients, again[0] + again[1], strict=True))

@@ -2,7 +2,7 @@
 
 ``IIR_FAST_BACKEND=reference|host|triton`` in the environment, or ``with backend("host"):`` in code, forces one
 implementation for every operator. Without either, CUDA and ROCm tensors use the Triton kernels when triton can be
-imported, and everything else the host implementations.
+imported and can launch kernels, and everything else the host implementations.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def backend(name: str) -> Iterator[None]:
     Raises:
         ValueError: `name` is none of these.
         RuntimeError: `name` is "triton" and triton cannot be imported. (An operator called inside the block raises
-            it when its tensors are where Triton kernels cannot run.)
+            it when its tensors are where Triton kernels cannot run, or it cannot launch them.)
     """
     global _forced
     if _checked(name, "backend") == "triton":
@@ -87,36 +87,67 @@ def choose(device_type: str) -> Choice:
 
 def _choice(device_type: str) -> Choice:
     if _forced == "triton":
-        _require_triton()
-        # Triton itself reads the variable when a kernel is defined.
-        if device_type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-            raise RuntimeError(
-                f"backend is 'triton' and the tensors are on {device_type}; accepted are CUDA and ROCm tensors, "
-                "or any tensors in a process started with TRITON_INTERPRET=1."
-            )
+        _require_triton(device_type)
     if _forced in ("host", "triton"):
         return Choice(_forced, "it was forced")
     if _forced == "reference":
         return Choice("host", "the reference has no registered operator of its own")
     if device_type != "cuda":
         return Choice("host", "it is the fastest that can run there")
-    fault = _triton_fault()
+    fault = _fault("cuda")
     if fault is None:
         return Choice("triton", "it is the fastest that can run there")
-    return Choice("host", f"triton, which has the GPU kernels, cannot be imported ({fault})")
+    return Choice("host", f"triton, which has the GPU kernels, {fault}")
 
 
-def _require_triton() -> None:
-    fault = _triton_fault()
+def _require_triton(device_type: str | None = None) -> None:
+    """Raise RuntimeError where triton cannot run kernels on a type of device; None: where it cannot run any."""
+    fault = _fault(device_type)
     if fault is not None:
-        raise RuntimeError(f"backend is 'triton', and triton cannot be imported ({fault}); accepted here is 'host'.")
+        raise RuntimeError(f"backend is 'triton', and triton {fault}; accepted here is 'host'.")
+    if device_type not in ("cuda", None) and not _interprets():
+        raise RuntimeError(
+            f"backend is 'triton' and the tensors are on {device_type}; accepted are CUDA and ROCm tensors, "
+            "or any tensors in a process started with TRITON_INTERPRET=1."
+        )
+
+
+def _interprets() -> bool:
+    """Whether kernels run in Triton's interpreter, which reads the variable itself when a kernel is defined."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _fault(device_type: str | None) -> str | None:
+    """Why triton cannot be used, and on a GPU why it cannot launch there; None when it can."""
+    return _import_fault() or (_launch_fault() if device_type == "cuda" and not _interprets() else None)
 
 
 @cache
-def _triton_fault() -> str | None:
+def _import_fault() -> str | None:
     """Why triton cannot be imported; None when it can. Never asked before an operator needs to know."""
     try:
         import triton  # noqa: F401
     except ImportError as error:
-        return str(error)
+        return f"cannot be imported ({error})"
+    return None
+
+
+@cache
+def _launch_fault() -> str | None:
+    """Why triton cannot launch kernels on the GPUs of this machine; None when it can.
+
+    What launches them is compiled on the user's machine: Triton (3.5 to 3.9, for CUDA and for ROCm) does so when it is
+    first asked for its driver, and keeps the result in its cache. So it is asked, in place of a guess whether it will
+    find a compiler, Python's headers and the GPU's own library, or have no need of them.
+    """
+    try:
+        from triton.runtime import driver
+
+        _ = driver.active
+    except Exception as error:  # Triton's own, the compiler's, the loader's
+        first_line = str(error).partition("\n")[0]
+        return (
+            f"cannot launch kernels here ({type(error).__name__}: {first_line}); "
+            "it needs a C compiler (gcc, clang or what CC names) and the headers of Python (python3-dev)"
+        )
     return None

@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from iir_fast import cli, doctor, functional
 from iir_fast.kernels import selection
@@ -32,6 +34,30 @@ def test_a_backend_that_cannot_run_is_named():
     assert result.returncode == 1
     assert "operators on cpu tensors cannot run: backend is 'triton'" in result.stdout
     assert "label_cam, 5x33x5x9 float32: RuntimeError: backend is 'triton'" in result.stdout
+
+
+def test_a_gpu_whose_kernels_cannot_be_launched_is_described(monkeypatch):
+    class NoCompiler:
+        @property
+        def active(self):
+            raise RuntimeError("Failed to find C compiler.")
+
+    monkeypatch.setattr(pytest.importorskip("triton.runtime"), "driver", NoCompiler())
+    properties = SimpleNamespace(name="Some GPU", major=9, minor=0, total_memory=80 * 2**30)
+    for name, value in {"device_count": 1, "get_device_properties": properties, "is_available": True}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *arguments, value=value: value)
+    monkeypatch.setattr(torch.version, "hip", None)
+    selection._launch_fault.cache_clear()
+    try:
+        described = doctor.describe()
+    finally:
+        selection._launch_fault.cache_clear()
+    assert "cuda:0: Some GPU, sm_90, 80 GiB" in described
+    words = (
+        "operators on cuda tensors run on the host backend: triton, which has the GPU kernels, cannot launch kernels"
+    )
+    assert words in described[-1]
+    assert "it needs a C compiler" in described[-1]
 
 
 def broken(*arguments):
@@ -62,3 +88,27 @@ def test_a_fault_is_named(change, words, monkeypatch, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert sum("FAULT" in line for line in printed) == 6
     assert sum(line.startswith("masked_pool, 5x33x5x9") and words in line for line in printed) == 6
+
+
+def test_a_fault_that_shows_later_and_all_that_follows_are_named(monkeypatch, capsys):
+    """As on a GPU: a kernel's fault is told of when its results are looked at, and nothing works from there on."""
+    sound, lost = doctor._calls, RuntimeError("an illegal memory access was encountered")
+
+    def calls(shape, dtype, device):
+        if dtype == torch.float32:
+            return sound(shape, dtype, device)
+        raise lost
+
+    def worst(*arguments):
+        raise lost
+
+    monkeypatch.setattr(doctor, "_calls", calls)
+    monkeypatch.setattr(doctor, "_worst", worst)
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", "--device", "cpu"])
+    named = [line for line in capsys.readouterr().out.splitlines() if line.endswith(f": RuntimeError: {lost}.")]
+    assert [line.partition(",")[0] for line in named].count("masked_pool") == 2
+    assert [line.partition(":")[0] for line in named[-2:]] == [
+        "tensors, 5x33x5x9 float16",
+        "tensors, 16x2048x14x14 bfloat16",
+    ]

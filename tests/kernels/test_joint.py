@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 
 import pytest
@@ -14,9 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from iir_fast import DualCAMHead, IIRLoss, backend, functional
 from iir_fast.kernels import joint_label_cam, joint_logits, joint_masked_pool, native
 
-pytestmark = pytest.mark.skipif(
-    os.environ.get("TRITON_INTERPRET") == "1" or not native.all_kernels(), reason="for the compiled host kernels alone"
-)
+pytestmark = [
+    pytest.mark.host,
+    pytest.mark.skipif(not native.all_kernels(), reason="installed without a C++ compiler"),
+]
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 
 

@@ -1,11 +1,11 @@
 """What holds for every operator whatever it is given: shapes, values, ties and constant maps are drawn by hypothesis.
 
-Values are multiples of 1/8, so that ties at a map's extremes and maps without a range are frequent.
+Values are multiples of 1/8, so that ties at a map's extremes and maps without a range are frequent. Of the host
+implementations only: Triton would compile kernels for each of the shapes.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor
 from iir_fast.functional import evidence_map, label_cam, masked_pool, regulate, subgroup_similarity
 from iir_fast.kernels import backend
 
-pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="Triton's interpreter is slow")
+pytestmark = pytest.mark.host
 
 # The same examples on every run, and no assertion on seconds.
 reproducible = settings(derandomize=True, deadline=None, max_examples=60)

@@ -14,9 +14,10 @@ TINY = 1e-4
 def two_maps() -> tuple[Tensor, Tensor]:
     """Maps that are 0 somewhere and 1 somewhere, so that normalization changes nothing."""
     generator = torch.Generator().manual_seed(3)
-    maps = torch.rand(2, 4, 8, 8, generator=generator, dtype=torch.float64)
+    maps = torch.rand(2, 4, 8, 8, generator=generator, dtype=torch.float64, device="cpu")
     maps[:, :, 0, 0], maps[:, :, 7, 7] = 0, 1
-    return maps[0], maps[1]
+    cam_a, cam_b = maps.to(torch.get_default_device())
+    return cam_a, cam_b
 
 
 def gradient_on_map_b(half: str, threshold: float) -> tuple[Tensor, Tensor, Tensor]:

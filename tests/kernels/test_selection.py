@@ -1,12 +1,17 @@
-"""Backend selection: by device, forced by code and by the environment, announced once, refused when it cannot run."""
+"""Backend selection: by device, forced by code and by the environment, announced once, refused when it cannot run.
+
+There need not be a GPU: choosing for one looks at no tensor.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +20,10 @@ from iir_fast import backend
 from iir_fast.functional import masked_pool
 from iir_fast.kernels import selection
 
-pytestmark = pytest.mark.skipif("IIR_FAST_BACKEND" in os.environ, reason="a backend is forced")
+pytestmark = [
+    pytest.mark.host,
+    pytest.mark.skipif("IIR_FAST_BACKEND" in os.environ, reason="a backend is forced"),
+]
 
 WITHOUT_TRITON = "import sys; sys.modules['triton'] = None;"
 POOL = """
@@ -24,14 +32,41 @@ from iir_fast.functional import masked_pool
 masked_pool(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
 print([name for name in sys.modules if name.startswith("iir_fast") and name.endswith(".triton")])
 """
+# Triton believes in a GPU and goes on to build what launches kernels there.
+ON_A_GPU = """
+from triton.backends import backends
+from iir_fast import backend
+from iir_fast.kernels import selection
+backends["nvidia"].driver.is_active = staticmethod(lambda: True)
+for _ in range(2):
+    print(selection.choose("cuda").backend)
+with backend("triton"):
+    selection.choose("cuda")
+"""
+REMEDY = "it needs a C compiler (gcc, clang or what CC names) and the headers of Python (python3-dev)"
 
 
 @pytest.fixture
-def without_triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(sys.modules, "triton", None)
-    selection._triton_fault.cache_clear()
+def asked_anew() -> Iterator[None]:
+    """What was found out about triton before counts no more, and what a test finds out not after it."""
+    for fault in (selection._import_fault, selection._launch_fault):
+        fault.cache_clear()
     yield
-    selection._triton_fault.cache_clear()
+    for fault in (selection._import_fault, selection._launch_fault):
+        fault.cache_clear()
+
+
+@pytest.fixture
+def without_triton(asked_anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+
+
+@pytest.fixture
+def triton_runtime(asked_anew: None, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """In place of Triton's: it has a driver, as where there is a GPU and a compiler."""
+    runtime = pytest.importorskip("triton.runtime")
+    monkeypatch.setattr(runtime, "driver", SimpleNamespace(active="a driver"))
+    return runtime
 
 
 @pytest.fixture
@@ -41,10 +76,9 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
+def run_python(code: str, without: Sequence[str] = (), **environment: str) -> subprocess.CompletedProcess[str]:
+    environment = {**{name: value for name, value in os.environ.items() if name not in without}, **environment}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
 
 
 def test_the_previous_choice_comes_back_after_an_error():
@@ -59,8 +93,7 @@ def test_an_unknown_backend_is_named_with_what_is_there():
         pass
 
 
-def test_a_gpu_takes_triton_and_everything_else_the_host():
-    pytest.importorskip("triton")
+def test_a_gpu_takes_triton_and_everything_else_the_host(triton_runtime):
     assert selection.choose("cuda").backend == "triton"
     assert selection.choose("cpu").backend == "host"
     assert selection.choose("mps").backend == "host"
@@ -74,6 +107,35 @@ def test_a_gpu_without_triton_falls_back_with_one_warning(without_triton, log):
     (record,) = log.records
     assert record.levelname == "WARNING"
     assert "operators on cuda tensors run on the host backend: triton, which has the GPU kernels" in record.message
+
+
+@pytest.mark.parametrize(
+    ("named", "words"), [({}, "RuntimeError: Failed to find C compiler."), ({"CC": "false"}, "Command '['false'")]
+)
+def test_a_gpu_without_a_working_c_compiler_falls_back_with_one_warning(named, words, tmp_path):
+    """There is none, or it fails, as every one does where Python's headers are missing."""
+    pytest.importorskip("triton")
+    (tmp_path / "false").symlink_to(shutil.which("false"))
+    environment = {"PATH": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path), "TRITON_LIBCUDA_PATH": str(tmp_path)}
+    out = run_python(ON_A_GPU, without=["CC"], **environment, **named)
+    assert out.stdout.split() == ["host", "host"], out.stderr
+    (warning,) = (line for line in out.stderr.splitlines() if line.startswith("operators on cuda tensors run on"))
+    assert "run on the host backend: triton, which has the GPU kernels, cannot launch kernels here" in warning
+    assert words in warning
+    assert warning.endswith(f"{REMEDY}.")
+    forced = out.stderr.splitlines()[-1]
+    assert forced.startswith("RuntimeError: backend is 'triton', and triton cannot launch kernels here")
+    assert forced.endswith(f"{REMEDY}; accepted here is 'host'.")
+
+
+def test_the_interpreter_needs_no_compiler(triton_runtime, monkeypatch):
+    monkeypatch.setattr(triton_runtime, "driver", None)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with backend("triton"):
+        assert selection.choose("cuda").backend == selection.choose("cpu").backend == "triton"
+    monkeypatch.delenv("TRITON_INTERPRET")
+    with backend("triton"), pytest.raises(RuntimeError, match="triton cannot launch kernels here"):
+        selection.choose("cuda")
 
 
 def test_triton_cannot_be_forced_where_it_is_missing(without_triton):

@@ -19,12 +19,11 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("grouping", [lambda row: row // 3, lambda row: row % 5, torch.zeros_like])
-def test_many_tiles_of_rows(grouping, implementation):
+def test_many_tiles_of_rows(grouping, implementation, random):
     """Three tiles, of 256 rows on the host and 32 in Triton; groups cross their borders."""
     count = 700 if implementation == "host" else 84
     groups = grouping(torch.arange(count))
-    generator = torch.Generator().manual_seed(0)
-    foreground, background = torch.randn(2, count, 9, generator=generator, dtype=torch.float64)
+    foreground, background = random(2, count, 9)
     results = []
     for name in (implementation, "reference"):
         leaves = [foreground.clone().requires_grad_(), background.clone().requires_grad_()]
