@@ -1,9 +1,9 @@
 """What all operators agree on: precision, layout of gradients, and the wording of their errors.
 
 Precision: a float32 result or gradient differs from the float64 reference by at most 1e-5 of the largest magnitude in
-it; where the terms of its formula cancel, by at most 4 / tau + 3 roundings (2^-24 each; 43 with tau = 0.1) of the largest
-sum of the terms' magnitudes, in the result and in the gradient alike. So the gradient of a map of two pixels, which is
-zero because the map is 0 and 1 whatever its CAM, may be off by all of itself.
+it; where the terms of its formula cancel, by at most 4 / tau + 3 roundings (2^-24 each; 43 with tau = 0.1) of the
+largest sum of the terms' magnitudes, in the result and in the gradient alike. So the gradient of a map of two pixels,
+which is zero because the map is 0 and 1 whatever its CAM, may be off by all of itself.
 """
 
 from __future__ import annotations
