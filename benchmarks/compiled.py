@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,13 +65,25 @@ def compile_launch(launch: Launch, target: str) -> Any:
     Returns:
         Triton's compiled kernel; `hash` names the variant, `asm` holds the code of every stage.
     """
-    triton.runtime.driver.set_active(_NoDevice(TARGETS[target]))
-    return launch.kernel.warmup(
-        grid=launch.grid,
-        **launch.arguments,
-        **launch.constants,
-        **launch.options,
-    )
+    with _in_place_of_the_gpu(_NoDevice(TARGETS[target])):
+        return launch.kernel.warmup(
+            grid=launch.grid,
+            **launch.arguments,
+            **launch.constants,
+            **launch.options,
+        )
+
+
+@contextmanager
+def _in_place_of_the_gpu(driver: _NoDevice) -> Iterator[None]:
+    """Put a driver where Triton looks for that of the GPU, which is back afterwards: others launch in this process."""
+    # Not `active`: to read that makes Triton look for a GPU. None says that it has not looked yet.
+    before = triton.runtime.driver._active
+    triton.runtime.driver.set_active(driver)
+    try:
+        yield
+    finally:
+        triton.runtime.driver.set_active(before)
 
 
 def read_resources(kernel: Any) -> Resources:
