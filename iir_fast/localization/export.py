@@ -109,6 +109,11 @@ def _resize(maps: Tensor) -> Tensor:
 def _trace(network: IIRLocalizer, size: int, kind: MapKind) -> torch.export.ExportedProgram:
     # The writer of .pt2 files takes weights in channels_last for views of something larger, and warns of each.
     network = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format).requires_grad_(False)
+    # torch 2.9 reads every parameter of a .pt2 back as one to be trained, and results would hang on to a graph.
+    for module in network.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            delattr(module, name)
+            module.register_buffer(name, weight.detach())
     # Two images: a batch of one would be taken for a constant.
     images = torch.zeros(2, 3, size, size)
     batch = torch.export.Dim("batch", min=1)

@@ -182,15 +182,17 @@ def _inspect(name: str) -> tuple[dict[str, Any], list[_Map]]:
     if not timm.is_model(name):
         close = get_close_matches(name, [*timm.list_models(), SMALL_CNN], n=4)
         raise ValueError(f"Unknown backbone {name!r}." + (f" Did you mean {', '.join(close)}?" if close else ""))
-    options: dict[str, Any] = {"dynamic_img_size": True}  # lets ViTs read other sizes than they were trained on
-    try:
+    # Lets Swin and ViTs read other sizes than they were trained on; up to timm 1.0.30 Swin ignores the name ViTs have.
+    choices: list[dict[str, Any]] = [{"strict_img_size": False}, {"dynamic_img_size": True}, {}]
+    for options in choices:
         try:
             maps = _feature_maps(name, **options)
-        except TypeError:
-            options = {}
-            maps = _feature_maps(name)
-    except RuntimeError as error:  # an unknown tag, or an architecture without feature maps
-        raise ValueError(f"timm cannot make a backbone of {name!r}: {error}") from error
+            break
+        except TypeError:  # it does not know the option
+            if not options:
+                raise
+        except RuntimeError as error:  # an unknown tag, or an architecture without feature maps
+            raise ValueError(f"timm cannot make a backbone of {name!r}: {error}") from error
     return options, maps[:-1] if _family(name) == "vgg" else maps
 
 
