@@ -90,7 +90,9 @@ class Example:
         found = torch.autograd.grad(outputs, leaves, [gradient.double() for gradient in self.gradients])
         needed = self.needed or [True] * len(found)
         made = [gradient if wanted else None for gradient, wanted in zip(found, needed, strict=True)]
-        return (*made, *(None for value in self.inputs if value is None))
+        # regulate has one gradient for thresholds and offsets, an empty one where neither is there.
+        empty = self.operator == "regulate" and len(found) == 2
+        return (*made, None) if empty else (*made,)
 
     def backward(self, *needed: bool) -> Example:
         """The backward call that belongs to this forward call."""
@@ -115,15 +117,17 @@ def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[
     labels = (torch.arange(batch) // 2 % classes).to(device)
     cams = _random(batch, 2, side, side, like=like, seed=2).unbind(1)
     thresholds = torch.sigmoid(_random(batch, 2, like=like, seed=3))
+    offsets = _random(batch, 2, like=like, seed=8)
     masks = torch.sigmoid(_random(batch, 2, side, side, like=like, seed=4))
     groups = labels.repeat_interleave(2)
     descriptors = _random(2 * batch, channels, like=like, seed=5), _random(2 * batch, channels, like=like, seed=6)
 
     label_cam = Example("label_cam", (features, weights, labels))
     single = Example("label_cam", (features, weights[:1], labels), option="one classifier")
-    regulate = Example("regulate", (*cams, None, 0.1, False))
-    hard = Example("regulate", (*cams, None, 0.1, True), option="hard")
-    given = Example("regulate", (*cams, thresholds, 0.1, False), option="given thresholds")
+    regulate = Example("regulate", (*cams, None, None, 0.1, False))
+    hard = Example("regulate", (*cams, None, None, 0.1, True), option="hard")
+    given = Example("regulate", (*cams, thresholds, None, 0.1, False), option="given thresholds")
+    learned = Example("regulate", (*cams, None, offsets, 0.1, False), option="learned thresholds")
     pool = Example("masked_pool", (features, masks))
     similarity = Example("subgroup_similarity", (*descriptors, groups))
     evidence = Example("evidence_map", (features, _random(batch, 1, channels, like=like, seed=7)))
@@ -139,6 +143,8 @@ def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[
         hard.backward(),
         given,
         given.backward(),
+        learned,
+        learned.backward(),
         pool,
         pool.backward(True, True),
         replace(pool, option="frozen features").backward(False, True),

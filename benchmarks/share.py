@@ -41,7 +41,7 @@ class Share(NamedTuple):
 def package_loss(head: DualCAMHead, features: Tensor, labels: Tensor) -> Tensor:
     out = head(features, labels)
     loss = F.cross_entropy(out.logits_a, labels) + F.cross_entropy(out.logits_b, labels)
-    return loss + IIRLoss().terms(out.cam_a, out.cam_b, features, labels, out.thresholds).loss
+    return loss + IIRLoss()(out)
 
 
 def peer_loss(head: DualCAMHead, features: Tensor, labels: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import peers
-from iir_fast import DualCAMHead, functional
+from iir_fast import DualCAMHead, IIRLoss, functional
 
 PACKAGE = "package"
 STEP = "step"
@@ -167,7 +167,7 @@ def make(what: str, shape: Shape, device: str, compiler: str | None = None) -> W
 
 def _step(shape: Shape, device: str, compiler: str | None) -> Workload:
     features, labels = make_features(shape, device).requires_grad_(), make_labels(shape, device)
-    head = DualCAMHead(shape.channels, shape.classes, hidden=None).to(device)
+    head, regulation = DualCAMHead(shape.channels, shape.classes, hidden=None).to(device), IIRLoss()
     if shape.dtype == torch.float64:
         head = head.double()
     with torch.no_grad():
@@ -178,7 +178,7 @@ def _step(shape: Shape, device: str, compiler: str | None) -> Workload:
         # Weights and biases are the head's own.
         out = head(features, labels)
         loss = F.cross_entropy(out.logits_a, labels) + F.cross_entropy(out.logits_b, labels)
-        return (loss + functional.iir_loss(out.cam_a, out.cam_b, out.features, labels, out.thresholds).loss,)
+        return (loss + regulation(out),)
 
     contenders: dict[str, Forward] = {
         PACKAGE: package,

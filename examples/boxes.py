@@ -9,7 +9,6 @@ from torch import nn
 
 from iir_fast.data import Transform, read_image
 from iir_fast.evaluation import largest_box, resize_scoremap
-from iir_fast.functional import regulate
 from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, overlay, scale_box
 
 
@@ -29,7 +28,7 @@ def save_box(model: nn.Module, transform: Transform, path: str | Path, picture: 
     image = read_image(Path(path))
     device = next(model.parameters()).device
     out = model(transform(image)[None].to(device))
-    scoremap = resize_scoremap(regulate(out.cam_a, out.cam_b, out.thresholds).maps.mean(dim=1))[0]
+    scoremap = resize_scoremap(out.regulated.maps.mean(dim=1))[0]
     box = scale_box(largest_box(scoremap, DEFAULT_THRESHOLD), image.size)
     overlay(image, scoremap, [(box, PREDICTED_COLOUR)]).save(picture)
     return box

@@ -56,7 +56,7 @@ class Classifier(lightning.LightningModule):
         out = head(features, labels)  # IIR
         # was: loss = F.cross_entropy(logits, labels)
         loss = F.cross_entropy(out.logits_a, labels) + F.cross_entropy(out.logits_b, labels)  # IIR
-        loss += min(1, 4 * progress) * self.iir(out.cam_a, out.cam_b, out.features, labels, out.thresholds)  # IIR
+        loss += min(1, 4 * progress) * self.iir(out)  # IIR
         self.log_dict({"loss": loss, "progress": progress}, prog_bar=True)
         return loss
 

@@ -88,7 +88,7 @@ def main() -> None:
                 out = head(features, labels)  # IIR
                 # was: loss = criterion(logits, labels)
                 loss = criterion(out.logits_a, labels) + criterion(out.logits_b, labels)  # IIR
-                loss += min(1, 4 * step / end) * iir(out.cam_a, out.cam_b, out.features, labels, out.thresholds)  # IIR
+                loss += min(1, 4 * step / end) * iir(out)  # IIR
             optimizer.zero_grad()
             scaler(loss, optimizer, clip_grad=1.0, parameters=model.parameters())
             ema.update(model, step)

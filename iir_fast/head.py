@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iir_fast.kernels import joint_label_cam, joint_logits, label_cam, regulate
+from iir_fast.kernels import RegulatedCAMs, joint_label_cam, joint_logits, label_cam, regulate
 
 ThresholdKind = Literal["learned", "mean", "fixed"]
 FIXED_THRESHOLD = 0.5
@@ -26,14 +26,19 @@ class HeadOutput(NamedTuple):
     """[B,H,W]: label CAM of classifier A, float32 or float64, not normalized."""
     cam_b: Tensor
     """[B,H,W]: label CAM of classifier B."""
-    thresholds: Tensor | None
-    """[B,2] in (0,1), to be handed to the loss; None with `threshold="mean"`: each map's own mean."""
+    regulated: RegulatedCAMs
+    """The two CAMs normalized, cut at their thresholds and compared: `terms`, `masks`, `maps`, `thresholds`."""
     labels: Tensor
     """int64 [B]: the class each CAM belongs to."""
     features: Tensor
-    """[B,C,H,W]: what the head was given, to be handed on to the loss: then both make one gradient of it."""
+    """[B,C,H,W]: the shared map that the head was given."""
     branch_maps: tuple[Tensor, ...]
     """What the classifiers read: [B,hidden,H,W] of each branch, or `features` alone without branches."""
+
+    @property
+    def thresholds(self) -> Tensor:
+        """[B,2] in (0,1): where each mask is cut."""
+        return self.regulated.thresholds
 
 
 class DualCAMHead(nn.Module):
@@ -46,9 +51,9 @@ class DualCAMHead(nn.Module):
             read the shared map itself.
         threshold: "learned": masks are cut at sigmoid((1 - tanh r) logit(mean)), with each map's own mean and r linear
             in the pooled features and zero at first: they start at the mean and stay between 0.5, half of the map's
-            range, and sigmoid(2 logit(mean)), as far on the other side. Hand `thresholds` of the output to the loss:
-            what no loss reads is not trained, and DistributedDataParallel refuses it. "mean": at the mean itself, no
-            parameters, for heads without IIRLoss. "fixed": at 0.5.
+            range, and sigmoid(2 logit(mean)), as far on the other side. Without IIRLoss nothing trains r, and
+            DistributedDataParallel refuses that. "mean": at the mean itself, no parameters, for heads without IIRLoss.
+            "fixed": at 0.5.
         erase: ACoL's delta in (0,1]: B reads the features erased (set to zero) where A's normalized label CAM reaches
             it, in training and in localization, and A alone decides the class. None: nothing is erased, both decide.
 
@@ -115,15 +120,14 @@ class DualCAMHead(nn.Module):
         cam_a, cam_b = torch.cat([part.cams for part in parts], dim=1).unbind(1)
         pooled_a, pooled_b = parts[0].pooled, parts[-1].pooled
         logits_a, logits_b = self._logits(pooled_a, pooled_b)
-        thresholds = None
+        thresholds = offsets = None
         if self.threshold == "learned":
-            own = regulate(cam_a, cam_b).thresholds
             pooled = torch.stack((pooled_a, pooled_b), dim=1)
-            offset = (pooled * self.threshold_weight).sum(2) + self.threshold_bias
-            thresholds = torch.sigmoid((1 - torch.tanh(offset)) * torch.logit(own, eps=1e-4))
+            offsets = (pooled * self.threshold_weight).sum(2) + self.threshold_bias
         elif self.threshold == "fixed":
             thresholds = cam_a.new_full((len(cam_a), 2), FIXED_THRESHOLD)
-        return HeadOutput(logits_a, logits_b, cam_a, cam_b, thresholds, labels, features, tuple(maps))
+        regulated = regulate(cam_a, cam_b, thresholds, offsets=offsets)
+        return HeadOutput(logits_a, logits_b, cam_a, cam_b, regulated, labels, features, tuple(maps))
 
     def class_logits(self, out: HeadOutput) -> Tensor:
         """What decides the class of a sample: the mean of both classifiers' logits, or A's alone with `erase`.

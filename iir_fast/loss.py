@@ -6,7 +6,7 @@ CAMs" (arXiv:1911.07160): the paper's own formulas were not available, and none 
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from iir_fast.gate import mixing_gate
 from iir_fast.gather import gather_rows
-from iir_fast.kernels import RegionDescriptors, joint_masked_pool, regulate, subgroup_similarity
+from iir_fast.head import HeadOutput
+from iir_fast.kernels import RegionDescriptors, RegulatedCAMs, joint_masked_pool, regulate, subgroup_similarity
 from iir_fast.kernels.contract import check_integer_vector, check_range
+from iir_fast.kernels.regulate import TEMPERATURE
 
 Regulation = Literal["dual", "agreement", "mixed"]
 REGULATIONS: tuple[Regulation, ...] = ("dual", "agreement", "mixed")
@@ -50,7 +52,7 @@ def iir_loss(
     intra_weight: float = 5.0,
     inter_weight: float = 5.0,
     regulation: Regulation = "dual",
-    temperature: float = 0.1,
+    temperature: float = TEMPERATURE,
     hard: bool = False,
     gather: bool = False,
 ) -> IIRTerms:
@@ -59,8 +61,7 @@ def iir_loss(
     Args:
         cam_a: label CAMs [B,H,W], or class maps [B,K,H,W], of classifier A; floating.
         cam_b: the same of classifier B.
-        features: [B,C,H,W], floating: the shared map that descriptors are pooled from. Those that `DualCAMHead` hands
-            on make one gradient with its own, in place of two that autograd adds.
+        features: [B,C,H,W], floating: the shared map that descriptors are pooled from.
         labels: int64 [B].
         thresholds: [B,2] in (0,1); None: each map's own mean.
         intra_weight: weight of the regulation of the two CAMs.
@@ -84,7 +85,21 @@ def iir_loss(
         raise ValueError(f"iir_loss: regulation is {regulation!r}; accepted are {', '.join(REGULATIONS)}.")
     check_integer_vector("iir_loss", "labels", labels, len(features))
     cam_a, cam_b = select_label_cam(cam_a, labels, "cam_a"), select_label_cam(cam_b, labels, "cam_b")
-    terms, masks, maps, thresholds = regulate(cam_a, cam_b, thresholds, temperature, hard)
+    regulated = regulate(cam_a, cam_b, thresholds, temperature, hard)
+    return _iir_loss(regulated, features, labels, intra_weight, inter_weight, regulation, gather)
+
+
+def _iir_loss(
+    regulated: RegulatedCAMs,
+    features: Tensor,
+    labels: Tensor,
+    intra_weight: float,
+    inter_weight: float,
+    regulation: Regulation,
+    gather: bool,
+) -> IIRTerms:
+    """`iir_loss` of CAMs that are regulated already."""
+    terms, masks, maps, thresholds = regulated
     descriptors = joint_masked_pool(features, masks)
 
     foreground, background = descriptors
@@ -126,7 +141,7 @@ class IIRLoss(nn.Module):
     Example:
         >>> out = head(features, labels)
         >>> loss = F.cross_entropy(out.logits_a, labels) + F.cross_entropy(out.logits_b, labels)
-        >>> loss = loss + loss_fn(out.cam_a, out.cam_b, out.features, labels, out.thresholds)
+        >>> loss = loss + loss_fn(out)
 
     Ramp its weight up from 0 over the first quarter of training. The defaults were chosen by experiment.
 
@@ -147,7 +162,7 @@ class IIRLoss(nn.Module):
         intra_weight: float = 5.0,
         inter_weight: float = 5.0,
         regulation: Regulation = "dual",
-        temperature: float = 0.1,
+        temperature: float = TEMPERATURE,
         hard: bool = False,
         gather: bool = False,
     ) -> None:
@@ -163,15 +178,29 @@ class IIRLoss(nn.Module):
         self.hard = hard
         self.gather = gather
 
+    @overload
+    def terms(self, cam_a: HeadOutput, /) -> IIRTerms: ...
+
+    @overload
     def terms(
         self, cam_a: Tensor, cam_b: Tensor, features: Tensor, labels: Tensor, thresholds: Tensor | None = None
+    ) -> IIRTerms: ...
+
+    def terms(
+        self,
+        cam_a: HeadOutput | Tensor,
+        cam_b: Tensor | None = None,
+        features: Tensor | None = None,
+        labels: Tensor | None = None,
+        thresholds: Tensor | None = None,
     ) -> IIRTerms:
         """The loss with everything it was made of: what a training loop logs and feeds to the class prototypes.
 
         Args:
-            cam_a: label CAMs [B,H,W], or class maps [B,K,H,W], of classifier A; floating.
+            cam_a: what a DualCAMHead returned for the labels, and nothing else; or of any other head label CAMs
+                [B,H,W], or class maps [B,K,H,W], of classifier A, floating.
             cam_b: the same of classifier B.
-            features: [B,C,H,W], floating: the shared map; `HeadOutput.features`, if a DualCAMHead is used.
+            features: [B,C,H,W], floating: the shared map.
             labels: int64 [B].
             thresholds: [B,2] in (0,1); None: each map's own mean.
 
@@ -179,8 +208,22 @@ class IIRLoss(nn.Module):
             IIRTerms.
 
         Raises:
-            TypeError, ValueError, IndexError: as `iir_fast.functional.iir_loss`.
+            TypeError, ValueError, IndexError: as `iir_fast.functional.iir_loss`; TypeError: an argument is missing, or
+                is given beside a head's output.
         """
+        weights = self.intra_weight, self.inter_weight, self.regulation, self.gather
+        if isinstance(cam_a, HeadOutput):
+            if any(each is not None for each in (cam_b, features, labels, thresholds)):
+                raise TypeError("IIRLoss: arguments follow the head's output; accepted is the output alone.")
+            out, regulated = cam_a, cam_a.regulated
+            if self.temperature != TEMPERATURE or self.hard:
+                regulated = regulate(out.cam_a, out.cam_b, out.thresholds, self.temperature, self.hard)
+            return _iir_loss(regulated, out.features, out.labels, *weights)
+        if cam_b is None or features is None or labels is None:
+            raise TypeError(
+                "IIRLoss: cam_b, features or labels are missing; accepted are cam_a, cam_b, features, labels and, if "
+                "wanted, thresholds, or what a DualCAMHead returned."
+            )
         return iir_loss(
             cam_a,
             cam_b,
@@ -195,25 +238,29 @@ class IIRLoss(nn.Module):
             gather=self.gather,
         )
 
+    @overload
+    def forward(self, cam_a: HeadOutput, /) -> Tensor: ...
+
+    @overload
     def forward(
         self, cam_a: Tensor, cam_b: Tensor, features: Tensor, labels: Tensor, thresholds: Tensor | None = None
-    ) -> Tensor:
-        """The loss.
+    ) -> Tensor: ...
+
+    def forward(self, *arguments: Any, **named: Any) -> Tensor:
+        """The loss of what a DualCAMHead returned, or of `(cam_a, cam_b, features, labels[, thresholds])`.
 
         Args:
-            cam_a: label CAMs [B,H,W], or class maps [B,K,H,W], of classifier A; floating.
-            cam_b: the same of classifier B.
-            features: [B,C,H,W], floating: the shared map; `HeadOutput.features`, if a DualCAMHead is used.
-            labels: int64 [B].
-            thresholds: [B,2] in (0,1); None: each map's own mean.
+            *arguments: as `terms`.
+            **named: as `terms`.
 
         Returns:
             Scalar, float32, or float64 when an input is.
 
         Raises:
-            TypeError, ValueError, IndexError: as `iir_fast.functional.iir_loss`.
+            TypeError, ValueError, IndexError: as `terms`.
         """
-        return self.terms(cam_a, cam_b, features, labels, thresholds).loss
+        loss: Tensor = self.terms(*arguments, **named).loss
+        return loss
 
     def extra_repr(self) -> str:
         return (

@@ -19,6 +19,8 @@ MASS_EPSILON = 1e-6
 # A map whose range is below this share of its largest magnitude carries rounding noise, not evidence: constant.
 FLAT_RELATIVE = 1e-6
 FLAT_ABSOLUTE = 1e-12
+# A threshold moved from a map's mean takes the mean's logit: the mean is kept this far from 0 and 1.
+MEAN_MARGIN = 1e-4
 # A vector shorter than this has no direction: its unit vector is zero, with zero gradient.
 SHORT_NORM = 1e-12
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
+
+Arguments = ParamSpec("Arguments")
+Outputs = TypeVar("Outputs")
 
 
 @dataclass(frozen=True)
@@ -47,3 +50,14 @@ def run(launches: Sequence[Launch]) -> None:
     for launch in launches:
         if all(launch.grid):
             launch()
+
+
+def launched(plan: Callable[Arguments, tuple[Outputs, list[Launch]]]) -> Callable[Arguments, Outputs]:
+    """Make of a plan, which allocates outputs and describes the launches that fill them, what returns them filled."""
+
+    def call(*arguments: Arguments.args, **named: Arguments.kwargs) -> Outputs:
+        outputs, launches = plan(*arguments, **named)
+        run(launches)
+        return outputs
+
+    return call

@@ -123,7 +123,8 @@ class Tile(NamedTuple):
     @property
     def windows(self) -> int:
         """Programs side by side, each with a window of its own."""
-        return triton.cdiv(self.pixels if self.planar else self.channels, self.window_share)
+        windows: int = triton.cdiv(self.pixels if self.planar else self.channels, self.window_share)
+        return windows
 
     def split(self, programs: int = 1, min_rows: int = 1) -> Split:
         """Divide the rows among up to `programs` programs of at least `min_rows` rows each."""

@@ -21,7 +21,7 @@ def test_equals_two_usual_cam_heads(hidden):
         class_maps = F.conv2d(branch, head.weight[x][:, :, None, None])
         torch.testing.assert_close(cam, class_maps[torch.arange(4), LABELS])
         torch.testing.assert_close(logits, class_maps.mean(dim=(2, 3)) + head.bias[x])
-    assert out.thresholds is None
+    torch.testing.assert_close(out.thresholds, out.regulated.maps.mean(dim=(2, 3)))
     assert out.labels is LABELS
 
 

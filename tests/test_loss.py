@@ -129,7 +129,7 @@ def test_drop_in_training_loop_lowers_the_loss(implementation):
     for _ in range(steps):
         out = head(features, LABELS)
         loss = F.cross_entropy(out.logits_a, LABELS) + F.cross_entropy(out.logits_b, LABELS)
-        loss = loss + loss_fn(out.cam_a, out.cam_b, features, LABELS, out.thresholds)
+        loss = loss + loss_fn(out)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -145,7 +145,7 @@ def test_training_step_compiles_into_one_graph_and_agrees():
 
     def step(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         out = head(features, labels)
-        return loss_fn(out.cam_a, out.cam_b, features, labels, out.thresholds)
+        return loss_fn(out)
 
     eager = step(features, LABELS)
     expected = torch.autograd.grad(eager, head.parameters(), allow_unused=True)
@@ -164,7 +164,7 @@ def test_autocast_with_bfloat16_features_keeps_the_loss_close():
 
     def step() -> torch.Tensor:
         out = head(features, LABELS)
-        return loss_fn(out.cam_a, out.cam_b, features, LABELS, out.thresholds)
+        return loss_fn(out)
 
     full = step()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -206,3 +206,34 @@ def test_bad_arguments_are_named(position, value, error, words):
     arguments[position] = value
     with pytest.raises(error, match=words):
         iir_loss(*arguments)
+
+
+@pytest.mark.parametrize("hidden", [None, 6])
+@pytest.mark.parametrize("threshold", ["learned", "mean", "fixed"])
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.3}, {"hard": True}], ids=str)
+def test_takes_what_the_head_returns_or_its_pieces(hidden, threshold, options, each_backend):
+    torch.manual_seed(0)
+    head = DualCAMHead(9, 3, hidden=hidden, threshold=threshold).double()
+    if threshold == "learned":
+        torch.nn.init.normal_(head.threshold_weight)
+    features = make_batch()[2].requires_grad_()
+    loss_fn = IIRLoss(**options)
+
+    def gradients(whole: bool) -> list[torch.Tensor]:
+        out = head(features, LABELS)
+        pieces = (out,) if whole else (out.cam_a, out.cam_b, features, LABELS, out.thresholds)
+        loss = loss_fn(*pieces)
+        found = torch.autograd.grad(loss, [features, *head.parameters()], allow_unused=True)
+        return [loss.detach(), *(each for each in found if each is not None)]
+
+    with backend(each_backend):
+        for one, other in zip(gradients(True), gradients(False), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_a_heads_output_stands_alone():
+    out = DualCAMHead(9, 3, hidden=None)(make_batch(torch.float32)[2], LABELS)
+    with pytest.raises(TypeError, match="accepted is the output alone"):
+        IIRLoss()(out, out.cam_b)
+    with pytest.raises(TypeError, match="cam_b, features or labels are missing"):
+        IIRLoss()(out.cam_a)

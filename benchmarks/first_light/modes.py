@@ -49,7 +49,7 @@ class Step(nn.Module):
         """The loss of features [B,C,H,W] and labels int64 [B]."""
         out = self.head(features, labels)
         loss = F.cross_entropy(out.logits_a, labels) + F.cross_entropy(out.logits_b, labels)
-        regulated: Tensor = self.regulation(out.cam_a, out.cam_b, out.features, labels, out.thresholds)
+        regulated: Tensor = self.regulation(out)
         return loss + regulated
 
 

@@ -25,7 +25,7 @@ class IIR(Method):
     ) -> MethodLoss:
         _, out = model(inputs, labels, from_features)
         classification = classification_loss(out, labels)
-        terms = self.loss.terms(out.cam_a, out.cam_b, out.features, labels, out.thresholds)
+        terms = self.loss.terms(out)
         log = {"classification": classification, "intra": terms.intra, "inter": terms.inter}
         return MethodLoss(
             classification + ramp * terms.loss,

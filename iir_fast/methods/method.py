@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iir_fast.functional import masked_pool, regulate
+from iir_fast.functional import masked_pool
 from iir_fast.head import HeadOutput
 from iir_fast.models import IIRLocalizer
 
@@ -63,8 +63,7 @@ def classification_loss(out: HeadOutput, labels: Tensor) -> Tensor:
 @torch.no_grad()
 def foreground_descriptors(features: Tensor, out: HeadOutput) -> Tensor:
     """[B,2,C]: the shared map pooled under the masks of both classifiers' CAMs."""
-    masks = regulate(out.cam_a, out.cam_b, out.thresholds).masks
-    return masked_pool(features, masks).foreground
+    return masked_pool(features, out.regulated.masks).foreground
 
 
 def check_share(method: str, **shares: float) -> None:

@@ -112,7 +112,7 @@ class IIRLocalizer(nn.Module):
         if unknown:
             raise ValueError(f"localize: kinds holds {unknown[0]!r}; accepted are {', '.join(MAP_KINDS)}.")
         features, out = self(images, labels, from_features)
-        regulated = regulate(out.cam_a, out.cam_b, out.thresholds)
+        regulated = out.regulated
         cam = regulated.maps.mean(dim=1) if self.head.erase is None else regulated.maps.amax(dim=1)
         background = masked_pool(features, regulated.masks).background
         evidence = evidence_map(features, self.prototypes.evidence_vectors(background, out.labels)).squeeze(1)

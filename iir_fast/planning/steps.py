@@ -39,11 +39,13 @@ def step_with_kernels(head: DualCAMHead, features: Tensor, labels: Tensor, ranks
     if joint or head.branches:
         out = head(features, labels)
         logits_a, logits_b, cam_a, cam_b, features = out.logits_a, out.logits_b, out.cam_a, out.cam_b, out.features
+        regulated = out.regulated
     else:
         cams, pooled = label_cam(features, head.weight, labels)
         cam_a, cam_b = cams.unbind(1)
         logits_a, logits_b = F.linear(pooled, head.weight.flatten(0, 1), head.bias.flatten()).chunk(2, dim=1)
-    terms, masks, maps, _ = regulate(cam_a, cam_b)
+        regulated = regulate(cam_a, cam_b)
+    terms, masks, maps, _ = regulated
     foreground, background = (torch.cat([each] * ranks) for each in joint_masked_pool(features, masks))
     groups = labels.repeat(ranks).repeat_interleave(2)
     own = F.normalize(background.flatten(0, 1), dim=1)

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype
-from iir_fast.kernels.launch import Launch, run
+from iir_fast.kernels.launch import Launch, launched
 from iir_fast.kernels.tiles import (
     STAGES,
     Tile,
@@ -135,7 +135,4 @@ def plan_forward(features: Tensor, vectors: Tensor) -> tuple[Tensor, list[Launch
     ]
 
 
-def forward(features: Tensor, vectors: Tensor) -> Tensor:
-    evidence, launches = plan_forward(features, vectors)
-    run(launches)
-    return evidence
+forward = launched(plan_forward)

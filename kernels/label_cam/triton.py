@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from iir_fast.kernels.contract import accumulation_dtype, gradient_like
-from iir_fast.kernels.launch import Launch, run
+from iir_fast.kernels.launch import Launch, launched
 from iir_fast.kernels.tiles import (
     STAGES,
     Tile,
@@ -333,23 +333,5 @@ def plan_backward(
     return (grad_features, grad_weights), launches
 
 
-def forward(features: Tensor, weights: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    outputs, launches = plan_forward(features, weights, labels)
-    run(launches)
-    return outputs
-
-
-def backward(
-    grad_cams: Tensor,
-    grad_pooled: Tensor,
-    features: Tensor,
-    weights: Tensor,
-    labels: Tensor,
-    features_needed: bool,
-    weights_needed: bool,
-) -> tuple[Tensor, Tensor]:
-    outputs, launches = plan_backward(
-        grad_cams, grad_pooled, features, weights, labels, features_needed, weights_needed
-    )
-    run(launches)
-    return outputs
+forward = launched(plan_forward)
+backward = launched(plan_backward)

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from iir_fast.kernels.contract import MASS_EPSILON, accumulation_dtype, gradient_like
-from iir_fast.kernels.launch import Launch, run
+from iir_fast.kernels.launch import Launch, launched
 from iir_fast.kernels.tiles import (
     STAGES,
     Tile,
@@ -338,24 +338,5 @@ def plan_backward(
     return (grad_features, grad_masks), launches
 
 
-def forward(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    outputs, launches = plan_forward(features, masks)
-    run(launches)
-    return outputs
-
-
-def backward(
-    grad_foreground: Tensor,
-    grad_background: Tensor,
-    features: Tensor,
-    masks: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-    features_needed: bool,
-    masks_needed: bool,
-) -> tuple[Tensor, Tensor]:
-    outputs, launches = plan_backward(
-        grad_foreground, grad_background, features, masks, foreground, background, features_needed, masks_needed
-    )
-    run(launches)
-    return outputs
+forward = launched(plan_forward)
+backward = launched(plan_backward)

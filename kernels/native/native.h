@@ -44,15 +44,16 @@ struct Products {
 
 // Two CAMs of every sample, regulated: one part is one sample.
 struct Regulation {
-    const float* cams;   // [samples, 2, pixels]
-    const float* given;  // thresholds [samples, 2] or null: each map's mean
-    float temperature, flat_relative, flat_absolute;
+    const float* cams;     // [samples, 2, pixels]
+    const float* given;    // thresholds [samples, 2] or null: each map's mean, moved by
+    const float* offsets;  // [samples, 2], or null: by nothing
+    float temperature, flat_relative, flat_absolute, mean_margin;
     long hard, samples, pixels;
     // Forward.
     float *terms, *masks, *maps, *thresholds;  // [samples, 2], [samples, 2, pixels] twice, [samples, 2]
     // Backward: the gradients of these, then those that are asked for.
     const float *grad_terms, *grad_masks, *grad_maps, *grad_thresholds;
-    float *grad_cams, *grad_given;  // [samples, 2, pixels], [samples, 2] where thresholds were given
+    float *grad_cams, *grad_cuts;  // [samples, 2, pixels], [samples, 2] of thresholds or offsets where they were given
 };
 
 // Same-group pairs of rows; a part is `rows_of_a_part` rows.

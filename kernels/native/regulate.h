@@ -25,12 +25,28 @@ INLINE Floats exponential(Floats x) {
     return value * (Floats)(((Words)shifted + (127u - 0x4b400000u)) << 23);
 }
 
+// A threshold, and what it changes by with the map's mean and with what was given of it: itself or an offset.
+struct Cut {
+    float cut, to_mean, to_given;
+};
+
 // One CAM before it meets the other.
 struct Prepared {
     const float* values;
     float *map, *soft, *mask;
-    float low, high, span, cut;
+    float low, high, span, mean;
+    Cut cut;
 };
+
+static Cut moved(float mean, float offset, float margin) {
+    // A NaN stays.
+    const float kept = mean < margin ? margin : mean > 1 - margin ? 1 - margin : mean;
+    const float logit = __builtin_logf(kept / (1 - kept));
+    const float w = 1 / (1 + __builtin_expf(2 * offset));
+    const float cut = 1 / (1 + __builtin_expf(-2 * w * logit));
+    const float slope = cut * (1 - cut);
+    return {cut, kept == mean ? 2 * slope * w / (mean * (1 - mean)) : 0, -4 * slope * w * (1 - w) * logit};
+}
 
 INLINE Words valid_at(long pixel, long pixels) {
     return pixel + LANES <= pixels ? ~Words{} : first_lanes(pixels - pixel);
@@ -39,10 +55,11 @@ INLINE Words valid_at(long pixel, long pixels) {
 INLINE Floats only(Floats values, Words valid) { return (Floats)((Words)values & valid); }
 
 // `cam` holds `pixels` values; scratch for 4 * padded(pixels).
-static Prepared prepare(const Regulation& work, const float* cam, const float* given, float* scratch) {
+static Prepared prepare(const Regulation& work, long number, float* scratch) {
+    const float* const cam = work.cams + number * work.pixels;
     const long pixels = work.pixels, width = padded(pixels);
     float* const values = scratch;
-    Prepared own = {values, scratch + width, scratch + 2 * width, scratch + 3 * width, 0, 0, 0, 0};
+    Prepared own = {values, scratch + width, scratch + 2 * width, scratch + 3 * width, 0, 0, 0, 0, {}};
     __builtin_memcpy(values, cam, pixels * sizeof(float));
     for (long pixel = pixels; pixel < width; ++pixel) values[pixel] = cam[0];
     Floats lowest = load(values), highest = lowest, flaw = {};
@@ -69,9 +86,12 @@ static Prepared prepare(const Regulation& work, const float* cam, const float* g
         store(own.map + pixel, map);
         total += only(map, valid_at(pixel, pixels));
     }
-    own.cut = given ? *given : sum(total) / pixels;
+    own.mean = sum(total) / pixels;
+    own.cut = work.given     ? Cut{work.given[number], 0, 1}
+              : work.offsets ? moved(own.mean, work.offsets[number], work.mean_margin)
+                             : Cut{own.mean, 1, 0};
     for (long pixel = 0; pixel < width; pixel += LANES) {
-        const Floats distance = load(own.map + pixel) - splat(own.cut);
+        const Floats distance = load(own.map + pixel) - splat(own.cut.cut);
         const Floats soft = splat(1) / (splat(1) + exponential(-distance / splat(work.temperature)));
         store(own.soft + pixel, soft);
         // The difference keeps a NaN a NaN.
@@ -83,12 +103,8 @@ static Prepared prepare(const Regulation& work, const float* cam, const float* g
 
 // Scratch for 8 * padded(pixels).
 static void prepare_both(const Regulation& work, long sample, float* scratch, Prepared (&both)[2]) {
-    const long pixels = work.pixels, width = padded(pixels);
-    for (int i = 0; i < 2; ++i) {
-        const long number = 2 * sample + i;
-        both[i] = prepare(work, work.cams + number * pixels, work.given ? work.given + number : nullptr,
-                          scratch + 4 * i * width);
-    }
+    const long width = padded(work.pixels);
+    for (int i = 0; i < 2; ++i) both[i] = prepare(work, 2 * sample + i, scratch + 4 * i * width);
 }
 
 static void regulate_forward(const Regulation& work, long sample) {
@@ -98,7 +114,7 @@ static void regulate_forward(const Regulation& work, long sample) {
     prepare_both(work, sample, scratch.data, both);
     for (int i = 0; i < 2; ++i) {
         const long number = 2 * sample + i;
-        work.thresholds[number] = both[i].cut;
+        work.thresholds[number] = both[i].cut.cut;
         __builtin_memcpy(work.maps + number * pixels, both[i].map, pixels * sizeof(float));
         __builtin_memcpy(work.masks + number * pixels, both[i].mask, pixels * sizeof(float));
     }
@@ -149,9 +165,10 @@ static void regulate_backward(const Regulation& work, long sample) {
             at_high += only(splat(1), valid & (Words)(values == splat(own.high)));
         }
         const float e = work.grad_thresholds[number] - sum(sum_z);
-        const float to_all = work.given ? 0 : e / pixels;
-        const float low = sum(through_low) + (work.given ? 0 : e * (own.cut - 1));
-        const float high = sum(through_high) + (work.given ? 0 : e * own.cut);
+        const float to_mean = e * own.cut.to_mean;
+        const float to_all = to_mean / pixels;
+        const float low = sum(through_low) + to_mean * (own.mean - 1);
+        const float high = sum(through_high) + to_mean * own.mean;
         const Floats to_lowest = splat(low / (own.span * sum(at_low)));
         const Floats to_highest = splat(high / (own.span * sum(at_high)));
         for (long pixel = 0; pixel < width; pixel += LANES) {
@@ -165,6 +182,6 @@ static void regulate_backward(const Regulation& work, long sample) {
             else
                 store_some(target, gradient, pixels - pixel);
         }
-        if (work.given) work.grad_given[number] = e;
+        if (work.given || work.offsets) work.grad_cuts[number] = e * own.cut.to_given;
     }
 }

@@ -2,7 +2,8 @@
 
 Per sample and X in {A, B} (all forms are this project's reconstruction, design of iir_fast):
     M_X = (P_X - min P_X) / (max P_X - min P_X)          0 for a constant map
-    t_X = mean_p M_X, or given
+    t_X = sigmoid((1 - tanh r_X) logit(mean_p M_X)), the mean kept 1e-4 away from 0 and 1, for an offset r_X that is
+          learned; mean_p M_X without one; or given
     m_X = sigmoid((M_X - t_X) / tau), or 1[M_X >= t_X] forward with the sigmoid's gradient (hard)
     dual = mean_p m_A m_B M_A M_B + (1 - m_A)(1 - m_B)(M_A - M_B)^2
     agreement = mean_p m_A (1 - m_B) + m_B (1 - m_A)
@@ -10,7 +11,10 @@ Per sample and X in {A, B} (all forms are this project's reconstruction, design 
 Gradient, written for A, with d, a the incoming gradients of the two terms over P pixels (B by symmetry):
     through the mask:       h = dm_A + d (m_B M_A M_B - (1 - m_B)(M_A - M_B)^2) + a (1 - 2 m_B);  z = h s (1 - s) / tau
     through the threshold:  e = dt_A - sum_p z                       (s: the soft mask)
-    through the map:        q = dM_A + d (m_A m_B M_B + 2 (1 - m_A)(1 - m_B)(M_A - M_B)) + z [+ e / P if t is the mean]
+    through mean and offset, with w = (1 - tanh r) / 2:
+                            k = t (1 - t) 2 w / (mean (1 - mean)), 0 where the mean was kept away, and 1 without offset
+                            dr = -4 e t (1 - t) w (1 - w) logit(mean)
+    through the map:        q = dM_A + d (m_A m_B M_B + 2 (1 - m_A)(1 - m_B)(M_A - M_B)) + z [+ e k / P if not given]
     through min and max:    dP = q / range, plus sum_p q (M - 1) / range shared among the pixels at the minimum
                             and -sum_p q M / range shared among those at the maximum
 """
@@ -26,6 +30,9 @@ from iir_fast.kernels import selection
 from iir_fast.kernels.contract import accumulation_dtype, check_floating, check_shape, full_precision
 from iir_fast.kernels.registration import deferred, register, register_gradient
 from iir_fast.kernels.regulate import native, reference
+
+TEMPERATURE = 0.1
+"""Width of the soft masks, in units of the normalized CAM, unless told otherwise."""
 
 
 class RegulatedCAMs(NamedTuple):
@@ -45,8 +52,10 @@ def regulate(
     cam_a: Tensor,
     cam_b: Tensor,
     thresholds: Tensor | None = None,
-    temperature: float = 0.1,
+    temperature: float = TEMPERATURE,
     hard: bool = False,
+    *,
+    offsets: Tensor | None = None,
 ) -> RegulatedCAMs:
     """Normalize two CAMs per sample, cut each at its threshold and compare them pixel by pixel.
 
@@ -55,36 +64,48 @@ def regulate(
     Args:
         cam_a: [B,H,W], floating, any strides: the label CAM of classifier A.
         cam_b: [B,H,W], floating, any strides: the label CAM of classifier B.
-        thresholds: [B,2] in (0,1), floating; None: each normalized CAM's own mean, whose gradient flows.
+        thresholds: [B,2] in (0,1), floating; None: each normalized CAM's own mean, whose gradient flows, moved by
+            `offsets`.
         temperature: tau > 0, the width of the soft masks in units of the normalized CAM.
         hard: masks are 0 or 1 forward and keep the soft masks' gradient. A map with range at most
             1e-6 of its largest magnitude plus 1e-12 counts as constant.
+        offsets: [B,2], floating, in place of thresholds: how far each threshold is moved from the mean, r above. 0
+            leaves it there, towards +inf it goes to 0.5, towards -inf as far to the other side. None: nowhere.
 
     Returns:
         RegulatedCAMs(terms [B,2], masks [B,2,H,W], maps [B,2,H,W], thresholds [B,2]), all differentiable.
 
     Raises:
         TypeError: a dtype is not accepted.
-        ValueError: shapes do not fit, H or W is 0, or the temperature is not positive.
+        ValueError: shapes do not fit, H or W is 0, the temperature is not positive, or thresholds and offsets are both
+            given.
     """
     check_floating("regulate", cam_a=cam_a, cam_b=cam_b)
     check_shape("regulate", "cam_a", cam_a, "[B,H,W]", None, None, None)
     check_shape("regulate", "cam_b", cam_b, f"{list(cam_a.shape)}, as cam_a", *cam_a.shape)
     if 0 in cam_a.shape[1:]:
         raise ValueError(f"regulate: cam_a has shape {list(cam_a.shape)}; H and W must be at least 1.")
-    if thresholds is not None:
-        check_floating("regulate", thresholds=thresholds)
-        check_shape("regulate", "thresholds", thresholds, f"[{cam_a.shape[0]},2]", cam_a.shape[0], 2)
+    for name, tensor in (("thresholds", thresholds), ("offsets", offsets)):
+        if tensor is not None:
+            check_floating("regulate", **{name: tensor})
+            check_shape("regulate", name, tensor, f"[{cam_a.shape[0]},2]", cam_a.shape[0], 2)
+    if thresholds is not None and offsets is not None:
+        raise ValueError("regulate: thresholds and offsets are both given; accepted is one of the two.")
     if not temperature > 0:
         raise ValueError(f"regulate: temperature is {temperature}; accepted is a number above 0.")
     if selection.is_reference_forced():
         with full_precision(cam_a.device):
-            return RegulatedCAMs(*reference.regulate(cam_a, cam_b, thresholds, temperature, hard))
-    return RegulatedCAMs(*torch.ops.iir_fast.regulate(cam_a, cam_b, thresholds, temperature, hard))
+            return RegulatedCAMs(*reference.regulate(cam_a, cam_b, thresholds, offsets, temperature, hard))
+    return RegulatedCAMs(*torch.ops.iir_fast.regulate(cam_a, cam_b, thresholds, offsets, temperature, hard))
 
 
 def _fake(
-    cam_a: Tensor, cam_b: Tensor, thresholds: Tensor | None, temperature: float, hard: bool
+    cam_a: Tensor,
+    cam_b: Tensor,
+    thresholds: Tensor | None,
+    offsets: Tensor | None,
+    temperature: float,
+    hard: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = accumulation_dtype(cam_a, cam_b)
     batch, height, width = cam_a.shape
@@ -104,34 +125,39 @@ def _fake_backward(
     cam_a: Tensor,
     cam_b: Tensor,
     thresholds: Tensor | None,
+    offsets: Tensor | None,
     temperature: float,
     hard: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        cam_a.new_empty(cam_a.shape),
-        cam_b.new_empty(cam_b.shape),
-        cam_a.new_empty(0) if thresholds is None else thresholds.new_empty(thresholds.shape),
-    )
+    return cam_a.new_empty(cam_a.shape), cam_b.new_empty(cam_b.shape), gradient_of_cuts(cam_a, thresholds, offsets)
+
+
+def gradient_of_cuts(cam_a: Tensor, thresholds: Tensor | None, offsets: Tensor | None) -> Tensor:
+    """An uninitialized gradient of what was given of thresholds and offsets; empty if neither was."""
+    given = offsets if thresholds is None else thresholds
+    return cam_a.new_empty(0) if given is None else given.new_empty(given.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    cam_a, cam_b, thresholds, ctx.temperature, ctx.hard = inputs
-    ctx.save_for_backward(cam_a, cam_b, thresholds)
+    cam_a, cam_b, thresholds, offsets, ctx.temperature, ctx.hard = inputs
+    ctx.save_for_backward(cam_a, cam_b, thresholds, offsets)
 
 
 def _backward(
     ctx: Any, grad_terms: Tensor, grad_masks: Tensor, grad_maps: Tensor, grad_thresholds: Tensor
 ) -> tuple[Tensor | None, ...]:
-    cam_a, cam_b, thresholds = ctx.saved_tensors
-    grad_a, grad_b, grad_given = torch.ops.iir_fast.regulate_backward(
-        grad_terms, grad_masks, grad_maps, grad_thresholds, cam_a, cam_b, thresholds, ctx.temperature, ctx.hard
+    cam_a, cam_b, thresholds, offsets = ctx.saved_tensors
+    gradients = grad_terms, grad_masks, grad_maps, grad_thresholds
+    grad_a, grad_b, grad_cuts = torch.ops.iir_fast.regulate_backward(
+        *gradients, cam_a, cam_b, thresholds, offsets, ctx.temperature, ctx.hard
     )
-    return grad_a, grad_b, None if thresholds is None else grad_given, None, None
+    to_thresholds = None if thresholds is None else grad_cuts
+    return grad_a, grad_b, to_thresholds, None if offsets is None else grad_cuts, None, None
 
 
 register(
     "regulate",
-    "(Tensor cam_a, Tensor cam_b, Tensor? thresholds, float temperature, bool hard) "
+    "(Tensor cam_a, Tensor cam_b, Tensor? thresholds, Tensor? offsets, float temperature, bool hard) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
@@ -139,7 +165,7 @@ register(
 register(
     "regulate_backward",
     "(Tensor grad_terms, Tensor grad_masks, Tensor grad_maps, Tensor grad_thresholds, Tensor cam_a, Tensor cam_b, "
-    "Tensor? thresholds, float temperature, bool hard) -> (Tensor, Tensor, Tensor)",
+    "Tensor? thresholds, Tensor? offsets, float temperature, bool hard) -> (Tensor, Tensor, Tensor)",
     {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iir_fast.kernels.contract import FLAT_ABSOLUTE, FLAT_RELATIVE, accumulation_dtype
+from iir_fast.kernels.contract import FLAT_ABSOLUTE, FLAT_RELATIVE, MEAN_MARGIN, accumulation_dtype
 
 
 class _State(NamedTuple):
@@ -18,12 +18,20 @@ class _State(NamedTuple):
     high: Tensor
     span: Tensor
     maps: Tensor
+    mean: Tensor
     cut: Tensor
     soft: Tensor
     masks: Tensor
 
 
-def _state(cam_a: Tensor, cam_b: Tensor, thresholds: Tensor | None, temperature: float, hard: bool) -> _State:
+def _state(
+    cam_a: Tensor,
+    cam_b: Tensor,
+    thresholds: Tensor | None,
+    offsets: Tensor | None,
+    temperature: float,
+    hard: bool,
+) -> _State:
     dtype = accumulation_dtype(cam_a, cam_b)
     cams = torch.stack((cam_a.to(dtype), cam_b.to(dtype)), dim=1).flatten(2)
     low, high = torch.aminmax(cams, dim=2, keepdim=True)
@@ -32,17 +40,25 @@ def _state(cam_a: Tensor, cam_b: Tensor, thresholds: Tensor | None, temperature:
     # Dividing by infinity gives a constant map the value 0 and the gradient 0, and lets NaN through.
     span = span.masked_fill(flat, torch.inf)
     maps = (cams - low) / span
-    cut = maps.mean(2, keepdim=True) if thresholds is None else thresholds.to(dtype).unsqueeze(2)
+    mean = maps.mean(2, keepdim=True)
+    cut = mean if thresholds is None else thresholds.to(dtype).unsqueeze(2)
+    if offsets is not None:
+        cut = torch.sigmoid((1 - torch.tanh(offsets.to(dtype))).unsqueeze(2) * torch.logit(mean, eps=MEAN_MARGIN))
     distance = maps - cut
     soft = torch.sigmoid(distance / temperature)
     masks = (distance >= 0).to(dtype).masked_fill(distance.isnan(), torch.nan) if hard else soft
-    return _State(cams, low, high, span, maps, cut, soft, masks)
+    return _State(cams, low, high, span, maps, mean, cut, soft, masks)
 
 
 def forward(
-    cam_a: Tensor, cam_b: Tensor, thresholds: Tensor | None, temperature: float, hard: bool
+    cam_a: Tensor,
+    cam_b: Tensor,
+    thresholds: Tensor | None,
+    offsets: Tensor | None,
+    temperature: float,
+    hard: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    state = _state(cam_a, cam_b, thresholds, temperature, hard)
+    state = _state(cam_a, cam_b, thresholds, offsets, temperature, hard)
     (map_a, map_b), (mask_a, mask_b) = state.maps.unbind(1), state.masks.unbind(1)
     dual = mask_a * mask_b * map_a * map_b + (1 - mask_a) * (1 - mask_b) * (map_a - map_b) ** 2
     agreement = mask_a * (1 - mask_b) + mask_b * (1 - mask_a)
@@ -59,10 +75,11 @@ def backward(
     cam_a: Tensor,
     cam_b: Tensor,
     thresholds: Tensor | None,
+    offsets: Tensor | None,
     temperature: float,
     hard: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    state = _state(cam_a, cam_b, thresholds, temperature, hard)
+    state = _state(cam_a, cam_b, thresholds, offsets, temperature, hard)
     pixels = state.cams.shape[2]
     grad_dual, grad_agreement = (grad_terms / pixels).unsqueeze(2).unbind(1)
     # Each map sees the other one: flip(1) puts B beside A and A beside B.
@@ -79,6 +96,15 @@ def backward(
     through_mask = grad_mask * state.soft * (1 - state.soft) / temperature
     grad_cut = grad_thresholds.unsqueeze(2) - through_mask.sum(2, keepdim=True)
     grad_map = grad_map + through_mask
+    grad_given = grad_cut.squeeze(2)
+    if offsets is not None:
+        mean, cut = state.mean.squeeze(2), state.cut.squeeze(2)
+        w = (1 - torch.tanh(offsets.to(mean.dtype))) / 2
+        slope = cut * (1 - cut)
+        kept = (mean >= MEAN_MARGIN) & (mean <= 1 - MEAN_MARGIN)
+        to_mean = torch.where(kept, 2 * slope * w / (mean * (1 - mean)), 0)
+        grad_given = -4 * grad_given * slope * w * (1 - w) * torch.logit(mean, eps=MEAN_MARGIN)
+        grad_cut = grad_cut * to_mean.unsqueeze(2)
     if thresholds is None:
         grad_map = grad_map + grad_cut / pixels
     at_low, at_high = state.cams == state.low, state.cams == state.high
@@ -87,8 +113,9 @@ def backward(
     grad_high = -(scaled * state.maps).sum(2, keepdim=True) / at_high.sum(2, keepdim=True)
     grad_cams = (scaled + at_low * grad_low + at_high * grad_high).reshape(cam_a.shape[0], 2, *cam_a.shape[1:])
     grad_a, grad_b = grad_cams.unbind(1)
+    given = offsets if thresholds is None else thresholds
     return (
         grad_a.to(cam_a.dtype, copy=True, memory_format=torch.contiguous_format),
         grad_b.to(cam_b.dtype, copy=True, memory_format=torch.contiguous_format),
-        cam_a.new_empty(0) if thresholds is None else grad_cut.squeeze(2).to(thresholds.dtype),
+        cam_a.new_empty(0) if given is None else grad_given.to(given.dtype),
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from iir_fast.kernels import native
-from iir_fast.kernels.contract import FLAT_ABSOLUTE, FLAT_RELATIVE
+from iir_fast.kernels.contract import FLAT_ABSOLUTE, FLAT_RELATIVE, MEAN_MARGIN
 from iir_fast.kernels.regulate import host
 
 
@@ -16,23 +16,24 @@ class _Regulation(ctypes.Structure):
     """`Regulation` in native.h."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("cams", "given")),
-        *((name, ctypes.c_float) for name in ("temperature", "flat_relative", "flat_absolute")),
+        *((name, ctypes.c_void_p) for name in ("cams", "given", "offsets")),
+        *((name, ctypes.c_float) for name in ("temperature", "flat_relative", "flat_absolute", "mean_margin")),
         *((name, ctypes.c_long) for name in ("hard", "samples", "pixels")),
         *((name, ctypes.c_void_p) for name in ("terms", "masks", "maps", "thresholds")),
         *((name, ctypes.c_void_p) for name in ("grad_terms", "grad_masks", "grad_maps", "grad_thresholds")),
-        *((name, ctypes.c_void_p) for name in ("grad_cams", "grad_given")),
+        *((name, ctypes.c_void_p) for name in ("grad_cams", "grad_cuts")),
     )
 
 
-def _serves(cam_a: Tensor, cam_b: Tensor, thresholds: Tensor | None) -> bool:
-    return native.serves_small(cam_a, cam_b, *([] if thresholds is None else [thresholds]))
+def _serves(*tensors: Tensor | None) -> bool:
+    return native.serves_small(*(tensor for tensor in tensors if tensor is not None))
 
 
 def _run(
     cam_a: Tensor,
     cam_b: Tensor,
     thresholds: Tensor | None,
+    offsets: Tensor | None,
     temperature: float,
     hard: bool,
     backward: bool,
@@ -42,14 +43,16 @@ def _run(
     """`others` are the outputs and, backward, the gradients, by their names in native.h."""
     # These are referred to until the call returns.
     cams = torch.stack((cam_a.float(), cam_b.float()), dim=1).contiguous()
-    given = None if thresholds is None else thresholds.float().contiguous()
+    given, moved = (None if each is None else each.float().contiguous() for each in (thresholds, offsets))
     others = {name: None if tensor is None else tensor.contiguous() for name, tensor in others.items()}
     work = _Regulation(
         cams=native.address(cams),
         given=native.address(given),
+        offsets=native.address(moved),
         temperature=temperature,
         flat_relative=FLAT_RELATIVE,
         flat_absolute=FLAT_ABSOLUTE,
+        mean_margin=MEAN_MARGIN,
         hard=hard,
         samples=len(cams),
         pixels=cams[0, 0].numel(),
@@ -61,15 +64,20 @@ def _run(
 
 
 def forward(
-    cam_a: Tensor, cam_b: Tensor, thresholds: Tensor | None, temperature: float, hard: bool
+    cam_a: Tensor,
+    cam_b: Tensor,
+    thresholds: Tensor | None,
+    offsets: Tensor | None,
+    temperature: float,
+    hard: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if not _serves(cam_a, cam_b, thresholds):
-        return host.forward(cam_a, cam_b, thresholds, temperature, hard)
+    if not _serves(cam_a, cam_b, thresholds, offsets):
+        return host.forward(cam_a, cam_b, thresholds, offsets, temperature, hard)
     batch = len(cam_a)
     terms, cuts = torch.empty(batch, 2), torch.empty(batch, 2)
     masks, maps = (torch.empty(batch, 2, *cam_a.shape[1:]) for _ in range(2))
     outputs = {"terms": terms, "masks": masks, "maps": maps, "thresholds": cuts}
-    _run(cam_a, cam_b, thresholds, temperature, hard, False, **outputs)
+    _run(cam_a, cam_b, thresholds, offsets, temperature, hard, False, **outputs)
     return terms, masks, maps, cuts
 
 
@@ -81,26 +89,27 @@ def backward(
     cam_a: Tensor,
     cam_b: Tensor,
     thresholds: Tensor | None,
+    offsets: Tensor | None,
     temperature: float,
     hard: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if not _serves(cam_a, cam_b, thresholds):
-        return host.backward(
-            grad_terms, grad_masks, grad_maps, grad_thresholds, cam_a, cam_b, thresholds, temperature, hard
-        )
+    if not _serves(cam_a, cam_b, thresholds, offsets):
+        gradients = grad_terms, grad_masks, grad_maps, grad_thresholds
+        return host.backward(*gradients, cam_a, cam_b, thresholds, offsets, temperature, hard)
     grad_cams = torch.empty(len(cam_a), 2, *cam_a.shape[1:])
-    grad_given = None if thresholds is None else torch.empty(thresholds.shape)
+    given = offsets if thresholds is None else thresholds
+    grad_cuts = None if given is None else torch.empty(given.shape)
     incoming = {
         "grad_terms": grad_terms,
         "grad_masks": grad_masks,
         "grad_maps": grad_maps,
         "grad_thresholds": grad_thresholds,
     }
-    outgoing = {"grad_cams": grad_cams, "grad_given": grad_given}
-    _run(cam_a, cam_b, thresholds, temperature, hard, True, **incoming, **outgoing)
+    outgoing = {"grad_cams": grad_cams, "grad_cuts": grad_cuts}
+    _run(cam_a, cam_b, thresholds, offsets, temperature, hard, True, **incoming, **outgoing)
     # Copies: results that share memory would not be results of their own.
     return (
         grad_cams[:, 0].to(cam_a.dtype, copy=True, memory_format=torch.contiguous_format),
         grad_cams[:, 1].to(cam_b.dtype, copy=True, memory_format=torch.contiguous_format),
-        cam_a.new_empty(0) if thresholds is None or grad_given is None else grad_given.to(thresholds.dtype),
+        cam_a.new_empty(0) if given is None or grad_cuts is None else grad_cuts.to(given.dtype),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iir_fast.kernels.contract import FLAT_ABSOLUTE, FLAT_RELATIVE, accumulation_dtype
+from iir_fast.kernels.contract import FLAT_ABSOLUTE, FLAT_RELATIVE, MEAN_MARGIN, accumulation_dtype
 
 
 def normalize(cam: Tensor) -> Tensor:
@@ -17,12 +17,19 @@ def normalize(cam: Tensor) -> Tensor:
 
 
 def regulate(
-    cam_a: Tensor, cam_b: Tensor, thresholds: Tensor | None, temperature: float, hard: bool
+    cam_a: Tensor,
+    cam_b: Tensor,
+    thresholds: Tensor | None,
+    offsets: Tensor | None,
+    temperature: float,
+    hard: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = accumulation_dtype(cam_a, cam_b)
     map_a, map_b = normalize(cam_a.to(dtype)), normalize(cam_b.to(dtype))
     maps = torch.stack((map_a, map_b), dim=1)
     cut = maps.mean(dim=(2, 3)) if thresholds is None else thresholds.to(dtype).clone()
+    if offsets is not None:
+        cut = torch.sigmoid((1 - torch.tanh(offsets.to(dtype))) * torch.logit(cut, eps=MEAN_MARGIN))
     distance = maps - cut[:, :, None, None]
     masks = torch.sigmoid(distance / temperature)
     if hard:

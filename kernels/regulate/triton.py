@@ -7,10 +7,9 @@ next one needs, summed in a fixed order:
     forward   1. minimum, maximum -> span   2. mean -> threshold, unless given   3. masks, maps, terms
     backward  1. and 2. as forward          3. per map: the sums of its gradient  4. per map: its gradient
 
-The temperature is declared float64, for Triton takes a float that is not declared as float32.
-
 The letters in the code are those of the room's docstring. A "plane" is one image plane of one sample, and how to
-read it: (first block, pointer, stride between pixels).
+read it: (first block, pointer, stride between pixels). The temperature is declared float64, for Triton takes a float
+that is not declared as float32.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from iir_fast.kernels.contract import FLAT_ABSOLUTE, FLAT_RELATIVE, accumulation_dtype
-from iir_fast.kernels.launch import Launch, run
+from iir_fast.kernels.contract import FLAT_ABSOLUTE, FLAT_RELATIVE, MEAN_MARGIN, accumulation_dtype
+from iir_fast.kernels.launch import Launch, launched
+from iir_fast.kernels.regulate import gradient_of_cuts
 
 LARGEST_HELD = 1024
 LOOP_BLOCK = 512
@@ -29,6 +29,7 @@ MOST_WARPS = 16
 
 _FLAT_RELATIVE = tl.constexpr(FLAT_RELATIVE)
 _FLAT_ABSOLUTE = tl.constexpr(FLAT_ABSOLUTE)
+_MEAN_MARGIN = tl.constexpr(MEAN_MARGIN)
 
 
 @triton.jit
@@ -60,8 +61,23 @@ def _normalize(values, low, span):
 
 
 @triton.jit
-def _prepare(pointer, stride, given, dtype: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
-    """All that a CAM needs before it meets the other: its plane, minimum, maximum, divisor and threshold."""
+def _move(mean, offset):
+    """The threshold that an offset makes of a mean, and its derivatives by the mean and by the offset."""
+    # A plain number would be rounded to float32 in a `where`. Comparisons keep a NaN.
+    margin = tl.full((), _MEAN_MARGIN, mean.dtype)
+    kept = tl.where(mean < margin, margin, tl.where(mean > 1 - margin, 1 - margin, mean))
+    logit = tl.log(kept / (1 - kept))
+    w = tl.sigmoid(-2 * offset)
+    cut = tl.sigmoid(2 * w * logit)
+    slope = cut * (1 - cut)
+    to_mean = tl.where(kept == mean, 2 * slope * w / (mean * (1 - mean)), 0)
+    return cut, to_mean, -4 * slope * w * (1 - w) * logit
+
+
+@triton.jit
+def _prepare(pointer, stride, given, offsets, number, dtype: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
+    """All that a CAM needs before it meets the other: its plane, minimum, maximum, divisor and threshold; the mean, and
+    the threshold's derivatives by it and by what was given."""
     cam = _plane(pointer, stride, dtype, P, BLOCK)
     low = tl.full((), float("inf"), dtype)
     high = tl.full((), float("-inf"), dtype)
@@ -77,13 +93,18 @@ def _prepare(pointer, stride, given, dtype: tl.constexpr, P: tl.constexpr, BLOCK
     flat = span <= tl.maximum(tl.abs(low), tl.abs(high)) * _FLAT_RELATIVE + _FLAT_ABSOLUTE
     # Dividing by infinity gives a constant map the value 0 and the gradient 0.
     span = tl.where(flat, float("inf"), span) + flaw
+    zero, one = tl.full((), 0, dtype), tl.full((), 1, dtype)
     if given is not None:
-        return cam, low, high, span, tl.load(given).to(dtype)
+        return cam, low, high, span, tl.load(given + number).to(dtype), zero, zero, one
     total = tl.full((), 0, dtype)
     for start in range(0, P, BLOCK):
         inside = start + tl.arange(0, BLOCK) < P
         total += tl.sum(tl.where(inside, _normalize(_block(cam, start, P, BLOCK), low, span), 0))
-    return cam, low, high, span, total / P
+    mean = total / P
+    if offsets is not None:
+        cut, to_mean, to_offset = _move(mean, tl.load(offsets + number).to(dtype))
+        return cam, low, high, span, cut, mean, to_mean, to_offset
+    return cam, low, high, span, mean, mean, one, zero
 
 
 @triton.jit
@@ -91,6 +112,7 @@ def _prepare_both(
     cam_a,
     cam_b,
     given,
+    offsets,
     a_sample,
     a_pixel,
     b_sample,
@@ -101,17 +123,15 @@ def _prepare_both(
 ):
     """`_prepare` for both CAMs of the program's sample."""
     sample = tl.program_id(0).to(tl.int64)
-    given_a = None if given is None else given + 2 * sample
-    given_b = None if given is None else given + 2 * sample + 1
-    a = _prepare(cam_a + sample * a_sample, a_pixel, given_a, dtype, P, BLOCK)
-    b = _prepare(cam_b + sample * b_sample, b_pixel, given_b, dtype, P, BLOCK)
+    a = _prepare(cam_a + sample * a_sample, a_pixel, given, offsets, 2 * sample, dtype, P, BLOCK)
+    b = _prepare(cam_b + sample * b_sample, b_pixel, given, offsets, 2 * sample + 1, dtype, P, BLOCK)
     return a, b
 
 
 @triton.jit
 def _masked(cam, start, tau, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
     """Block of a prepared CAM: its values, normalized map, soft mask, and the mask in use."""
-    plane, low, _high, span, cut = cam
+    plane, low, _high, span, cut, _mean, _to_mean, _to_given = cam
     values = _block(plane, start, P, BLOCK)
     normalized = _normalize(values, low, span)
     distance = normalized - cut
@@ -128,6 +148,7 @@ def _forward_kernel(
     cam_a,
     cam_b,
     given,
+    offsets,
     terms,
     masks,
     maps,
@@ -144,7 +165,7 @@ def _forward_kernel(
     sample = tl.program_id(0).to(tl.int64)
     dtype: tl.constexpr = maps.dtype.element_ty
     tau = tl.full((), temperature, dtype)
-    a, b = _prepare_both(cam_a, cam_b, given, a_sample, a_pixel, b_sample, b_pixel, dtype, P, BLOCK)
+    a, b = _prepare_both(cam_a, cam_b, given, offsets, a_sample, a_pixel, b_sample, b_pixel, dtype, P, BLOCK)
     tl.store(thresholds + 2 * sample, a[4])
     tl.store(thresholds + 2 * sample + 1, b[4])
     dual = tl.full((), 0, dtype)
@@ -189,13 +210,12 @@ def _write_gradient(
     grad_cut,
     tau,
     gradient,
-    CUT_IS_MEAN: tl.constexpr,
     HARD: tl.constexpr,
     P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Write the gradient of the CAM `own`, both being prepared. Returns e."""
-    _plane, low, high, span, cut = own
+    """Write the gradient of the CAM `own`, both being prepared. Returns that of what was given of its threshold."""
+    _plane, low, high, span, _cut, mean, to_mean, to_given = own
     dtype: tl.constexpr = low.dtype
     sum_z = tl.full((), 0, dtype)
     through_low = tl.full((), 0, dtype)
@@ -211,12 +231,10 @@ def _write_gradient(
         at_low += tl.sum((inside & (values == low)).to(tl.int32))
         at_high += tl.sum((inside & (values == high)).to(tl.int32))
     e = grad_cut - sum_z
-    to_all = tl.full((), 0, dtype)
-    if CUT_IS_MEAN:
-        # e / P at every pixel, and what that adds to the two sums.
-        to_all = e / P
-        through_low += e * (cut - 1)
-        through_high += e * cut
+    # The mean's gradient at every pixel, and what that adds to the two sums.
+    to_all = e * to_mean / P
+    through_low += e * to_mean * (mean - 1)
+    through_high += e * to_mean * mean
     to_lowest = through_low / (span * at_low)
     to_highest = through_high / (span * at_high)
     for start in range(0, P, BLOCK):
@@ -225,7 +243,7 @@ def _write_gradient(
         result = (q + to_all) / span
         result += tl.where(values == low, to_lowest, 0) - tl.where(values == high, to_highest, 0)
         tl.store(gradient + pixel, result.to(gradient.dtype.element_ty), mask=pixel < P)
-    return e
+    return e * to_given
 
 
 @triton.jit
@@ -237,9 +255,10 @@ def _backward_kernel(
     cam_a,
     cam_b,
     given,
+    offsets,
     grad_a,
     grad_b,
-    grad_given,
+    grad_cuts,
     temperature: tl.float64,
     masks_sample,
     masks_map,
@@ -264,19 +283,18 @@ def _backward_kernel(
     grad_mask_b = _plane(grad_masks + masks_map, masks_pixel, dtype, P, BLOCK)
     grad_map_a = _plane(grad_maps, maps_pixel, dtype, P, BLOCK)
     grad_map_b = _plane(grad_maps + maps_map, maps_pixel, dtype, P, BLOCK)
-    a, b = _prepare_both(cam_a, cam_b, given, a_sample, a_pixel, b_sample, b_pixel, dtype, P, BLOCK)
+    a, b = _prepare_both(cam_a, cam_b, given, offsets, a_sample, a_pixel, b_sample, b_pixel, dtype, P, BLOCK)
     dual = tl.load(grad_terms + 2 * sample) / P
     agreement = tl.load(grad_terms + 2 * sample + 1) / P
     to_a = grad_mask_a, grad_map_a, dual, agreement
     to_b = grad_mask_b, grad_map_b, dual, agreement
     to_cut_a = tl.load(grad_thresholds + 2 * sample)
     to_cut_b = tl.load(grad_thresholds + 2 * sample + 1)
-    mean: tl.constexpr = given is None
-    e_a = _write_gradient(a, b, to_a, to_cut_a, tau, grad_a + sample * P, mean, HARD, P, BLOCK)
-    e_b = _write_gradient(b, a, to_b, to_cut_b, tau, grad_b + sample * P, mean, HARD, P, BLOCK)
-    if given is not None:
-        tl.store(grad_given + 2 * sample, e_a.to(grad_given.dtype.element_ty))
-        tl.store(grad_given + 2 * sample + 1, e_b.to(grad_given.dtype.element_ty))
+    to_given_a = _write_gradient(a, b, to_a, to_cut_a, tau, grad_a + sample * P, HARD, P, BLOCK)
+    to_given_b = _write_gradient(b, a, to_b, to_cut_b, tau, grad_b + sample * P, HARD, P, BLOCK)
+    if (given is not None) or (offsets is not None):
+        tl.store(grad_cuts + 2 * sample, to_given_a.to(grad_cuts.dtype.element_ty))
+        tl.store(grad_cuts + 2 * sample + 1, to_given_b.to(grad_cuts.dtype.element_ty))
 
 
 def _blocking(pixels: int) -> tuple[int, int]:
@@ -286,7 +304,12 @@ def _blocking(pixels: int) -> tuple[int, int]:
 
 
 def plan_forward(
-    cam_a: Tensor, cam_b: Tensor, thresholds: Tensor | None, temperature: float, hard: bool
+    cam_a: Tensor,
+    cam_b: Tensor,
+    thresholds: Tensor | None,
+    offsets: Tensor | None,
+    temperature: float,
+    hard: bool,
 ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[Launch]]:
     """Allocate the results of `forward` and describe the launch that fills them."""
     batch, height, width = cam_a.shape
@@ -303,6 +326,7 @@ def plan_forward(
             "cam_a": flat_a,
             "cam_b": flat_b,
             "given": None if thresholds is None else thresholds.contiguous(),
+            "offsets": None if offsets is None else offsets.contiguous(),
             "terms": terms,
             "masks": masks,
             "maps": maps,
@@ -327,13 +351,14 @@ def plan_backward(
     cam_a: Tensor,
     cam_b: Tensor,
     thresholds: Tensor | None,
+    offsets: Tensor | None,
     temperature: float,
     hard: bool,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], list[Launch]]:
     """Allocate the results of `backward` and describe the launch that fills them."""
     batch, height, width = cam_a.shape
     grad_a, grad_b = cam_a.new_empty(cam_a.shape), cam_b.new_empty(cam_b.shape)
-    grad_given = cam_a.new_empty(0) if thresholds is None else thresholds.new_empty(thresholds.shape)
+    grad_cuts = gradient_of_cuts(cam_a, thresholds, offsets)
     flat_a, flat_b = cam_a.flatten(1), cam_b.flatten(1)
     flat_masks, flat_maps = grad_masks.flatten(2), grad_maps.flatten(2)
     block, warps = _blocking(height * width)
@@ -348,9 +373,10 @@ def plan_backward(
             "cam_a": flat_a,
             "cam_b": flat_b,
             "given": None if thresholds is None else thresholds.contiguous(),
+            "offsets": None if offsets is None else offsets.contiguous(),
             "grad_a": grad_a,
             "grad_b": grad_b,
-            "grad_given": grad_given,
+            "grad_cuts": grad_cuts,
             "temperature": temperature,
             "masks_sample": flat_masks.stride(0),
             "masks_map": flat_masks.stride(1),
@@ -366,30 +392,8 @@ def plan_backward(
         {"HARD": hard, "P": height * width, "BLOCK": block},
         num_warps=warps,
     )
-    return (grad_a, grad_b, grad_given), [launch]
+    return (grad_a, grad_b, grad_cuts), [launch]
 
 
-def forward(
-    cam_a: Tensor, cam_b: Tensor, thresholds: Tensor | None, temperature: float, hard: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    outputs, launches = plan_forward(cam_a, cam_b, thresholds, temperature, hard)
-    run(launches)
-    return outputs
-
-
-def backward(
-    grad_terms: Tensor,
-    grad_masks: Tensor,
-    grad_maps: Tensor,
-    grad_thresholds: Tensor,
-    cam_a: Tensor,
-    cam_b: Tensor,
-    thresholds: Tensor | None,
-    temperature: float,
-    hard: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    outputs, launches = plan_backward(
-        grad_terms, grad_masks, grad_maps, grad_thresholds, cam_a, cam_b, thresholds, temperature, hard
-    )
-    run(launches)
-    return outputs
+forward = launched(plan_forward)
+backward = launched(plan_backward)

@@ -27,7 +27,7 @@ class Step:
     def loss(self) -> Tensor:
         out = self.head(self.features, self.labels)
         loss = F.cross_entropy(out.logits_a, self.labels) + F.cross_entropy(out.logits_b, self.labels)
-        return loss + self.loss_fn(out.cam_a, out.cam_b, out.features, self.labels, out.thresholds)
+        return loss + self.loss_fn(out)
 
     def run(self) -> list[Tensor]:
         """The loss, and the gradients of the features and of all parameters."""

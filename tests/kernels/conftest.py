@@ -179,6 +179,16 @@ CASES = [
         ],
     ),
     Case(
+        "regulate-learned_thresholds",
+        "regulate",
+        lambda a, b, r: functional.regulate(a, b, offsets=r),
+        lambda s, d: [
+            _random(s[0], *s[2:], dtype=d),
+            _random(s[0], *s[2:], dtype=d, seed=1),
+            _random(s[0], 2, dtype=d, seed=2),
+        ],
+    ),
+    Case(
         "masked_pool",
         "masked_pool",
         functional.masked_pool,

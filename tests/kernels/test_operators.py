@@ -140,7 +140,8 @@ def test_opcheck(case):
     operator = getattr(torch.ops.iir_fast, case.operator).default
     arguments = [*tensors, *case.extra(size)]
     if case.operator == "regulate":
-        arguments = [*tensors, *([None] if len(tensors) == 2 else []), 0.1, "hard" in case.name]
+        cuts = [None, *tensors[2:]] if "learned" in case.name else [*tensors[2:], None]
+        arguments = [*tensors[:2], *[None] * (2 - len(cuts)), *cuts, 0.1, "hard" in case.name]
     torch.library.opcheck(operator, arguments)
 
 

@@ -110,9 +110,30 @@ def test_ties_at_the_extremes_share_the_gradient():
         ({"cam_a": torch.zeros(2, 0, 4), "cam_b": torch.zeros(2, 0, 4)}, ValueError, "H and W must be at least 1"),
         ({"cam_a": torch.zeros(2, 4, 4, dtype=torch.int32)}, TypeError, "cam_a has dtype"),
         ({"thresholds": torch.zeros(2)}, ValueError, r"thresholds has shape \[2\]; accepted is \[2,2\]"),
+        ({"offsets": torch.zeros(2, 3)}, ValueError, r"offsets has shape \[2, 3\]; accepted is \[2,2\]"),
+        ({"offsets": torch.zeros(2, 2), "thresholds": torch.zeros(2, 2)}, ValueError, "accepted is one of the two"),
         ({"temperature": 0.0}, ValueError, "temperature is 0.0"),
     ],
 )
 def test_errors_name_the_argument(change, error, words):
     with pytest.raises(error, match=words):
         regulate(**{"cam_a": torch.zeros(2, 4, 4), "cam_b": torch.zeros(2, 4, 4), **change})
+
+
+def test_offsets_move_the_threshold_from_the_mean_to_a_half_and_as_far_to_the_other_side():
+    cam = torch.randn(3, 4, 5, dtype=torch.float64)
+    mean = regulate(cam, cam).thresholds
+    torch.testing.assert_close(regulate(cam, cam, offsets=torch.zeros(3, 2)).thresholds, mean)
+    far = torch.full((3, 2), 30.0)
+    assert torch.equal(regulate(cam, cam, offsets=far).thresholds, torch.full_like(mean, 0.5))
+    torch.testing.assert_close(regulate(cam, cam, offsets=-far).thresholds, torch.sigmoid(2 * torch.logit(mean)))
+
+
+def test_a_constant_map_with_an_offset_stays_finite():
+    cam = torch.zeros(2, 3, 3, requires_grad=True)
+    offsets = torch.zeros(2, 2, requires_grad=True)
+    out = regulate(cam, cam, offsets=offsets)
+    torch.testing.assert_close(out.thresholds, torch.full((2, 2), 1e-4))
+    out.masks.sum().backward()
+    assert torch.equal(cam.grad, torch.zeros_like(cam))
+    assert offsets.grad.isfinite().all()
