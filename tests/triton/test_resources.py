@@ -9,8 +9,10 @@ import torch
 
 pytest.importorskip("triton")
 
-from benchmarks.compiled import TARGETS, Resources, load_widths, occupancy
-from benchmarks.examples import Shape
+import triton
+
+from benchmarks.compiled import TARGETS, Resources, compile_launch, load_widths, occupancy
+from benchmarks.examples import Shape, examples
 from benchmarks.resources import SHAPES, Compiled, compile_all, render, widest_load
 
 OPERATORS = ["label_cam", "regulate", "masked_pool", "subgroup_similarity", "evidence_map"]
@@ -110,3 +112,13 @@ def test_the_table_has_a_row_for_each_code():
     rows = [line for line in render([SOUND, other, third]).splitlines() if line.startswith("|")][2:]
     assert [row.split(" | ")[0] for row in rows] == ["| label_cam forward", "| regulate forward"]
     assert " | 48 to 64 | " in rows[0]
+
+
+def test_to_compile_leaves_the_driver_of_the_process_alone():
+    launch = examples(SHAPES[0], "meta")[0].plan()[0]
+    before = triton.runtime.driver._active
+    assert compile_launch(launch, "sm_90").metadata.target.arch == 90
+    assert triton.runtime.driver._active is before
+    with pytest.raises(TypeError):
+        compile_launch(replace(launch, constants={}), "sm_90")
+    assert triton.runtime.driver._active is before
