@@ -6,15 +6,17 @@ import platform
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.table import Table
 from torch import Tensor
 
 from iir_fast import functional
 from iir_fast.kernels import backend, native
 from iir_fast.kernels.selection import choose
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Shape = tuple[int, int, int, int]
 # Odd sizes, and what a ResNet-50 at stride 16 gives.
@@ -81,6 +83,8 @@ def examine(device: torch.device) -> Iterator[Check]:
 
 def tabulate(checks: Iterable[Check], device: torch.device) -> Table:
     """One row per check."""
+    from rich.table import Table  # not above: to examine takes torch alone
+
     table = Table(title=f"operators on {device} against the float64 reference: relative errors", title_justify="left")
     for name in ("operator", "features", "results", "gradients", ""):
         table.add_column(name)

@@ -48,6 +48,15 @@ keep(ending(sys.argv[1]), Path(sys.argv[2]))
 if sys.argv[1] == "ends badly":
     os._exit(3)
 """
+# All stages, and the doctor, where torch, triton, numpy and pytest are all there is beside the package.
+LITTLE = """
+import sys
+for name in ("timm", "torchvision", "cv2", "PIL", "yaml", "tyro", "rich", "tensorboard", "matplotlib", "pynvml"):
+    sys.modules[name] = None
+import iir_fast.doctor
+from benchmarks.first_light.stages import STAGES
+print(sorted(STAGES))
+"""
 ENDS = {
     "raises": ("failed", "KeyError: 'what it is | was'"),
     "finds": ("failed", "2 of 3 are wrong"),
@@ -221,3 +230,9 @@ def test_the_table_of_a_gpu_says_which():
     assert "Made-up GPU, 80 GiB, driver unknown; host: Made-up CPU, 8 threads. Commit unknown." in text
     assert "Measured on the GPU" in text
     assert text.endswith("| machine | ok | 3 | one |\n|  |  |  | two |\n")
+
+
+def test_nothing_beyond_torch_and_triton_is_asked_for():
+    done = subprocess.run([sys.executable, "-c", LITTLE], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(sorted(STAGES))
