@@ -85,14 +85,13 @@ def _forward_by_channels_kernel(
         tl.store(background + target + rows, beside_mask, mask=inside)
 
 
-@triton.jit(do_not_specialize=["tiles_each"])
+@triton.jit
 def _forward_by_pixels_kernel(
     features,
     masks,
     foreground,
     background,
     features_sample,
-    tiles_each,
     R: tl.constexpr,
     R_PADDED: tl.constexpr,
     tile: tl.constexpr,
@@ -100,7 +99,7 @@ def _forward_by_pixels_kernel(
     dtype: tl.constexpr = foreground.dtype.element_ty
     over_rows: tl.constexpr = not tile.planar
     sample = tl.program_id(0).to(tl.int64)
-    row, row_end, window, window_end = own_share(tiles_each, tile)
+    row, row_end, window, window_end = own_share(1, tile)
     features += sample * features_sample
     number = tl.arange(0, R_PADDED)[:, None, None, None]
     masks += (sample * R + number) * tile.pixels
@@ -112,14 +111,16 @@ def _forward_by_pixels_kernel(
         mass = tl.full([R_PADDED, 1, tile.thread_rows, 1], 0, dtype)
     beside_mask, complement_mass = under_mask, mass
     step: tl.constexpr = tile.window_share if tile.planar else tile.rows
-    for pixel in tl.range(0, tile.pixels, step, num_stages=2):
+    # What could be computed before the loop would wait in registers that are not there.
+    for pixel in tl.range(0, tile.pixels, step, num_stages=2, disable_licm=True):
         if tile.planar:
             window, window_end = pixel, tl.minimum(pixel + step, tile.pixels)
             pixels = window_index(window, tile)
+            inside = pixels < window_end
         else:
             row, row_end = pixel, tile.pixels
             pixels = row_index(row, tile)
-        inside = pixels < tl.minimum(pixel + step, tile.pixels)
+            inside = pixels < row_end
         mask = tl.load(masks + pixels, mask=(number < R) & inside, other=0).to(dtype)
         complement = tl.where(inside, 1 - mask, 0)
         values = load_tile(features, row, row_end, window, window_end, dtype, tile)
@@ -261,20 +262,17 @@ def plan_forward(features: Tensor, masks: Tensor) -> tuple[tuple[Tensor, Tensor]
     foreground, background = (
         features.new_empty((batch, count, channels), dtype=accumulation_dtype(features, masks)) for _ in range(2)
     )
-    launch = Launch(
-        kernel,
-        grid,
-        {
-            "features": maps,
-            "masks": masks.contiguous(),
-            "foreground": foreground,
-            "background": background,
-            "features_sample": maps.stride(0),
-            "tiles_each": split.tiles_each,
-        },
-        {"R": count, "R_PADDED": triton.next_power_of_2(count), "tile": tile},
-        num_warps=tile.warps,
-    )
+    arguments = {
+        "features": maps,
+        "masks": masks.contiguous(),
+        "foreground": foreground,
+        "background": background,
+        "features_sample": maps.stride(0),
+    }
+    if kernel is _forward_by_channels_kernel:
+        arguments["tiles_each"] = split.tiles_each
+    constants = {"R": count, "R_PADDED": triton.next_power_of_2(count), "tile": tile}
+    launch = Launch(kernel, grid, arguments, constants, num_warps=tile.warps)
     return (foreground, background), [launch]
 
 
