@@ -215,6 +215,7 @@ class IIRLoss(nn.Module):
         if isinstance(cam_a, HeadOutput):
             if any(each is not None for each in (cam_b, features, labels, thresholds)):
                 raise TypeError("IIRLoss: arguments follow the head's output; accepted is the output alone.")
+            # The head's masks are soft, of the usual temperature.
             out, regulated = cam_a, cam_a.regulated
             if self.temperature != TEMPERATURE or self.hard:
                 regulated = regulate(out.cam_a, out.cam_b, out.thresholds, self.temperature, self.hard)
