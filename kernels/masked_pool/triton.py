@@ -262,7 +262,7 @@ def plan_forward(features: Tensor, masks: Tensor) -> tuple[tuple[Tensor, Tensor]
     foreground, background = (
         features.new_empty((batch, count, channels), dtype=accumulation_dtype(features, masks)) for _ in range(2)
     )
-    arguments = {
+    arguments: dict[str, Tensor | int] = {
         "features": maps,
         "masks": masks.contiguous(),
         "foreground": foreground,
