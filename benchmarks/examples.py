@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ import iir_fast.kernels  # noqa: F401  (registers the operators)
 from iir_fast.kernels.launch import Launch
 
 CLASSES = 12
+# Results that are not kept for the backward pass alone, and which ones the backward pass is given.
+RESULTS = {"dual_cam": 8}
+SAVED = {"masked_pool": (0, 1), "dual_cam": (1, 3, 6, 7, 8, 9)}
 
 
 @dataclass(frozen=True)
@@ -64,20 +68,20 @@ class Example:
         return f"{self.operator} {direction}{self.option and ', ' + self.option}"
 
     def plan(self) -> list[Launch]:
-        """The launches of the Triton implementation."""
-        launches: list[Launch] = self._call("plan_forward", "plan_backward")[1]
-        return [launch for launch in launches if all(launch.grid)]
+        """The launches of the Triton implementation; on the meta device nothing is run."""
+        launches: list[Launch] = []
+        with patch.object(Launch, "__call__", lambda launch: launches.append(launch)):
+            self.run()
+        return launches
 
     def run(self) -> tuple[Tensor, ...]:
         """The results of the Triton implementation."""
-        return _tuple(self._call("forward", "backward"))
-
-    def _call(self, forward: str, backward: str) -> Any:
         room = import_module(f"iir_fast.kernels.{self.operator}.triton")
         if not self.gradients:
-            return getattr(room, forward)(*self.inputs)
-        saved = self._outputs() if self.operator == "masked_pool" else ()
-        return getattr(room, backward)(*self.gradients, *self.inputs, *saved, *self.needed)
+            return _tuple(room.forward(*self.inputs))[: RESULTS.get(self.operator)]
+        saved = _tuple(getattr(torch.ops.iir_fast, self.operator)(*self.inputs)) if self.operator in SAVED else ()
+        kept = [saved[number] for number in SAVED.get(self.operator, ())]
+        return _tuple(room.backward(*self.gradients, *self.inputs, *kept, *self.needed))
 
     def expected(self) -> tuple[Tensor | None, ...]:
         """What the float64 reference gives; None for a gradient that is not needed or of an input that is not there."""
@@ -88,19 +92,20 @@ class Example:
             return tuple(output.detach() for output in outputs)
         leaves = [value for value in exact if isinstance(value, Tensor) and value.requires_grad]
         found = torch.autograd.grad(outputs, leaves, [gradient.double() for gradient in self.gradients])
-        needed = self.needed or [True] * len(found)
-        made = [gradient if wanted else None for gradient, wanted in zip(found, needed, strict=True)]
         # regulate has one gradient for thresholds and offsets, an empty one where neither is there.
-        empty = self.operator == "regulate" and len(found) == 2
-        return (*made, None) if empty else (*made,)
+        if self.operator == "regulate":
+            return (*found, None)[:3]
+        by_input = dict(zip(map(id, leaves), found, strict=True))
+        made = [by_input.get(id(value)) for value in exact if value is None or id(value) in by_input]
+        if self.needed and not self.needed[0]:
+            made[0] = None
+        return tuple(made)
 
     def backward(self, *needed: bool) -> Example:
         """The backward call that belongs to this forward call."""
-        gradients = tuple(_random(*output.shape, like=output, seed=9) for output in self._outputs())
+        outputs = _tuple(getattr(torch.ops.iir_fast, self.operator)(*self.inputs))[: RESULTS.get(self.operator)]
+        gradients = tuple(_random(*output.shape, like=output, seed=9) for output in outputs)
         return replace(self, gradients=gradients, needed=needed)
-
-    def _outputs(self) -> tuple[Tensor, ...]:
-        return _tuple(getattr(torch.ops.iir_fast, self.operator)(*self.inputs))
 
 
 def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[Example]:
@@ -130,6 +135,10 @@ def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[
     learned = Example("regulate", (*cams, None, offsets, 0.1, False), option="learned thresholds")
     pool = Example("masked_pool", (features, masks))
     similarity = Example("subgroup_similarity", (*descriptors, groups))
+    classifiers = weights, _random(2, classes, like=like, seed=10), labels
+    offsets_of_maps = _random(2, channels, like=like, seed=11) / channels**0.5, _random(2, like=like, seed=12)
+    dual = Example("dual_cam", (features, None, None, *classifiers, *offsets_of_maps, None))
+    own = Example("dual_cam", (features, features, features, *classifiers, None, None, None), option="own maps")
     evidence = Example("evidence_map", (features, _random(batch, 1, channels, like=like, seed=7)))
     return [
         label_cam,
@@ -148,6 +157,10 @@ def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[
         pool,
         pool.backward(True, True),
         replace(pool, option="frozen features").backward(False, True),
+        dual,
+        dual.backward(True, False, True),
+        replace(dual, option="frozen features").backward(False, False, True),
+        own.backward(True, True, True),
         similarity,
         similarity.backward(),
         evidence,

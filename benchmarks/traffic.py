@@ -1,10 +1,14 @@
-"""Count the bytes that a training step's kernels move: ``python -m benchmarks.traffic``.
+"""Count what a training step moves and launches: ``python -m benchmarks.traffic``.
 
-Every operator of a step (label CAMs of two classifiers and IIRLoss, forward and backward) runs in Triton's
-interpreter, called as autograd calls it; every lane of every load and store that is not masked off counts. The floor
-of a kernel is everything it touches read once and written once. The floor of the step is the operators' inputs read
-once and their outputs written once: what an operator keeps for itself in between, and what it leaves to torch, is
-excess. Writes ``results/traffic.md``.
+The step is what `DualCAMHead` with learned thresholds and `IIRLoss` run, forward and backward, with classifiers that
+read the shared map and with maps of their own. Every operator runs in Triton's interpreter, called as autograd calls
+it; every lane of every load and store that is not masked off counts. What torch does inside the operators and between
+them counts as well, each of its calls as one launch that reads its inputs and writes its outputs once. Left out are
+convolutions, batch norm and the cross-entropies, whose gradients of the logits are given.
+
+The floor is what each operator is given read once, and what it returns written once, forward and backward: F once each
+way, its gradient once, the weights once each way, their gradient once. A second read of F each way is what pooling
+under masks takes that come from all of F, unless a cache holds it; `passes` counts both. Writes ``results/traffic.md``.
 """
 
 from __future__ import annotations
@@ -24,28 +28,35 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from benchmarks.counting import Traffic, counting
 from benchmarks.examples import CLASSES, Shape
-from iir_fast.functional import evidence_map, iir_loss, label_cam
+from iir_fast import DualCAMHead, IIRLoss
+from iir_fast.functional import evidence_map
 
 RESULTS = Path(__file__).parent / "results" / "traffic.md"
 SHAPES = [
     Shape(4, 512, side, dtype, channels_last)
     for dtype, side, channels_last in product((torch.bfloat16, torch.float32), (7, 14, 28), (False, True))
 ]
-HEADER = ("| features | kernel | bytes | bytes / floor | launches |", "| --- | --- | --- | --- | --- |")
-LARGEST_KERNEL_RATIO, LARGEST_STEP_RATIO, MOST_LAUNCHES = 1.05, 1.10, 14
-INTRODUCTION = """# Bytes that the kernels move
+HEADER = ("| features | head | call | bytes | bytes / floor | launches |", "| --- | --- | --- | ---: | ---: | ---: |")
+LARGEST_KERNEL_RATIO, LARGEST_STEP_RATIO = 1.05, 1.10
+MOST_LAUNCHES = {"shared": 40, "branches": 50}
+INTRODUCTION = """# What a training step moves
 
 Made by `python -m benchmarks.traffic`: counted in Triton's interpreter, not measured. Batch {batch} of {classes}
-classes, everything but F in float32. A kernel's floor is each byte it touches once; the step's floor (label CAMs of two
-classifiers and IIRLoss, forward and backward) is the operators' inputs and outputs once. `torch` stands for what an
-operator leaves to torch's own kernels, each counted as one launch that reads its inputs and writes its outputs once;
-what the loss does with descriptors between its operators is not counted. Caches are not modelled: bytes that are asked
-for twice count twice.
+classes, everything but F in float32, thresholds learned. The step is that of `DualCAMHead` and `IIRLoss`, forward and
+backward, without convolutions, batch norm and cross-entropies. "shared": both classifiers read F; "branches": each
+reads a map of its own, as large as F, and F is pooled.
+
+A kernel's floor is each byte it touches once. The step's floor is what each operator is given and returns, once: F
+once each way, its gradient once. Its bytes are given over that floor, and over the floor with a second read of F each
+way, which is what pooling takes under masks that come from all of F, where no cache holds it. Caches are not modelled:
+a byte that is asked for twice counts twice. "torch" is what is left to torch, each call as one launch that reads its
+inputs and writes its outputs once.
 
 """
 
@@ -60,16 +71,19 @@ class _Calls(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        self.note(func, args, result)
+        return result
+
+    def note(self, func: Any, args: Any, result: Any) -> None:
         name = func.overloadpacket.__name__
-        if not func.is_view and "empty" not in name:
+        if not func.is_view and "empty" not in name and name != "_unsafe_view":
             self.names.append(name)
             self.bytes += sum(tensor.nbytes for tensor in (*_tensors(args), *_tensors(result)))
-        return result
 
 
 @dataclass(frozen=True)
 class Operator:
-    """What one call of a registered operator did."""
+    """What one call of a registered operator did, or all that torch did between them."""
 
     name: str
     launches: list[Traffic]
@@ -83,16 +97,47 @@ class Operator:
         return sum(launch.bytes for launch in self.launches) + self.bytes_of_calls
 
 
+@dataclass(frozen=True)
+class Step:
+    """A whole step."""
+
+    operators: list[Operator]
+    second_reads: int
+    """Bytes of the shared map that are read a second time, once each way."""
+    head: str
+
+    @property
+    def bytes(self) -> int:
+        return sum(operator.bytes for operator in self.operators)
+
+    @property
+    def floor(self) -> int:
+        return sum(operator.floor for operator in self.operators)
+
+    @property
+    def ratio(self) -> float:
+        """Bytes over the floor with a second read of F each way."""
+        return self.bytes / (self.floor + self.second_reads)
+
+    @property
+    def launches(self) -> int:
+        """Kernels, and calls of torch."""
+        return sum(len(operator.launches) + len(operator.calls) for operator in self.operators)
+
+
 class _Operators(TorchDispatchMode):
     """Runs the Triton implementation of every operator of iir_fast that is called inside, and keeps what it does."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[Operator] = []
+        self.between = _Calls()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace != "iir_fast":
-            return func(*args, **(kwargs or {}))
+            result = func(*args, **(kwargs or {}))
+            self.between.note(func, args, result)
+            return result
         name = func.overloadpacket.__name__
         room = import_module(f"iir_fast.kernels.{name.removesuffix('_backward')}.triton")
         with counting() as launches, _Calls() as calls:
@@ -104,7 +149,7 @@ class _Operators(TorchDispatchMode):
 
 
 def _tensors(values: Any) -> list[Tensor]:
-    return [value for value in (values if isinstance(values, list | tuple) else [values]) if isinstance(value, Tensor)]
+    return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
 
 
 def _read_once(address: int, launches: Sequence[Traffic]) -> int:
@@ -113,23 +158,37 @@ def _read_once(address: int, launches: Sequence[Traffic]) -> int:
     return int(np.logical_or.reduce([each.touched for each in accesses]).sum()) * accesses[0].size if accesses else 0
 
 
-def _features(shape: Shape) -> Tensor:
+def _features(shape: Shape, seed: int = 0) -> Tensor:
     size = (shape.batch, shape.channels, shape.side, shape.side)
-    features = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(shape.dtype)
+    features = torch.randn(size, generator=torch.Generator().manual_seed(seed)).to(shape.dtype)
     return features.contiguous(memory_format=torch.channels_last) if shape.channels_last else features
 
 
-def step(shape: Shape) -> list[Operator]:
-    """A training step's operators in the order of their calls, both classifiers on the shared features."""
-    features = _features(shape).requires_grad_()
-    weights = torch.randn(2, CLASSES, shape.channels, generator=torch.Generator().manual_seed(1)).requires_grad_()
+class _Branch(nn.Module):
+    """A branch whose map is there already."""
+
+    def __init__(self, branch_map: Tensor) -> None:
+        super().__init__()
+        self.branch_map = branch_map
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.branch_map
+
+
+def step(shape: Shape, branches: bool = False) -> Step:
+    """A training step's operators in the order of their calls, and torch's work between them."""
+    features, head = _features(shape).requires_grad_(), DualCAMHead(shape.channels, CLASSES, hidden=None)
+    if branches:
+        head.branches = nn.ModuleList(_Branch(_features(shape, seed).requires_grad_()) for seed in (1, 2))
     labels = torch.arange(shape.batch) // 2 % CLASSES
+    regulation = IIRLoss()
+    of_logits = torch.randn(2, shape.batch, CLASSES).unbind()
     with _Operators() as operators:
-        cams, pooled = label_cam(features, weights, labels)
-        cam_a, cam_b = cams.unbind(1)
-        loss = iir_loss(cam_a, cam_b, features, labels).loss
-        (loss + pooled.sum()).backward()
-    return list(operators.found)
+        out = head(features, labels)
+        torch.autograd.backward((regulation(out), out.logits_a, out.logits_b), (None, *of_logits))
+    between = Operator("between the operators", [], operators.between.names, operators.between.bytes, 0)
+    second_reads = 0 if branches else 2 * features.nbytes
+    return Step([*operators.found, between], second_reads, "branches" if branches else "shared")
 
 
 def inference(shape: Shape) -> list[Operator]:
@@ -140,57 +199,51 @@ def inference(shape: Shape) -> list[Operator]:
     return list(operators.found)
 
 
-def faults(shape: Shape, of_step: Sequence[Operator], others: Sequence[Operator]) -> list[str]:
+def faults(shape: Shape, of_step: Step, others: Sequence[Operator] = ()) -> list[str]:
     """A sentence for every limit that is broken."""
     found = [
         f"{shape}: {launch.kernel} of {operator.name} moves {launch.bytes / launch.floor:.3f} times its floor."
-        for operator in (*of_step, *others)
+        for operator in (*of_step.operators, *others)
         for launch in operator.launches
         if launch.bytes > LARGEST_KERNEL_RATIO * launch.floor
     ]
-    ratio, launches = step_ratio(of_step), count_launches(of_step)
-    if ratio > LARGEST_STEP_RATIO:
-        found.append(f"{shape}: the step moves {ratio:.3f} times its floor.")
-    if launches > MOST_LAUNCHES:
-        found.append(f"{shape}: the step takes {launches} launches.")
+    if of_step.ratio > LARGEST_STEP_RATIO:
+        found.append(f"{shape}: the step, {of_step.head}, moves {of_step.ratio:.3f} times its floor.")
+    if of_step.launches > MOST_LAUNCHES[of_step.head]:
+        found.append(f"{shape}: the step, {of_step.head}, takes {of_step.launches} launches.")
     return found
 
 
-def step_ratio(operators: Sequence[Operator]) -> float:
-    return sum(operator.bytes for operator in operators) / sum(operator.floor for operator in operators)
+def rows(shape: Shape, of_step: Step) -> list[str]:
+    """Lines of the table for one step."""
+    ratio = f"**{of_step.bytes / of_step.floor:.3f}**, with second reads {of_step.ratio:.3f}"
+    whole = f"| {shape} | {of_step.head} | **the whole step** | {of_step.bytes:,} | {ratio} | **{of_step.launches}** |"
+    return [*_of_operators(shape, of_step.operators, of_step.head), whole]
 
 
-def count_launches(operators: Sequence[Operator]) -> int:
-    return sum(len(operator.launches) for operator in operators)
-
-
-def rows(shape: Shape, of_step: Sequence[Operator], others: Sequence[Operator]) -> list[str]:
-    """Lines of the table for one shape."""
-    total, calls = sum(operator.bytes for operator in of_step), sum(len(operator.calls) for operator in of_step)
-    launches = f"{count_launches(of_step)} + {calls} of torch"
-    whole = f"| {shape} | **the whole step** | {total:,} | **{step_ratio(of_step):.3f}** | **{launches}** |"
-    return [*_of_operators(shape, of_step), whole, *_of_operators(shape, others)]
-
-
-def _of_operators(shape: Shape, operators: Sequence[Operator]) -> list[str]:
+def _of_operators(shape: Shape, operators: Sequence[Operator], head: str) -> list[str]:
     lines = []
     for operator in operators:
         for launch in operator.launches:
             ratio = launch.bytes / launch.floor
-            lines.append(f"| {shape} | {operator.name} `{launch.kernel}` | {launch.bytes:,} | {ratio:.3f} | 1 |")
+            call = f"{operator.name} `{launch.kernel}`"
+            lines.append(f"| {shape} | {head} | {call} | {launch.bytes:,} | {ratio:.3f} | 1 |")
         if operator.calls:
             names, count = ", ".join(dict.fromkeys(operator.calls)), len(operator.calls)
-            lines.append(f"| {shape} | {operator.name}, torch: {names} | {operator.bytes_of_calls:,} | - | {count} |")
+            call = f"{operator.name}, torch: {names}"
+            lines.append(f"| {shape} | {head} | {call} | {operator.bytes_of_calls:,} | - | {count} |")
     return lines
 
 
 def main() -> None:
     lines, problems = list(HEADER), []
     for shape in SHAPES:
-        of_step, others = step(shape), inference(shape)
-        lines += rows(shape, of_step, others)
-        problems += faults(shape, of_step, others)
-        print(f"{shape}: the step moves {step_ratio(of_step):.3f} times its floor", file=sys.stderr)
+        others = inference(shape)
+        for of_step in (step(shape), step(shape, branches=True)):
+            lines += rows(shape, of_step)
+            problems += faults(shape, of_step, others)
+            print(f"{shape}, {of_step.head}: {of_step.ratio:.3f}, {of_step.launches} launches", file=sys.stderr)
+        lines += _of_operators(shape, others, "-")
     introduction = INTRODUCTION.format(batch=SHAPES[0].batch, classes=CLASSES)
     RESULTS.write_text(introduction + "\n".join(lines) + "\n", encoding="utf-8")
     print(*problems, f"{len(problems)} faults; table in {RESULTS}.", sep="\n")

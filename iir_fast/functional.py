@@ -1,9 +1,11 @@
 """The operators and the loss as functions."""
 
 from iir_fast.kernels import (
+    DualCAMs,
     LabelCAMs,
     RegionDescriptors,
     RegulatedCAMs,
+    dual_cam,
     evidence_map,
     label_cam,
     masked_pool,
@@ -13,10 +15,12 @@ from iir_fast.kernels import (
 from iir_fast.loss import IIRTerms, iir_loss
 
 __all__ = [
+    "DualCAMs",
     "IIRTerms",
     "LabelCAMs",
     "RegionDescriptors",
     "RegulatedCAMs",
+    "dual_cam",
     "evidence_map",
     "iir_loss",
     "label_cam",

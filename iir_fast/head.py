@@ -6,10 +6,9 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iir_fast.kernels import RegulatedCAMs, joint_label_cam, joint_logits, label_cam, regulate
+from iir_fast.kernels import RegionDescriptors, RegulatedCAMs, dual_cam, label_cam, regulate
 
 ThresholdKind = Literal["learned", "mean", "fixed"]
 FIXED_THRESHOLD = 0.5
@@ -19,7 +18,7 @@ class HeadOutput(NamedTuple):
     """What DualCAMHead returns."""
 
     logits_a: Tensor
-    """[B,K] of classifier A."""
+    """[B,K] of classifier A, float32 or float64."""
     logits_b: Tensor
     """[B,K] of classifier B."""
     cam_a: Tensor
@@ -28,6 +27,8 @@ class HeadOutput(NamedTuple):
     """[B,H,W]: label CAM of classifier B."""
     regulated: RegulatedCAMs
     """The two CAMs normalized, cut at their thresholds and compared: `terms`, `masks`, `maps`, `thresholds`."""
+    descriptors: RegionDescriptors
+    """foreground and background [B,2,C]: the shared map under both masks and under their complements."""
     labels: Tensor
     """int64 [B]: the class each CAM belongs to."""
     features: Tensor
@@ -88,9 +89,9 @@ class DualCAMHead(nn.Module):
         bound = 1 / math.sqrt(channels)
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
-        if threshold == "learned":
-            self.threshold_weight = nn.Parameter(torch.zeros(2, channels))
-            self.threshold_bias = nn.Parameter(torch.zeros(2))
+        learned = threshold == "learned"
+        self.threshold_weight = nn.Parameter(torch.zeros(2, channels)) if learned else None
+        self.threshold_bias = nn.Parameter(torch.zeros(2)) if learned else None
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> HeadOutput:
         """Logits of both classifiers and the CAMs of one class per sample.
@@ -111,23 +112,20 @@ class DualCAMHead(nn.Module):
                 labels = self._predict(maps)
         else:
             maps, labels = self._erased_maps(features, labels, self.erase)
-        if len(maps) == 2:
-            weights = self.weight.split(1)
-            parts = [label_cam(each, weight, labels) for each, weight in zip(maps, weights, strict=True)]
-        else:
-            part, features = joint_label_cam(features, self.weight, labels)
-            maps, parts = [features], [part]
-        cam_a, cam_b = torch.cat([part.cams for part in parts], dim=1).unbind(1)
-        pooled_a, pooled_b = parts[0].pooled, parts[-1].pooled
-        logits_a, logits_b = self._logits(pooled_a, pooled_b)
-        thresholds = offsets = None
-        if self.threshold == "learned":
-            pooled = torch.stack((pooled_a, pooled_b), dim=1)
-            offsets = (pooled * self.threshold_weight).sum(2) + self.threshold_bias
-        elif self.threshold == "fixed":
-            thresholds = cam_a.new_full((len(cam_a), 2), FIXED_THRESHOLD)
-        regulated = regulate(cam_a, cam_b, thresholds, offsets=offsets)
-        return HeadOutput(logits_a, logits_b, cam_a, cam_b, regulated, labels, features, tuple(maps))
+        thresholds = features.new_full((len(features), 2), FIXED_THRESHOLD) if self.threshold == "fixed" else None
+        found = dual_cam(
+            features,
+            self.weight,
+            self.bias,
+            labels,
+            maps=(maps[0], maps[1]) if len(maps) == 2 else None,
+            offset_weights=self.threshold_weight,
+            offset_biases=self.threshold_bias,
+            thresholds=thresholds,
+        )
+        (logits_a, logits_b), (cam_a, cam_b) = found.logits.unbind(), found.cams.unbind(1)
+        regulated, descriptors = found.regulated, found.descriptors
+        return HeadOutput(logits_a, logits_b, cam_a, cam_b, regulated, descriptors, labels, features, tuple(maps))
 
     def class_logits(self, out: HeadOutput) -> Tensor:
         """What decides the class of a sample: the mean of both classifiers' logits, or A's alone with `erase`.
@@ -142,23 +140,14 @@ class DualCAMHead(nn.Module):
         """
         return out.logits_a if self.erase is not None else (out.logits_a + out.logits_b) / 2
 
-    def _logits(self, pooled_a: Tensor, pooled_b: Tensor) -> tuple[Tensor, Tensor]:
-        if pooled_a is pooled_b:
-            # One product: its gradient is that of all weights, where each half of them would get zeros for the other.
-            logits_a, logits_b = joint_logits(pooled_a, self.weight, self.bias).chunk(2, dim=1)
-        else:
-            dtype = self.weight.dtype
-            weight_a, weight_b = self.weight.unbind()
-            bias_a, bias_b = self.bias.unbind()
-            logits_a = F.linear(pooled_a.to(dtype), weight_a, bias_a)
-            logits_b = F.linear(pooled_b.to(dtype), weight_b, bias_b)
-        return logits_a, logits_b
-
     def _predict(self, maps: list[Tensor]) -> Tensor:
+        """The class of each sample, of the map of A alone if there is one map for two branches."""
         with torch.no_grad():
-            pooled = [each.mean(dim=(2, 3)) for each in maps]
-            logits_a, logits_b = self._logits(pooled[0], pooled[-1])
-            return (logits_a if self.erase is not None else logits_a + logits_b).argmax(dim=1)
+            pooled = torch.stack([each.mean(dim=(2, 3)) for each in maps]).to(self.weight.dtype)
+            readers = 1 if self.erase is not None else 2
+            weight, bias = self.weight[:readers], self.bias[:readers].unsqueeze(1)
+            logits = torch.baddbmm(bias, pooled.expand(readers, -1, -1), weight.transpose(1, 2))
+            return logits.sum(dim=0).argmax(dim=1)
 
     def _erased_maps(self, features: Tensor, labels: Tensor | None, erase: float) -> tuple[list[Tensor], Tensor]:
         branch_a, branch_b = self.branches or (nn.Identity(), nn.Identity())

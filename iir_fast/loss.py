@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from iir_fast.gate import mixing_gate
 from iir_fast.gather import gather_rows
 from iir_fast.head import HeadOutput
-from iir_fast.kernels import RegionDescriptors, RegulatedCAMs, joint_masked_pool, regulate, subgroup_similarity
+from iir_fast.kernels import RegionDescriptors, RegulatedCAMs, masked_pool, regulate, subgroup_similarity
 from iir_fast.kernels.contract import check_integer_vector, check_range
 from iir_fast.kernels.regulate import TEMPERATURE
 
@@ -86,22 +86,21 @@ def iir_loss(
     check_integer_vector("iir_loss", "labels", labels, len(features))
     cam_a, cam_b = select_label_cam(cam_a, labels, "cam_a"), select_label_cam(cam_b, labels, "cam_b")
     regulated = regulate(cam_a, cam_b, thresholds, temperature, hard)
-    return _iir_loss(regulated, features, labels, intra_weight, inter_weight, regulation, gather)
+    descriptors = masked_pool(features, regulated.masks)
+    return _iir_loss(regulated, descriptors, labels, intra_weight, inter_weight, regulation, gather)
 
 
 def _iir_loss(
     regulated: RegulatedCAMs,
-    features: Tensor,
+    descriptors: RegionDescriptors,
     labels: Tensor,
     intra_weight: float,
     inter_weight: float,
     regulation: Regulation,
     gather: bool,
 ) -> IIRTerms:
-    """`iir_loss` of CAMs that are regulated already."""
+    """`iir_loss` of CAMs that are regulated already, and of the descriptors under their masks."""
     terms, masks, maps, thresholds = regulated
-    descriptors = joint_masked_pool(features, masks)
-
     foreground, background = descriptors
     if gather:
         foreground, background, labels = gather_rows(foreground), gather_rows(background), gather_rows(labels)
@@ -216,10 +215,11 @@ class IIRLoss(nn.Module):
             if any(each is not None for each in (cam_b, features, labels, thresholds)):
                 raise TypeError("IIRLoss: arguments follow the head's output; accepted is the output alone.")
             # The head's masks are soft, of the usual temperature.
-            out, regulated = cam_a, cam_a.regulated
+            out, regulated, descriptors = cam_a, cam_a.regulated, cam_a.descriptors
             if self.temperature != TEMPERATURE or self.hard:
                 regulated = regulate(out.cam_a, out.cam_b, out.thresholds, self.temperature, self.hard)
-            return _iir_loss(regulated, out.features, out.labels, *weights)
+                descriptors = masked_pool(out.features, regulated.masks)
+            return _iir_loss(regulated, descriptors, out.labels, *weights)
         if cam_b is None or features is None or labels is None:
             raise TypeError(
                 "IIRLoss: cam_b, features or labels are missing; accepted are cam_a, cam_b, features, labels and, if "

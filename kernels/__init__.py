@@ -10,12 +10,12 @@ A room holds one operator in several implementations of one contract:
 - ``__init__.py``: the contract (the public function's docstring), the registration with ``torch.library`` and the
   gradient's wiring.
 
-``joint.py`` makes one gradient of the features that two rooms read, and one of the weights. All of it knows tensors,
-not training: nothing here imports from the rest of ``iir_fast``.
+``dual_cam`` is made of other rooms: all that a head with two classifiers does, with one gradient of each map. All of it
+knows tensors, not training: nothing here imports from the rest of ``iir_fast``.
 """
 
+from iir_fast.kernels.dual_cam import DualCAMs, dual_cam
 from iir_fast.kernels.evidence_map import evidence_map
-from iir_fast.kernels.joint import joint_label_cam, joint_logits, joint_masked_pool
 from iir_fast.kernels.label_cam import LabelCAMs, label_cam
 from iir_fast.kernels.masked_pool import RegionDescriptors, masked_pool
 from iir_fast.kernels.regulate import RegulatedCAMs, regulate
@@ -24,14 +24,13 @@ from iir_fast.kernels.selection import backend
 from iir_fast.kernels.subgroup_similarity import subgroup_similarity
 
 __all__ = [
+    "DualCAMs",
     "LabelCAMs",
     "RegionDescriptors",
     "RegulatedCAMs",
     "backend",
+    "dual_cam",
     "evidence_map",
-    "joint_label_cam",
-    "joint_logits",
-    "joint_masked_pool",
     "label_cam",
     "masked_pool",
     "regulate",

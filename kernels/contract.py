@@ -9,6 +9,7 @@ which is zero because the map is 0 and 1 whatever its CAM, may be off by all of 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,17 @@ MEAN_MARGIN = 1e-4
 SHORT_NORM = 1e-12
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Factors(NamedTuple):
+    """A gradient of the features: sum_n per_channel[n,c] per_pixel[n,p] + added[c], not written yet."""
+
+    per_channel: Tensor
+    """[B,N,C]"""
+    per_pixel: Tensor
+    """[B,N,P]"""
+    added: Tensor
+    """[B,C]"""
 
 
 def accumulation_dtype(*tensors: Tensor) -> torch.dtype:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from iir_fast.methods.method import Method, MethodLoss, classification_loss, foreground_descriptors
+from iir_fast.methods.method import Method, MethodLoss, classification_loss
 from iir_fast.models import IIRLocalizer
 
 
@@ -17,6 +17,6 @@ class CAM(Method):
     def forward(
         self, model: IIRLocalizer, inputs: Tensor, labels: Tensor, ramp: float, from_features: bool = False
     ) -> MethodLoss:
-        features, out = model(inputs, labels, from_features)
+        _, out = model(inputs, labels, from_features)
         loss = classification_loss(out, labels)
-        return MethodLoss(loss, {"classification": loss.detach()}, foreground_descriptors(features, out), out)
+        return MethodLoss(loss, {"classification": loss.detach()}, out.descriptors.foreground.detach(), out)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iir_fast.methods.method import Method, MethodLoss, check_share, classification_loss, foreground_descriptors
+from iir_fast.methods.method import Method, MethodLoss, check_share, classification_loss
 from iir_fast.models import IIRLocalizer
 
 
@@ -43,9 +43,9 @@ class CutMix(Method):
         own = 1 - box.float().mean()
         box, own, order = (drawn.to(inputs.device) for drawn in (box, own, torch.randperm(len(inputs))))
         pasted = labels[order]
-        features, out = model(torch.where(box, inputs[order], inputs), torch.where(own >= 0.5, labels, pasted))
+        _, out = model(torch.where(box, inputs[order], inputs), torch.where(own >= 0.5, labels, pasted))
         loss = own * classification_loss(out, labels) + (1 - own) * classification_loss(out, pasted)
-        return MethodLoss(loss, {"classification": loss.detach()}, foreground_descriptors(features, out), out)
+        return MethodLoss(loss, {"classification": loss.detach()}, out.descriptors.foreground.detach(), out)
 
     def draw_box(self, height: int, width: int) -> Tensor:
         """A random box; an empty one where the batch is not to be mixed.

@@ -5,11 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iir_fast.functional import masked_pool
 from iir_fast.head import HeadOutput
 from iir_fast.models import IIRLocalizer
 
@@ -58,12 +56,6 @@ class Method(nn.Module, ABC):
 def classification_loss(out: HeadOutput, labels: Tensor) -> Tensor:
     """Sum of the two classifiers' cross-entropies."""
     return F.cross_entropy(out.logits_a, labels) + F.cross_entropy(out.logits_b, labels)
-
-
-@torch.no_grad()
-def foreground_descriptors(features: Tensor, out: HeadOutput) -> Tensor:
-    """[B,2,C]: the shared map pooled under the masks of both classifiers' CAMs."""
-    return masked_pool(features, out.regulated.masks).foreground
 
 
 def check_share(method: str, **shares: float) -> None:

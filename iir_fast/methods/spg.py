@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from iir_fast.functional import regulate
 from iir_fast.head import DualCAMHead
-from iir_fast.methods.method import Method, MethodLoss, check_share, classification_loss, foreground_descriptors
+from iir_fast.methods.method import Method, MethodLoss, check_share, classification_loss
 from iir_fast.models import IIRLocalizer
 
 Thresholds: TypeAlias = tuple[float, float, float]
@@ -69,7 +69,7 @@ class SPG(Method):
         guidance = torch.stack([seed_loss(*stage) for stage in stages]).sum()
         classification = classification_loss(out, labels)
         terms = {"classification": classification.detach(), "guidance": guidance.detach()}
-        return MethodLoss(classification + guidance, terms, foreground_descriptors(features, out), out)
+        return MethodLoss(classification + guidance, terms, out.descriptors.foreground.detach(), out)
 
 
 def seed_loss(logits: Tensor, guide: Tensor, high: float, low: float) -> Tensor:

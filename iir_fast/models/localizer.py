@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from iir_fast.functional import evidence_map, masked_pool, regulate
+from iir_fast.functional import evidence_map, regulate
 from iir_fast.head import DualCAMHead, HeadOutput, ThresholdKind
 from iir_fast.models.backbones import create_backbone
 from iir_fast.prototypes import ClassPrototypes
@@ -114,8 +114,8 @@ class IIRLocalizer(nn.Module):
         features, out = self(images, labels, from_features)
         regulated = out.regulated
         cam = regulated.maps.mean(dim=1) if self.head.erase is None else regulated.maps.amax(dim=1)
-        background = masked_pool(features, regulated.masks).background
-        evidence = evidence_map(features, self.prototypes.evidence_vectors(background, out.labels)).squeeze(1)
+        vectors = self.prototypes.evidence_vectors(out.descriptors.background, out.labels)
+        evidence = evidence_map(features, vectors).squeeze(1)
         # regulate's normalization is the one definition of a map in [0,1].
         evidence = regulate(evidence, evidence).maps[:, 0]
         maps: dict[MapKind, Tensor] = {"cam": cam, "evidence": evidence, "both": (cam * evidence).sqrt()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,18 +16,21 @@ class LiveMemory(TorchDispatchMode):
     """Inside the `with` block, counts the memory of every tensor that an operator makes until nothing refers to it.
 
     Meant for a FakeTensorMode around it, where operators make tensors of the right size without memory. What an
-    operator allocates for itself while it runs, such as a convolution's workspace, is not seen.
+    operator allocates for itself while it runs, such as a convolution's workspace, is not seen, but for those of
+    iir_fast that are named.
 
     Args:
         held: tensors that were there before and are not counted, such as parameters.
+        seen: name of an operator of iir_fast -> its implementation, which is called in its place.
 
     Attributes:
         now: bytes that are held at this moment.
         peak: most bytes that were held at one moment since the start, or since `forget_peak`.
     """
 
-    def __init__(self, held: Iterable[Tensor] = ()) -> None:
+    def __init__(self, held: Iterable[Tensor] = (), seen: Mapping[str, Callable[..., Any]] | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._seen = seen or {}
         self.now = 0
         self.peak = 0
         self._bytes: dict[int, int] = {}
@@ -49,7 +52,11 @@ class LiveMemory(TorchDispatchMode):
     ) -> Any:
         if func is torch.ops.aten.add.Tensor and _accumulates(*args[:2]):
             return args[0]
-        results = func(*args, **(kwargs or {}))
+        if func.namespace == "iir_fast" and func.overloadpacket.__name__ in self._seen:
+            with self:
+                results = self._seen[func.overloadpacket.__name__](*args)
+        else:
+            results = func(*args, **(kwargs or {}))
         for result in tree_leaves(results):
             if isinstance(result, Tensor):
                 self._follow(result, result.untyped_storage().nbytes())

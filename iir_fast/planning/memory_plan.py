@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from iir_fast.kernels.dual_cam.native import backward, forward
 from iir_fast.models import IIRLocalizer
 from iir_fast.planning.live_memory import LiveMemory
 from iir_fast.planning.steps import Step, step_with_kernels, step_without_kernels
 
 Precision = Literal["fp32", "bf16", "fp16"]
 OptimizerName = Literal["sgd", "adamw", "lars", "lamb"]
-DeviceType = Literal["cuda", "cpu"]
 MOMENTS: dict[OptimizerName, int] = {"sgd": 1, "adamw": 2, "lars": 1, "lamb": 2}
 """Tensors as large as the parameters that an optimizer keeps: momentum, and second moments."""
 LOWERED: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -55,8 +55,6 @@ class TrainingSetup:
     """sgd and lars keep a momentum, adamw and lamb two moments."""
     ranks: int = 1
     """Processes that compare the images of all their batches with each other; a plan is for one of them."""
-    device: DeviceType = "cuda"
-    """On the CPU the host kernels make one gradient of the features where GPUs add two (with hidden None)."""
 
     def __post_init__(self) -> None:
         for name in ("image_size", "classes", "ranks"):
@@ -228,10 +226,9 @@ class _Counter:
             raise ValueError(f"batch is {batch}; accepted is 1 or more.")
         setup, head = self.setup, self.model.head
         parameters = _bytes(self.model.parameters())
-        joint = setup.device == "cpu"
         with self._fake:
             features, activations, backbone_backward = self._count_backbone(batch)
-            with_kernels = self._count_head(features, partial(step_with_kernels, head, ranks=setup.ranks, joint=joint))
+            with_kernels = self._count_head(features, partial(step_with_kernels, head, ranks=setup.ranks))
             without = self._count_head(features, partial(step_without_kernels, head))
         return MemoryPlan(
             batch=batch,
@@ -262,7 +259,7 @@ class _Counter:
     def _count_head(self, features: Tensor, step: Callable[[Tensor, Tensor], Step]) -> int:
         """The most that head and loss hold, but for the gradients of the head's parameters."""
         head, features = self.model.head, features.requires_grad_()
-        live = LiveMemory([*_tensors(head), features])
+        live = LiveMemory([*_tensors(head), features], seen={"dual_cam": forward, "dual_cam_backward": backward})
         with live:
             labels = torch.zeros(len(features), dtype=torch.int64)
             with self._autocast():

@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iir_fast.functional import label_cam, regulate, subgroup_similarity
+from iir_fast.functional import regulate, subgroup_similarity
 from iir_fast.head import DualCAMHead
-from iir_fast.kernels import joint_masked_pool
 from iir_fast.kernels.contract import MASS_EPSILON
 
 
@@ -26,7 +25,7 @@ class Step(NamedTuple):
     """What the training loop refers to until the loss has gone backward, whether autograd needs it or not."""
 
 
-def step_with_kernels(head: DualCAMHead, features: Tensor, labels: Tensor, ranks: int = 1, joint: bool = False) -> Step:
+def step_with_kernels(head: DualCAMHead, features: Tensor, labels: Tensor, ranks: int = 1) -> Step:
     """What `DualCAMHead` and `iir_loss` do.
 
     Args:
@@ -34,24 +33,14 @@ def step_with_kernels(head: DualCAMHead, features: Tensor, labels: Tensor, ranks
         features: [B,C,H,W].
         labels: int64 [B].
         ranks: processes whose descriptors are compared; here all hold the same ones.
-        joint: as on the CPU, where label CAMs and pooling make one gradient of the features; as on a GPU if not.
     """
-    if joint or head.branches:
-        out = head(features, labels)
-        logits_a, logits_b, cam_a, cam_b, features = out.logits_a, out.logits_b, out.cam_a, out.cam_b, out.features
-        regulated = out.regulated
-    else:
-        cams, pooled = label_cam(features, head.weight, labels)
-        cam_a, cam_b = cams.unbind(1)
-        logits_a, logits_b = F.linear(pooled, head.weight.flatten(0, 1), head.bias.flatten()).chunk(2, dim=1)
-        regulated = regulate(cam_a, cam_b)
-    terms, masks, maps, _ = regulated
-    foreground, background = (torch.cat([each] * ranks) for each in joint_masked_pool(features, masks))
+    out = head(features, labels)
+    foreground, background = (torch.cat([each] * ranks) for each in out.descriptors)
     groups = labels.repeat(ranks).repeat_interleave(2)
     own = F.normalize(background.flatten(0, 1), dim=1)
     inter = subgroup_similarity(foreground.flatten(0, 1), own + own.mean(dim=0), groups)
-    loss = _cross_entropies(logits_a, logits_b, labels) + terms[:, 0].mean() + inter
-    return Step(loss, (logits_a, logits_b, cam_a, cam_b, masks, maps))
+    loss = _cross_entropies(out.logits_a, out.logits_b, labels) + out.regulated.terms[:, 0].mean() + inter
+    return Step(loss, (*out[:4], *out.regulated, *out.descriptors))
 
 
 def step_without_kernels(head: DualCAMHead, features: Tensor, labels: Tensor) -> Step:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iir_fast.kernels.contract import accumulation_dtype, gradient_like
+from iir_fast.kernels.contract import Factors, accumulation_dtype, gradient_like
 from iir_fast.kernels.segments import segment_sum
 
 
@@ -25,17 +25,24 @@ def backward(
     labels: Tensor,
     features_needed: bool,
     weights_needed: bool,
+    beside: Factors | None = None,
+    sums: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
+    """`beside`: what else the gradient of the features is to hold. `sums` [R,K,C]: what that of the weights is added
+    to, in place, in the accumulation dtype."""
     dtype = accumulation_dtype(features, weights)
     grad_cams = grad_cams.flatten(2).to(dtype)
     grad_features, grad_weights = features.new_empty(0), weights.new_empty(0)
     if features_needed:
         vectors = weights[:, labels].permute(1, 2, 0).to(dtype)
         everywhere = (grad_pooled.to(dtype) / grad_cams.shape[2]).unsqueeze(2)
-        product = torch.baddbmm(everywhere, vectors, grad_cams).unflatten(2, features.shape[2:])
-        grad_features = gradient_like(features).copy_(product)
+        product = torch.baddbmm(everywhere, vectors, grad_cams)
+        if beside is not None:
+            product.baddbmm_(beside.per_channel.transpose(1, 2), beside.per_pixel).add_(beside.added.unsqueeze(2))
+        grad_features = gradient_like(features).copy_(product.unflatten(2, features.shape[2:]))
     if weights_needed:
         per_sample = torch.bmm(grad_cams, features.flatten(2).transpose(1, 2).to(dtype))
         grad_weights = segment_sum(per_sample, labels, weights.shape[1]).transpose(0, 1)
-        grad_weights = grad_weights.to(weights.dtype).contiguous()
+        grad_weights = grad_weights.contiguous() if sums is None else sums.add_(grad_weights)
+        grad_weights = grad_weights.to(weights.dtype)
     return grad_features, grad_weights

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from iir_fast.kernels import native
+from iir_fast.kernels.contract import Factors
 from iir_fast.kernels.label_cam import host
 
 MOST_CLASSIFIERS = 2
@@ -32,27 +33,30 @@ def backward(
     labels: Tensor,
     features_needed: bool,
     weights_needed: bool,
+    beside: Factors | None = None,
+    sums: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
+    """`beside` and `sums`: as in `host`."""
     if not _serves(features, weights):
-        return host.backward(grad_cams, grad_pooled, features, weights, labels, features_needed, weights_needed)
+        needed = features_needed, weights_needed
+        return host.backward(grad_cams, grad_pooled, features, weights, labels, *needed, beside, sums)
     grad_cams = grad_cams.flatten(2)
     grad_features, grad_weights = features.new_empty(0), weights.new_empty(0)
     if features_needed:
-        grad_features = native.products(features, *factors(grad_cams, grad_pooled, weights, labels))
+        everywhere = grad_pooled / grad_cams.shape[2]
+        factors = Factors(weights[:, labels].transpose(0, 1), grad_cams, everywhere)
+        if beside is not None:
+            factors = Factors(
+                torch.cat((factors.per_channel.float(), beside.per_channel), dim=1),
+                torch.cat((grad_cams.float(), beside.per_pixel.float()), dim=1),
+                everywhere + beside.added,
+            )
+        grad_features = native.products(features, *factors)
     if weights_needed:
-        sums = native.uninitialized(torch.empty(weights.shape)).zero_()
-        grad_weights = add_weight_gradient(sums, grad_cams, features, labels).to(weights.dtype)
+        if sums is None:
+            sums = native.uninitialized(torch.empty(weights.shape)).zero_()
+        _, per_sample, _ = native.sums(features, None, grad_cams)
+        for of_classifier, rows in zip(sums, per_sample.unbind(1), strict=True):
+            of_classifier.index_add_(0, labels, rows)
+        grad_weights = sums.to(weights.dtype)
     return grad_features, grad_weights
-
-
-def add_weight_gradient(sums: Tensor, grad_cams: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-    """Add, in place, the gradient of the weights, of grad_cams [B,R,P], to float32 sums [R,K,C]."""
-    _, per_sample, _ = native.sums(features, None, grad_cams)
-    for of_classifier, rows in zip(sums, per_sample.unbind(1), strict=True):
-        of_classifier.index_add_(0, labels, rows)
-    return sums
-
-
-def factors(grad_cams: Tensor, grad_pooled: Tensor, weights: Tensor, labels: Tensor) -> native.Factors:
-    """The gradient of the features, of grad_cams [B,R,P] and grad_pooled [B,C]."""
-    return native.Factors(weights[:, labels].transpose(0, 1), grad_cams, grad_pooled / grad_cams.shape[2])

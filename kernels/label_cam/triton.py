@@ -6,10 +6,12 @@ How a program walks over its share of a sample, and what a tile is: `kernels/til
                of the two sums runs along the tile's rows and stays in the threads until the program ends; the other
                runs along its window and is written tile by tile. Where several programs share a sum, each writes a
                part, and a second launch adds the parts.
-    backward   1. a program writes its tiles of dF and, from one read of F, sum_p F G of each of its channels: the
-                  sample's own weight gradient [B,R,C] (several parts of it where the pixels are shared)
+    backward   1. a program writes its tiles of dF, with what `dual_cam` wants of other products in it, and, from one
+                  read of F, sum_p F G of each of its channels: the sample's own weight gradient [B,R,C] (several
+                  parts of it where the pixels are shared)
                2. sums of these over the samples of each class, in the samples' order, and zeros for the classes that
-                  the batch does not hold: every row of dW is written by exactly one program
+                  the batch does not hold: every row of dW is written by exactly one program; or the sums are added to
+                  a gradient that is there
 
 A label outside [0,K) touches no memory: it gives NaN CAMs and no weight gradient.
 """
@@ -20,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from iir_fast.kernels.contract import accumulation_dtype, gradient_like
+from iir_fast.kernels.contract import Factors, accumulation_dtype, gradient_like
 from iir_fast.kernels.launch import Launch, launched
 from iir_fast.kernels.tiles import (
     STAGES,
@@ -47,7 +49,7 @@ RUN_TIME = ["batch", "classes", "tiles_each"]
 
 
 @triton.jit(do_not_specialize=RUN_TIME, do_not_specialize_on_alignment=["labels"])
-def _forward_kernel(
+def _label_cam_forward_kernel(
     features,
     weights,
     labels,
@@ -100,9 +102,12 @@ def _forward_kernel(
 
 
 @triton.jit(do_not_specialize=RUN_TIME, do_not_specialize_on_alignment=["labels"])
-def _backward_kernel(
+def _label_cam_backward_kernel(
     grad_cams,
     grad_pooled,
+    differences,
+    masks,
+    added,
     features,
     weights,
     labels,
@@ -115,6 +120,8 @@ def _backward_kernel(
     WEIGHTS_NEEDED: tl.constexpr,
     R: tl.constexpr,
     R_PADDED: tl.constexpr,
+    M: tl.constexpr,
+    M_PADDED: tl.constexpr,
     tile: tl.constexpr,
     written: tl.constexpr,
 ):
@@ -136,9 +143,20 @@ def _backward_kernel(
         gradients = load_window(grad_cams, tile.pixels, R, window, window_end, R_PADDED, dtype, tile)
 
     if FEATURES_NEEDED:
+        if M > 0:
+            region = tl.arange(0, M_PADDED)[:, None, None, None]
+            differences += sample * (M * tile.channels)
+            masks += sample * (M * tile.pixels)
+            added += sample * tile.channels
+            if tile.planar:
+                mask = load_window(masks, tile.pixels, M, window, window_end, M_PADDED, dtype, tile)
+            else:
+                difference = load_window(differences, tile.channels, M, window, window_end, M_PADDED, dtype, tile)
         if not tile.planar:
             vectors = load_window(weights, stride, used, window, window_end, R_PADDED, dtype, tile)
             everywhere = load_window(grad_pooled, 0, 1, window, window_end, 1, dtype, tile) * (1 / tile.pixels)
+            if M > 0:
+                everywhere += load_window(added, 0, 1, window, window_end, 1, dtype, tile)
         for row in range(first_row, row_end, tile.rows):
             rows = row_index(row, tile)
             inside = rows < row_end
@@ -146,11 +164,20 @@ def _backward_kernel(
                 vectors = tl.load(weights + classifier * stride + rows, mask=(classifier < used) & inside, other=0)
                 vectors = vectors.to(dtype)
                 everywhere = tl.load(grad_pooled + rows, mask=inside, other=0).to(dtype) * (1 / tile.pixels)
+                if M > 0:
+                    source = differences + region * tile.channels + rows
+                    difference = tl.load(source, mask=(region < M) & inside, other=0)
+                    everywhere += tl.load(added + rows, mask=inside, other=0)
             else:
                 source = grad_cams + classifier * tile.pixels + rows
                 gradients = tl.load(source, mask=(classifier < R) & inside, other=0)
                 gradients = gradients.to(dtype)
+                if M > 0:
+                    source = masks + region * tile.pixels + rows
+                    mask = tl.load(source, mask=(region < M) & inside, other=0).to(dtype)
             gradient = tl.sum(vectors * gradients, 0, keep_dims=True) + everywhere
+            if M > 0:
+                gradient += tl.sum(difference * mask, 0, keep_dims=True)
             store_tile(grad_features, gradient, row, row_end, window, window_end, written)
 
     if WEIGHTS_NEEDED:
@@ -187,9 +214,10 @@ def _class_sums_kernel(
     CLASSES: tl.constexpr,
     MEMBERS: tl.constexpr,
     BLOCK: tl.constexpr,
+    ADD: tl.constexpr,
 ):
-    """The first `batch` programs take a sample each: the first one of a class sums its class. The others take
-    `CLASSES` classes each and write the zeros."""
+    """The first `batch` programs take a sample each: the first one of a class sums its class. The others, which are not
+    there with `ADD`, take `CLASSES` classes each and write the zeros."""
     task = tl.program_id(0)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < WIDTH
@@ -202,6 +230,8 @@ def _class_sums_kernel(
             earlier += (tl.load(labels + sample, mask=sample < task, other=-1) == label).to(tl.int32)
         if (tl.sum(earlier) == 0) & (label >= 0) & (label < classes):
             sums = tl.full([BLOCK], 0, per_sample.dtype.element_ty)
+            if ADD:
+                sums += tl.load(target + label * C, mask=inside, other=0)
             for start in range(task * PARTS, batch * PARTS, LABELS):
                 part = start + tl.arange(0, LABELS)
                 member = tl.load(labels + part // PARTS, mask=part < batch * PARTS, other=-1) == label
@@ -238,7 +268,7 @@ def plan_forward(features: Tensor, weights: Tensor, labels: Tensor) -> tuple[tup
     pooled_parts = pooled if split.pixel_shares == 1 else pooled.new_empty((split.pixel_shares, *pooled.shape))
     launches = [
         Launch(
-            _forward_kernel,
+            _label_cam_forward_kernel,
             (batch, *split.grid),
             {
                 "features": maps,
@@ -268,25 +298,36 @@ def plan_backward(
     labels: Tensor,
     features_needed: bool,
     weights_needed: bool,
+    beside: Factors | None = None,
+    sums: Tensor | None = None,
 ) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
-    """Allocate the results of `backward` and describe the launches that fill them."""
+    """Allocate the results of `backward` and describe the launches that fill them.
+
+    `beside`: what else the gradient of the features is to hold. `sums` [R,K,C], contiguous: what that of the weights is
+    added to, in place, in the accumulation dtype.
+    """
     batch, channels = features.shape[:2]
     classifiers, classes, _ = weights.shape
     maps = features.flatten(2)
-    tile = Tile.over(maps)
+    # Half as many elements in each thread where twice as many products meet them.
+    tile = Tile.over(maps) if beside is None else Tile.over(maps, per_thread=8)
     split = tile.split(PROGRAMS // max(1, batch * tile.windows), CHANNELS) if tile.planar else tile.split()
     grad_features = gradient_like(features) if features_needed else features.new_empty(0)
-    grad_weights = weights.new_empty(weights.shape if weights_needed else 0)
+    grad_weights = weights.new_empty(weights.shape if weights_needed else 0) if sums is None else sums
+    others = 0 if beside is None else beside.per_channel.shape[1]
     parts = batch * split.pixel_shares if weights_needed else 0
     per_sample = features.new_empty((parts, classifiers, channels), dtype=accumulation_dtype(features, weights))
     labels = labels.contiguous()
     launches = [
         Launch(
-            _backward_kernel,
+            _label_cam_backward_kernel,
             (batch, *split.grid),
             {
                 "grad_cams": grad_cams.contiguous(),
                 "grad_pooled": grad_pooled.contiguous(),
+                "differences": None if beside is None else beside.per_channel,
+                "masks": None if beside is None else beside.per_pixel,
+                "added": None if beside is None else beside.added,
                 "features": maps,
                 "weights": weights.contiguous(),
                 "labels": labels,
@@ -301,6 +342,8 @@ def plan_backward(
                 "WEIGHTS_NEEDED": weights_needed,
                 "R": classifiers,
                 "R_PADDED": triton.next_power_of_2(classifiers),
+                "M": others,
+                "M_PADDED": triton.next_power_of_2(others) if others else 0,
                 "tile": tile,
                 "written": tile.onto(grad_features.flatten(2)) if features_needed else tile,
             },
@@ -308,10 +351,12 @@ def plan_backward(
     ]
     if weights_needed:
         block, classes_each = min(512, triton.next_power_of_2(classifiers * channels)), 16
+        # Zeros are there already if the sums are added to something.
+        tasks = batch + (triton.cdiv(classes, classes_each) if sums is None else 0)
         launches.append(
             Launch(
                 _class_sums_kernel,
-                (batch + triton.cdiv(classes, classes_each), triton.cdiv(classifiers * channels, block)),
+                (tasks, triton.cdiv(classifiers * channels, block)),
                 {
                     "per_sample": per_sample,
                     "labels": labels,
@@ -327,6 +372,7 @@ def plan_backward(
                     "CLASSES": classes_each,
                     "MEMBERS": 4,
                     "BLOCK": block,
+                    "ADD": sums is not None,
                 },
             )
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iir_fast.kernels.contract import MASS_EPSILON, accumulation_dtype, gradient_like
+from iir_fast.kernels.contract import MASS_EPSILON, Factors, accumulation_dtype, gradient_like
 
 
 def both_regions(masks: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -47,3 +47,27 @@ def backward(
         product = torch.baddbmm(constant, along_foreground - along_background, features.flatten(2).to(dtype))
         grad_masks = product.view(masks.shape).to(masks.dtype)
     return grad_features, grad_masks
+
+
+def backward_in_factors(
+    grad_foreground: Tensor,
+    grad_background: Tensor,
+    features: Tensor,
+    masks: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+) -> tuple[Factors, Tensor]:
+    """Both gradients, that of the features not written: m u + (1 - m) v = m (u - v) + v."""
+    gradients = grad_foreground, grad_background
+    _, grad_masks = backward(*gradients, features, masks, foreground, background, False, True)
+    u, v = per_mass(*gradients, masks, accumulation_dtype(features, masks))
+    return Factors(u - v, masks.flatten(2).to(u.dtype), v.sum(1)), grad_masks
+
+
+def per_mass(
+    grad_foreground: Tensor, grad_background: Tensor, masks: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """u and v [B,R,C]: the gradients of the descriptors over the masses of masks and complements."""
+    _, mass = both_regions(masks, dtype)
+    inside_mass, outside_mass = mass.chunk(2, dim=1)
+    return grad_foreground.to(dtype) / inside_mass, grad_background.to(dtype) / outside_mass

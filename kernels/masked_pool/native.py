@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from iir_fast.kernels import native
+from iir_fast.kernels.contract import Factors
 from iir_fast.kernels.masked_pool import host
 
 # Each with its complement.
@@ -38,24 +40,34 @@ def backward(
         return host.backward(
             grad_foreground, grad_background, features, masks, foreground, background, features_needed, masks_needed
         )
-    u, v = per_mass(grad_foreground, grad_background, masks)
+    u, v = host.per_mass(grad_foreground, grad_background, masks, torch.float32)
     grad_features, grad_masks = features.new_empty(0), masks.new_empty(0)
     if features_needed:
-        grad_features = native.products(features, *factors(u, v, masks))
+        grad_features = native.products(features, u - v, masks.flatten(2), v.sum(1))
     if masks_needed:
-        constant = (background * v - foreground * u).sum(2, keepdim=True)
-        along_channels, _, _ = native.sums(features, u - v, None)
-        grad_masks = (along_channels + constant).view(masks.shape).to(masks.dtype)
+        grad_masks = _gradient_of_masks(u, v, features, masks, foreground, background)
     return grad_features, grad_masks
 
 
-def factors(u: Tensor, v: Tensor, masks: Tensor) -> native.Factors:
-    """The gradient of the features, of what `per_mass` gives: m u + (1 - m) v = m (u - v) + v."""
-    return native.Factors(u - v, masks.flatten(2), v.sum(1))
+def backward_in_factors(
+    grad_foreground: Tensor,
+    grad_background: Tensor,
+    features: Tensor,
+    masks: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+) -> tuple[Factors, Tensor]:
+    """As in `host`."""
+    if not _serves(features, masks):
+        return host.backward_in_factors(grad_foreground, grad_background, features, masks, foreground, background)
+    u, v = host.per_mass(grad_foreground, grad_background, masks, torch.float32)
+    grad_masks = _gradient_of_masks(u, v, features, masks, foreground, background)
+    return Factors(u - v, masks.flatten(2), v.sum(1)), grad_masks
 
 
-def per_mass(grad_foreground: Tensor, grad_background: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """u and v [B,R,C]: the gradients of the descriptors over the masses of masks and complements, float32."""
-    _, mass = host.both_regions(masks)
-    inside_mass, outside_mass = mass.chunk(2, dim=1)
-    return grad_foreground / inside_mass, grad_background / outside_mass
+def _gradient_of_masks(
+    u: Tensor, v: Tensor, features: Tensor, masks: Tensor, foreground: Tensor, background: Tensor
+) -> Tensor:
+    constant = (background * v - foreground * u).sum(2, keepdim=True)
+    along_channels, _, _ = native.sums(features, u - v, None)
+    return (along_channels + constant).view(masks.shape).to(masks.dtype)

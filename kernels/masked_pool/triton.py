@@ -8,16 +8,17 @@ How a program walks over its share of a sample, and what a tile is: `kernels/til
     backward   The program reads all masks of its sample for their masses and holds what it needs of the descriptors'
                gradients. It walks over its share to write dF from these and the masks alone, and again to sum F into
                dm. Where several programs share the sum over channels each writes a part, and a second launch adds
-               the parts.
+               the parts. In place of dF it writes u - v and the sum of v, for who writes dF with more in it.
 """
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from iir_fast.kernels.contract import MASS_EPSILON, accumulation_dtype, gradient_like
+from iir_fast.kernels.contract import MASS_EPSILON, Factors, accumulation_dtype, gradient_like
 from iir_fast.kernels.launch import Launch, launched
 from iir_fast.kernels.tiles import (
     STAGES,
@@ -28,6 +29,7 @@ from iir_fast.kernels.tiles import (
     own_share,
     pick_rows,
     pick_window,
+    pixel_share,
     row_index,
     store_tile,
     sum_across_threads,
@@ -54,7 +56,7 @@ _MASS_EPSILON = tl.constexpr(MASS_EPSILON)
 
 
 @triton.jit(do_not_specialize=["tiles_each"])
-def _forward_by_channels_kernel(
+def _masked_pool_forward_by_channels_kernel(
     features,
     masks,
     foreground,
@@ -86,7 +88,7 @@ def _forward_by_channels_kernel(
 
 
 @triton.jit
-def _forward_by_pixels_kernel(
+def _masked_pool_forward_by_pixels_kernel(
     features,
     masks,
     foreground,
@@ -159,7 +161,7 @@ def _inverse_masses(
 
 
 @triton.jit(do_not_specialize=["tiles_each"])
-def _backward_kernel(
+def _masked_pool_backward_kernel(
     grad_foreground,
     grad_background,
     features,
@@ -168,6 +170,8 @@ def _backward_kernel(
     background,
     grad_features,
     grad_masks,
+    differences,
+    added,
     features_sample,
     tiles_each,
     FEATURES_NEEDED: tl.constexpr,
@@ -202,6 +206,12 @@ def _backward_kernel(
     offset = descriptors + each * tile.channels + channel
     u = tl.load(grad_foreground + offset, mask=mine, other=0).to(dtype) * inverse
     v = tl.load(grad_background + offset, mask=mine, other=0).to(dtype) * complement_inverse
+
+    if differences is not None:
+        first_of_channels = pixel_share(tile) == 0
+        tl.store(differences + offset, u - v, mask=mine & first_of_channels)
+        added += sample * tile.channels + channel
+        tl.store(added, tl.sum(v, 0, keep_dims=True), mask=(channel < end) & first_of_channels)
 
     if FEATURES_NEEDED:
         if not tile.planar:
@@ -249,11 +259,11 @@ def plan_forward(features: Tensor, masks: Tensor) -> tuple[tuple[Tensor, Tensor]
     maps = features.flatten(2)
     tile = Tile.over(maps, per_thread=PER_THREAD)
     if tile.planar and tile.windows == 1:
-        kernel = _forward_by_channels_kernel
+        kernel = _masked_pool_forward_by_channels_kernel
         split = tile.split(PROGRAMS // max(1, batch), CHANNELS)
         grid = (batch, *split.grid)
     else:
-        kernel = _forward_by_pixels_kernel
+        kernel = _masked_pool_forward_by_pixels_kernel
         if tile.planar:
             tile = Tile.over(maps, window=NARROW, per_thread=PER_THREAD, warps=NARROW_WARPS)
         # The program walks over all pixels: rows of one tile and all windows, or the other way round.
@@ -269,7 +279,7 @@ def plan_forward(features: Tensor, masks: Tensor) -> tuple[tuple[Tensor, Tensor]
         "background": background,
         "features_sample": maps.stride(0),
     }
-    if kernel is _forward_by_channels_kernel:
+    if kernel is _masked_pool_forward_by_channels_kernel:
         arguments["tiles_each"] = split.tiles_each
     constants = {"R": count, "R_PADDED": triton.next_power_of_2(count), "tile": tile}
     launch = Launch(kernel, grid, arguments, constants, num_warps=tile.warps)
@@ -285,6 +295,7 @@ def plan_backward(
     background: Tensor,
     features_needed: bool,
     masks_needed: bool,
+    factors: Factors | None = None,
 ) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
     """Allocate the results of `backward` and describe the launches that fill them."""
     batch = features.shape[0]
@@ -305,7 +316,7 @@ def plan_backward(
         parts = masks.new_empty((split.channel_shares, *masks.shape), dtype=accumulation_dtype(features, masks))
     launches = [
         Launch(
-            _backward_kernel,
+            _masked_pool_backward_kernel,
             (batch, *split.grid),
             {
                 "grad_foreground": grad_foreground.contiguous(),
@@ -316,6 +327,8 @@ def plan_backward(
                 "background": background.contiguous(),
                 "grad_features": grad_features,
                 "grad_masks": parts,
+                "differences": None if factors is None else factors.per_channel,
+                "added": None if factors is None else factors.added,
                 "features_sample": maps.stride(0),
                 "tiles_each": split.tiles_each,
             },
@@ -336,5 +349,23 @@ def plan_backward(
     return (grad_features, grad_masks), launches
 
 
+def plan_backward_in_factors(
+    grad_foreground: Tensor,
+    grad_background: Tensor,
+    features: Tensor,
+    masks: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+) -> tuple[tuple[Factors, Tensor], list[Launch]]:
+    """The same with a gradient of the features that is not written: m u + (1 - m) v = m (u - v) + v."""
+    factors = Factors(
+        torch.empty_like(foreground), masks.flatten(2).contiguous(), foreground.new_empty(foreground[:, 0].shape)
+    )
+    gradients = grad_foreground, grad_background
+    (_, grad_masks), launches = plan_backward(*gradients, features, masks, foreground, background, False, True, factors)
+    return (factors, grad_masks), launches
+
+
 forward = launched(plan_forward)
 backward = launched(plan_backward)
+backward_in_factors = launched(plan_backward_in_factors)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,21 +24,10 @@ _DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 _NUMBERS = ctypes.c_long
 _POINTER = ctypes.c_void_p
 MOST_TERMS = 4
-"""Outer products that `products` takes."""
+"""Outer products that `products` takes: those of `Factors`."""
 # A share of a sample is worth a turn of its own from so many bytes on; so many turns keep a large machine busy.
 _SHARE_BYTES = 2**16
 _TURNS = 64
-
-
-class Factors(NamedTuple):
-    """A gradient of the features: sum_n per_channel[n,c] per_pixel[n,p] + added[c]; what `products` takes."""
-
-    per_channel: Tensor
-    """[B,N,C]"""
-    per_pixel: Tensor
-    """[B,N,P]"""
-    added: Tensor
-    """[B,C]"""
 
 
 class _Sums(ctypes.Structure):

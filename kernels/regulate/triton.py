@@ -144,7 +144,7 @@ def _masked(cam, start, tau, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.cons
 
 
 @triton.jit
-def _forward_kernel(
+def _regulate_forward_kernel(
     cam_a,
     cam_b,
     given,
@@ -247,7 +247,7 @@ def _write_gradient(
 
 
 @triton.jit
-def _backward_kernel(
+def _regulate_backward_kernel(
     grad_terms,
     grad_masks,
     grad_maps,
@@ -320,7 +320,7 @@ def plan_forward(
     flat_a, flat_b = cam_a.flatten(1), cam_b.flatten(1)
     block, warps = _blocking(height * width)
     launch = Launch(
-        _forward_kernel,
+        _regulate_forward_kernel,
         (batch,),
         {
             "cam_a": flat_a,
@@ -363,7 +363,7 @@ def plan_backward(
     flat_masks, flat_maps = grad_masks.flatten(2), grad_maps.flatten(2)
     block, warps = _blocking(height * width)
     launch = Launch(
-        _backward_kernel,
+        _regulate_backward_kernel,
         (batch,),
         {
             "grad_terms": grad_terms.contiguous(),

@@ -121,7 +121,7 @@ def _count(pairs, N, dtype: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["N"])
-def _forward_kernel(
+def _similarity_forward_kernel(
     foreground,
     background,
     order,
@@ -164,7 +164,7 @@ def _forward_kernel(
 
 
 @triton.jit(do_not_specialize=["N"])
-def _backward_kernel(
+def _similarity_backward_kernel(
     grad_inter,
     foreground,
     background,
@@ -266,7 +266,7 @@ def plan_forward(foreground: Tensor, background: Tensor, groups: Tensor) -> tupl
     programs = triton.cdiv(count, constants["ROWS"])
     shares = foreground.new_empty(programs)
     launch = Launch(
-        _forward_kernel,
+        _similarity_forward_kernel,
         (programs,),
         {
             "foreground": foreground,
@@ -296,7 +296,7 @@ def plan_backward(
     constants, warps = _blocking(channels, BACKWARD_CHANNELS)
     gradients = foreground.new_empty(foreground.shape), background.new_empty(background.shape)
     launch = Launch(
-        _backward_kernel,
+        _similarity_backward_kernel,
         (triton.cdiv(count, constants["ROWS"]),),
         {
             "grad_inter": grad_inter,

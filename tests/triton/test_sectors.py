@@ -16,7 +16,7 @@ from iir_fast.kernels.launch import Launch
 SHAPE = Shape(2, 8, 7, torch.float32, False)
 EXAMPLE = examples(SHAPE)[0]
 RIGHT = EXAMPLE.expected()
-ONCE = {"_forward_kernel": {"features": (100, 100)}}
+ONCE = {"_label_cam_forward_kernel": {"features": (100, 100)}}
 
 
 def test_right_results_that_read_everything_once_have_no_fault():
@@ -32,7 +32,7 @@ def test_a_wrong_element_is_noticed(value):
 
 
 def test_sectors_that_are_read_again_are_noticed():
-    (fault,) = faults(EXAMPLE, SHAPE, RIGHT, {"_forward_kernel": {"features": (116, 100)}})
+    (fault,) = faults(EXAMPLE, SHAPE, RIGHT, {"_label_cam_forward_kernel": {"features": (116, 100)}})
     assert "reads sectors of F 1.160 times" in fault
 
 

@@ -24,15 +24,14 @@ from iir_fast.kernels.launch import Launch, run
     ],
     ids=str,
 )
-def test_a_step_moves_little_more_than_its_floor(shape):
-    of_step, others = step(shape), inference(shape)
-    assert {operator.name.removesuffix("_backward") for operator in of_step} == {
-        "label_cam",
-        "regulate",
-        "masked_pool",
+@pytest.mark.parametrize("branches", [False, True], ids=["shared", "branches"])
+def test_a_step_moves_little_more_than_its_floor(shape, branches):
+    of_step, others = step(shape, branches), inference(shape)
+    assert {operator.name.removesuffix("_backward") for operator in of_step.operators} == {
+        "dual_cam",
         "subgroup_similarity",
+        "between the operators",
     }
-    assert all(operator.launches for operator in (*of_step, *others))
     found = faults(shape, of_step, others)
     assert not found, "\n".join(found)
 

@@ -1,0 +1,226 @@
+"""dual_cam: all that two linear classifiers make of their maps, and of the map they share, as one step of autograd.
+
+It is `label_cam`, the logits, `regulate` and `masked_pool`, one after the other, with one gradient of each map:
+    cams, pooled = label_cam(map, W, y)                   of the shared map F, or of a map for each classifier
+    logits[r,i] = W[r] pooled[i] + b[r]                   (pooling and a 1x1 convolution commute)
+    t, m, M, terms = regulate(cams)                       thresholds given, the means, or moved by offsets
+    r[i,x] = V[x] pooled[i] + v[x]                        those offsets, where they are learned
+    f, g = masked_pool(F, m)
+
+Gradient, written for a shared map: dm from f and g by one read of F; dP from dm by `regulate`; then, in one write and
+one read of F, with u and v as in masked_pool and g_i = dL/dpooled of logits and offsets,
+    dF[i,c,p] = sum_r W[r, y_i, c] dP[i,r,p] + sum_r m[i,r,p] (u - v)[i,r,c] + sum_r v[i,r,c] + g[i,c] / N
+    dW[r] = dlogits[r]^T pooled, plus sum_{i: y_i = k} sum_p F[i,c,p] dP[i,r,p] in row k
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from iir_fast.kernels import selection
+from iir_fast.kernels.contract import (
+    accumulation_dtype,
+    check_floating,
+    check_shape,
+    full_precision,
+    gradient_like,
+)
+from iir_fast.kernels.dual_cam import native, reference
+from iir_fast.kernels.label_cam import check_arguments as check_label_cam
+from iir_fast.kernels.masked_pool import RegionDescriptors
+from iir_fast.kernels.registration import deferred, register, register_gradient
+from iir_fast.kernels.regulate import RegulatedCAMs
+
+
+class DualCAMs(NamedTuple):
+    """What dual_cam returns; all float32, or float64 when an input is."""
+
+    logits: Tensor
+    """[2,B,K] of both classifiers."""
+    cams: Tensor
+    """[B,2,H,W]: label CAMs of both classifiers, not normalized."""
+    regulated: RegulatedCAMs
+    """The label CAMs normalized, cut at their thresholds and compared."""
+    descriptors: RegionDescriptors
+    """foreground and background [B,2,C]: the shared map under the masks and their complements."""
+
+
+def dual_cam(
+    features: Tensor,
+    weights: Tensor,
+    biases: Tensor,
+    labels: Tensor,
+    *,
+    maps: tuple[Tensor, Tensor] | None = None,
+    offset_weights: Tensor | None = None,
+    offset_biases: Tensor | None = None,
+    thresholds: Tensor | None = None,
+) -> DualCAMs:
+    """Logits, label CAMs, regulated CAMs and region descriptors of two classifiers.
+
+    A NaN or inf in a sample's map reaches that sample's results, and in the backward pass its gradients and the
+    gradients of all weights.
+
+    Args:
+        features: [B,C,H,W], floating, any strides: the shared map.
+        weights: [2,K,D], floating: the classifiers' weights; D is C without `maps`.
+        biases: [2,K], floating.
+        labels: int64 [B], each in [0,K).
+        maps: [B,D,H,W] each, floating: what each classifier reads; None: both read `features`.
+        offset_weights: [2,D], floating, with `offset_biases`: offsets of the thresholds from the CAMs' means are these
+            times the pooled maps. None: no offsets.
+        offset_biases: [2], floating.
+        thresholds: [B,2] in (0,1), floating, in place of offsets; None: each normalized CAM's own mean, with offsets.
+
+    Returns:
+        DualCAMs. Gradients flow to everything but the labels.
+
+    Raises:
+        TypeError: a dtype is not accepted.
+        ValueError: shapes do not fit, or arguments that belong together are not given together.
+        IndexError: a label is outside [0,K) (looked at on the CPU only).
+    """
+    _check(features, weights, biases, labels, maps, offset_weights, offset_biases, thresholds)
+    map_a, map_b = maps or (None, None)
+    inputs = features, map_a, map_b, weights, biases, labels, offset_weights, offset_biases, thresholds
+    if selection.is_reference_forced():
+        with full_precision(features.device):
+            found = reference.dual_cam(*inputs)
+    else:
+        found = torch.ops.iir_fast.dual_cam(*inputs)
+    logits, cams, terms, masks, normalized, cuts, foreground, background = found[:8]
+    regulated = RegulatedCAMs(terms, masks, normalized, cuts)
+    return DualCAMs(logits, cams, regulated, RegionDescriptors(foreground, background))
+
+
+def _check(
+    features: Tensor,
+    weights: Tensor,
+    biases: Tensor,
+    labels: Tensor,
+    maps: tuple[Tensor, Tensor] | None,
+    offset_weights: Tensor | None,
+    offset_biases: Tensor | None,
+    thresholds: Tensor | None,
+) -> None:
+    batch, _, height, width = features.shape if features.dim() == 4 else (0, 0, 0, 0)
+    for each in (features,) if maps is None else maps:
+        check_label_cam(each, weights, labels)
+    if maps is not None:
+        check_floating("dual_cam", features=features)
+        for name, each in zip(("the first of maps", "the second of maps"), maps, strict=True):
+            check_shape("dual_cam", name, each, f"[{batch},D,{height},{width}]", batch, None, height, width)
+    _, classes, channels = weights.shape
+    check_shape("dual_cam", "weights", weights, f"[2,K,{channels}]", 2, None, None)
+    check_floating("dual_cam", biases=biases)
+    check_shape("dual_cam", "biases", biases, f"[2,{classes}]", 2, classes)
+    if (offset_weights is None) != (offset_biases is None):
+        raise ValueError("dual_cam: one of offset_weights and offset_biases is missing; accepted are both or neither.")
+    if offset_weights is not None and offset_biases is not None:
+        check_floating("dual_cam", offset_weights=offset_weights, offset_biases=offset_biases)
+        check_shape("dual_cam", "offset_weights", offset_weights, f"[2,{channels}]", 2, channels)
+        check_shape("dual_cam", "offset_biases", offset_biases, "[2]", 2)
+        if thresholds is not None:
+            raise ValueError("dual_cam: thresholds and offset_weights are both given; accepted is one of the two.")
+    if thresholds is not None:
+        check_floating("dual_cam", thresholds=thresholds)
+        check_shape("dual_cam", "thresholds", thresholds, f"[{batch},2]", batch, 2)
+
+
+def _fake(
+    features: Tensor,
+    map_a: Tensor | None,
+    map_b: Tensor | None,
+    weights: Tensor,
+    biases: Tensor,
+    labels: Tensor,
+    offset_weights: Tensor | None,
+    offset_biases: Tensor | None,
+    thresholds: Tensor | None,
+) -> tuple[Tensor, ...]:
+    batch, channels, height, width = features.shape
+    read = [features] if map_a is None or map_b is None else [map_a, map_b]
+    of_cams = accumulation_dtype(weights, *read)
+    of_descriptors = accumulation_dtype(features, features.new_empty(0, dtype=of_cams))
+
+    def empty(*shape: int, dtype: torch.dtype = of_cams) -> Tensor:
+        return features.new_empty(shape, dtype=dtype)
+
+    return (
+        empty(2, batch, weights.shape[1]),
+        empty(batch, 2, height, width),
+        empty(batch, 2),
+        empty(batch, 2, height, width),
+        empty(batch, 2, height, width),
+        empty(batch, 2),
+        empty(batch, 2, channels, dtype=of_descriptors),
+        empty(batch, 2, channels, dtype=of_descriptors),
+        empty(len(read), batch, weights.shape[2]),
+        empty(0) if offset_weights is None else empty(batch, 2),
+    )
+
+
+def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
+    features, map_a, map_b, weights, biases, _, offset_weights, offset_biases, thresholds = arguments[8:17]
+    features_needed, maps_needed, weights_needed = arguments[-3:]
+
+    def like(tensor: Tensor | None, needed: bool = True) -> Tensor:
+        return features.new_empty(0) if tensor is None or not needed else tensor.new_empty(tensor.shape)
+
+    def like_map(tensor: Tensor | None, needed: bool) -> Tensor:
+        return features.new_empty(0) if tensor is None or not needed else gradient_like(tensor)
+
+    return (
+        like_map(features, features_needed),
+        like_map(map_a, maps_needed),
+        like_map(map_b, maps_needed),
+        like(weights, weights_needed),
+        like(biases),
+        like(offset_weights),
+        like(offset_biases),
+        like(thresholds),
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, ...]) -> None:
+    _, cams, _, masks, _, _, foreground, background, pooled, offsets = output
+    ctx.save_for_backward(*inputs, cams, masks, foreground, background, pooled, offsets)
+    ctx.mark_non_differentiable(pooled, offsets)
+    # A result that nothing depends on costs no read of the map in the backward pass.
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    needed = ctx.needs_input_grad
+    features_needed, maps_needed, weights_needed = needed[0], needed[1] or needed[2], needed[3]
+    found = torch.ops.iir_fast.dual_cam_backward(*gradients[:8], *saved, features_needed, maps_needed, weights_needed)
+    features, map_a, map_b, weights, biases, *others = (
+        each if wanted else None for each, wanted in zip(found, (*needed[:5], *needed[6:9]), strict=True)
+    )
+    return features, map_a, map_b, weights, biases, None, *others
+
+
+_INPUTS = (
+    "Tensor features, Tensor? map_a, Tensor? map_b, Tensor weights, Tensor biases, Tensor labels, "
+    "Tensor? offset_weights, Tensor? offset_biases, Tensor? thresholds"
+)
+register(
+    "dual_cam",
+    f"({_INPUTS}) -> ({', '.join(['Tensor'] * 10)})",
+    {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
+    _fake,
+)
+register(
+    "dual_cam_backward",
+    "(Tensor? grad_logits, Tensor? grad_cams, Tensor? grad_terms, Tensor? grad_masks, Tensor? grad_maps, "
+    "Tensor? grad_thresholds, Tensor? grad_foreground, Tensor? grad_background, "
+    f"{_INPUTS}, Tensor cams, Tensor masks, Tensor foreground, Tensor background, Tensor pooled, Tensor offsets, "
+    f"bool features_needed, bool maps_needed, bool weights_needed) -> ({', '.join(['Tensor'] * 8)})",
+    {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
+    _fake_backward,
+)
+register_gradient("dual_cam", _backward, _setup_context)

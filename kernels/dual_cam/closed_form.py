@@ -1,0 +1,212 @@
+"""dual_cam forward and backward, whatever the rooms of the operators that it is made of run on.
+
+Torch does the small part: logits, offsets and their gradients are matrix products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from iir_fast.kernels.contract import Factors
+from iir_fast.kernels.regulate import TEMPERATURE
+
+Tensors = tuple[Tensor, ...]
+
+
+class Rooms(NamedTuple):
+    """The operators that dual_cam is made of, on one backend."""
+
+    label_cam: Callable[..., Tensors]
+    label_cam_backward: Callable[..., Tensors]
+    regulate: Callable[..., Tensors]
+    regulate_backward: Callable[..., Tensors]
+    masked_pool: Callable[..., Tensors]
+    masked_pool_backward: Callable[..., Tensors]
+    masked_pool_factors: Callable[..., tuple[Factors, Tensor]]
+
+
+class Gradients(NamedTuple):
+    """Of the results; None for one that nothing depends on."""
+
+    logits: Tensor | None
+    cams: Tensor | None
+    terms: Tensor | None
+    masks: Tensor | None
+    maps: Tensor | None
+    thresholds: Tensor | None
+    foreground: Tensor | None
+    background: Tensor | None
+
+
+class Inputs(NamedTuple):
+    """What dual_cam takes."""
+
+    features: Tensor
+    map_a: Tensor | None
+    map_b: Tensor | None
+    weights: Tensor
+    biases: Tensor
+    labels: Tensor
+    offset_weights: Tensor | None
+    offset_biases: Tensor | None
+    thresholds: Tensor | None
+
+    @property
+    def maps(self) -> tuple[Tensor, ...]:
+        """What the classifiers read: one map for both, or one each."""
+        return (self.features,) if self.map_a is None or self.map_b is None else (self.map_a, self.map_b)
+
+    @property
+    def weights_by_map(self) -> tuple[Tensor, ...]:
+        """Weights [R,K,D] of those that read each map."""
+        count = 2 // len(self.maps)
+        return tuple(self.weights[r : r + count] for r in range(0, 2, count))
+
+
+class Saved(NamedTuple):
+    """Results that the backward pass needs."""
+
+    cams: Tensor
+    masks: Tensor
+    foreground: Tensor
+    background: Tensor
+    pooled: Tensor
+    """[1,B,C] of the shared map, or [2,B,D] of the classifiers' own."""
+    offsets: Tensor
+    """[B,2]; empty if there are none."""
+
+
+def forward(rooms: Rooms, *arguments: Tensor | None) -> Tensors:
+    inputs = Inputs(*arguments)  # type: ignore[arg-type]  # as the schema has them
+    found = [
+        rooms.label_cam(each, weights, inputs.labels)
+        for each, weights in zip(inputs.maps, inputs.weights_by_map, strict=True)
+    ]
+    cams = found[0][0] if len(found) == 1 else torch.cat([each for each, _ in found], dim=1)
+    pooled = torch.stack([each for _, each in found])
+    dtype = pooled.dtype
+    both = pooled.expand(2, -1, -1)
+    logits = torch.baddbmm(inputs.biases.to(dtype).unsqueeze(1), both, inputs.weights.to(dtype).transpose(1, 2))
+    offsets = None
+    if inputs.offset_weights is not None and inputs.offset_biases is not None:
+        products = torch.bmm(both, inputs.offset_weights.to(dtype).unsqueeze(2))
+        offsets = products.squeeze(2).T.contiguous() + inputs.offset_biases.to(dtype)
+    terms, masks, maps, thresholds = rooms.regulate(*cams.unbind(1), inputs.thresholds, offsets, TEMPERATURE, False)
+    foreground, background = rooms.masked_pool(inputs.features, masks)
+    offsets = pooled.new_empty(0) if offsets is None else offsets
+    return logits, cams, terms, masks, maps, thresholds, foreground, background, pooled, offsets
+
+
+def backward(rooms: Rooms, *arguments: Tensor | bool | None) -> Tensors:
+    given = Gradients(*arguments[:8])  # type: ignore[arg-type]  # as the schema has them
+    inputs, saved = Inputs(*arguments[8:17]), Saved(*arguments[17:23])  # type: ignore[arg-type]
+    features_needed, maps_needed, weights_needed = (bool(each) for each in arguments[23:])
+    shared = len(inputs.maps) == 1
+    features, weights, labels = inputs.features, inputs.weights, inputs.labels
+    grad_features, factors, grad_masks = _through_pool(rooms, given, inputs, saved, features_needed)
+    grad_cams, grad_cuts = _through_regulate(rooms, given, grad_masks, inputs, saved)
+    grad_pooled, sums, grad_biases = _through_logits(given.logits, inputs, saved.pooled, weights_needed)
+    grad_offset_weights, grad_offset_biases = _through_offsets(grad_cuts, inputs, saved.pooled, grad_pooled)
+    # What is left: one gradient of each map, and the rows of the labels, which are added to the weights' gradient.
+    grad_maps = [features.new_empty(0), features.new_empty(0)]
+    if shared:
+        gradients = grad_cams, grad_pooled.sum(0)
+        needed = features_needed, weights_needed
+        grad_features, _ = rooms.label_cam_backward(*gradients, features, weights, labels, *needed, factors, sums)
+    else:
+        for r, each in enumerate(inputs.maps):
+            gradients = grad_cams[:, r : r + 1], grad_pooled[r]
+            needed, into = (maps_needed, weights_needed), None if sums is None else sums[r : r + 1]
+            own = weights[r : r + 1]
+            grad_maps[r], _ = rooms.label_cam_backward(*gradients, each, own, labels, *needed, None, into)
+    grad_thresholds = features.new_empty(0)
+    if inputs.thresholds is not None:
+        grad_thresholds = torch.zeros_like(inputs.thresholds) if grad_cuts is None else grad_cuts
+    return (
+        grad_features,
+        *grad_maps,
+        weights.new_empty(0) if sums is None else sums.to(weights.dtype),
+        grad_biases,
+        grad_offset_weights,
+        grad_offset_biases,
+        grad_thresholds,
+    )
+
+
+def _through_pool(
+    rooms: Rooms, given: Gradients, inputs: Inputs, saved: Saved, features_needed: bool
+) -> tuple[Tensor, Factors | None, Tensor | None]:
+    """The gradient of a map that is pooled only, or what is to be written of that of one that is read, too; and that of
+    the masks."""
+    features, shared = inputs.features, len(inputs.maps) == 1
+    if given.foreground is None and given.background is None:
+        grad_features = features.new_empty(0) if shared or not features_needed else torch.zeros_like(features)
+        return grad_features, None, given.masks
+    gradients = _or_zeros(given.foreground, saved.foreground), _or_zeros(given.background, saved.background)
+    arguments = *gradients, features, saved.masks, saved.foreground, saved.background
+    factors = None
+    if shared:
+        grad_features = features.new_empty(0)
+        factors, grad_masks = rooms.masked_pool_factors(*arguments)
+    else:
+        grad_features, grad_masks = rooms.masked_pool_backward(*arguments, features_needed, True)
+    return grad_features, factors, grad_masks if given.masks is None else grad_masks + given.masks
+
+
+def _through_regulate(
+    rooms: Rooms, given: Gradients, grad_masks: Tensor | None, inputs: Inputs, saved: Saved
+) -> tuple[Tensor, Tensor | None]:
+    """The gradient of the CAMs, and of thresholds or offsets, if there were any."""
+    incoming = given.terms, grad_masks, given.maps, given.thresholds
+    if all(each is None for each in incoming):
+        return _or_zeros(given.cams, saved.cams), None
+    of_samples = saved.masks.new_empty(len(saved.masks), 2)
+    likes = of_samples, saved.masks, saved.masks, of_samples
+    offsets = None if inputs.offset_weights is None else saved.offsets
+    grad_a, grad_b, grad_cuts = rooms.regulate_backward(
+        *(_or_zeros(each, like) for each, like in zip(incoming, likes, strict=True)),
+        *saved.cams.unbind(1),
+        inputs.thresholds,
+        offsets,
+        TEMPERATURE,
+        False,
+    )
+    grad_cams = torch.stack((grad_a, grad_b), dim=1)
+    return grad_cams if given.cams is None else grad_cams + given.cams, grad_cuts
+
+
+def _through_logits(
+    grad_logits: Tensor | None, inputs: Inputs, pooled: Tensor, weights_needed: bool
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Gradients of the pooled maps, for each classifier [2,B,D]; of the weights in the accumulation dtype; of the
+    biases."""
+    both, weights, biases = pooled.expand(2, -1, -1), inputs.weights.to(pooled.dtype), inputs.biases
+    if grad_logits is None:
+        sums = torch.zeros_like(weights) if weights_needed else None
+        return pooled.new_zeros(both.shape), sums, torch.zeros_like(biases)
+    grad_logits = grad_logits.to(pooled.dtype)
+    sums = torch.bmm(grad_logits.transpose(1, 2), both) if weights_needed else None
+    return torch.bmm(grad_logits, weights), sums, grad_logits.sum(1).to(biases.dtype)
+
+
+def _through_offsets(
+    grad_offsets: Tensor | None, inputs: Inputs, pooled: Tensor, grad_pooled: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the offsets' weights and biases; that of the pooled maps is added in place."""
+    weights, biases = inputs.offset_weights, inputs.offset_biases
+    if weights is None or biases is None:
+        return pooled.new_empty(0), pooled.new_empty(0)
+    if grad_offsets is None:
+        return torch.zeros_like(weights), torch.zeros_like(biases)
+    by_classifier = grad_offsets.T.unsqueeze(2)
+    grad_pooled += by_classifier * weights.to(pooled.dtype).unsqueeze(1)
+    grad_weights = (by_classifier * pooled).sum(1).to(weights.dtype)
+    return grad_weights, grad_offsets.sum(0).to(biases.dtype)
+
+
+def _or_zeros(gradient: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if gradient is None else gradient
