@@ -19,8 +19,8 @@ from iir_fast.kernels.launch import Launch
 
 CLASSES = 12
 # Results that are not kept for the backward pass alone, and which ones the backward pass is given.
-RESULTS = {"dual_cam": 8}
-SAVED = {"masked_pool": (0, 1), "dual_cam": (1, 3, 6, 7, 8, 9)}
+RESULTS = {"dual_cam": 8, "inter_intra": 3}
+SAVED = {"masked_pool": (0, 1), "dual_cam": (1, 3, 6, 7, 8, 9), "inter_intra": (3, 4)}
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,8 @@ def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[
     offsets_of_maps = _random(2, channels, like=like, seed=11) / channels**0.5, _random(2, like=like, seed=12)
     dual = Example("dual_cam", (features, None, None, *classifiers, *offsets_of_maps, None))
     own = Example("dual_cam", (features, features, features, *classifiers, None, None, None), option="own maps")
+    regions = _random(batch, 2, channels, like=like, seed=5), _random(batch, 2, channels, like=like, seed=6)
+    loss = Example("inter_intra", (_random(batch, 2, like=like, seed=13), *regions, labels, None, 5.0, 5.0))
     evidence = Example("evidence_map", (features, _random(batch, 1, channels, like=like, seed=7)))
     return [
         label_cam,
@@ -163,6 +165,8 @@ def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[
         own.backward(True, True, True),
         similarity,
         similarity.backward(),
+        loss,
+        loss.backward(),
         evidence,
     ]
 

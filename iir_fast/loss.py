@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, overload
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iir_fast.gate import mixing_gate
 from iir_fast.gather import gather_rows
 from iir_fast.head import HeadOutput
-from iir_fast.kernels import RegionDescriptors, RegulatedCAMs, masked_pool, regulate, subgroup_similarity
+from iir_fast.kernels import RegionDescriptors, RegulatedCAMs, inter_intra, masked_pool, regulate
 from iir_fast.kernels.contract import check_integer_vector, check_range
 from iir_fast.kernels.regulate import TEMPERATURE
 
@@ -104,20 +102,12 @@ def _iir_loss(
     foreground, background = descriptors
     if gather:
         foreground, background, labels = gather_rows(foreground), gather_rows(background), gather_rows(labels)
-    # Under the same classifier and against their own backgrounds alone, foregrounds and backgrounds of a class may
-    # change places: they are as alike. The other classifier's descriptors and the batch's background tell them apart.
-    groups = labels.repeat_interleave(2)
-    own = F.normalize(background.flatten(0, 1), dim=1)
-    inter = subgroup_similarity(foreground.flatten(0, 1), own + own.mean(dim=0), groups)
-
-    dual, agreement = (terms.sum(dim=0) / max(len(terms), 1)).unbind()
-    if regulation == "dual":
-        intra = dual
+    gate = None
+    if regulation == "mixed":
+        gate = mixing_gate(foreground, labels)
     elif regulation == "agreement":
-        intra = agreement
-    else:
-        intra = torch.lerp(dual, agreement, mixing_gate(foreground, labels))
-    loss = intra_weight * intra + inter_weight * inter
+        gate = terms.new_ones(())
+    loss, intra, inter = inter_intra(terms, foreground, background, labels, intra_weight, inter_weight, gate)
     return IIRTerms(loss, intra, inter, masks, maps, thresholds, descriptors)
 
 

@@ -16,6 +16,7 @@ knows tensors, not training: nothing here imports from the rest of ``iir_fast``.
 
 from iir_fast.kernels.dual_cam import DualCAMs, dual_cam
 from iir_fast.kernels.evidence_map import evidence_map
+from iir_fast.kernels.inter_intra import InterIntra, inter_intra
 from iir_fast.kernels.label_cam import LabelCAMs, label_cam
 from iir_fast.kernels.masked_pool import RegionDescriptors, masked_pool
 from iir_fast.kernels.regulate import RegulatedCAMs, regulate
@@ -25,12 +26,14 @@ from iir_fast.kernels.subgroup_similarity import subgroup_similarity
 
 __all__ = [
     "DualCAMs",
+    "InterIntra",
     "LabelCAMs",
     "RegionDescriptors",
     "RegulatedCAMs",
     "backend",
     "dual_cam",
     "evidence_map",
+    "inter_intra",
     "label_cam",
     "masked_pool",
     "regulate",

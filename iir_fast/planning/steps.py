@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iir_fast.functional import regulate, subgroup_similarity
+from iir_fast.functional import inter_intra, regulate
 from iir_fast.head import DualCAMHead
 from iir_fast.kernels.contract import MASS_EPSILON
 
@@ -36,10 +36,9 @@ def step_with_kernels(head: DualCAMHead, features: Tensor, labels: Tensor, ranks
     """
     out = head(features, labels)
     foreground, background = (torch.cat([each] * ranks) for each in out.descriptors)
-    groups = labels.repeat(ranks).repeat_interleave(2)
-    own = F.normalize(background.flatten(0, 1), dim=1)
-    inter = subgroup_similarity(foreground.flatten(0, 1), own + own.mean(dim=0), groups)
-    loss = _cross_entropies(out.logits_a, out.logits_b, labels) + out.regulated.terms[:, 0].mean() + inter
+    terms = out.regulated.terms
+    regulation = inter_intra(terms, foreground, background, labels.repeat(ranks), intra_weight=1.0, inter_weight=1.0)
+    loss = _cross_entropies(out.logits_a, out.logits_b, labels) + regulation.loss
     return Step(loss, (*out[:4], *out.regulated, *out.descriptors))
 
 

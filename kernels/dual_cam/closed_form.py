@@ -23,7 +23,8 @@ class Rooms(NamedTuple):
     label_cam: Callable[..., Tensors]
     label_cam_backward: Callable[..., Tensors]
     regulate: Callable[..., Tensors]
-    regulate_backward: Callable[..., Tensors]
+    regulate_backward: Callable[..., tuple[Tensor, Tensor]]
+    """Both CAMs' gradients in one tensor."""
     masked_pool: Callable[..., Tensors]
     masked_pool_backward: Callable[..., Tensors]
     masked_pool_factors: Callable[..., tuple[Factors, Tensor]]
@@ -87,14 +88,18 @@ def forward(rooms: Rooms, *arguments: Tensor | None) -> Tensors:
         for each, weights in zip(inputs.maps, inputs.weights_by_map, strict=True)
     ]
     cams = found[0][0] if len(found) == 1 else torch.cat([each for each, _ in found], dim=1)
-    pooled = torch.stack([each for _, each in found])
+    pooled = found[0][1].unsqueeze(0) if len(found) == 1 else torch.stack([each for _, each in found])
     dtype = pooled.dtype
     both = pooled.expand(2, -1, -1)
     logits = torch.baddbmm(inputs.biases.to(dtype).unsqueeze(1), both, inputs.weights.to(dtype).transpose(1, 2))
     offsets = None
     if inputs.offset_weights is not None and inputs.offset_biases is not None:
-        products = torch.bmm(both, inputs.offset_weights.to(dtype).unsqueeze(2))
-        offsets = products.squeeze(2).T.contiguous() + inputs.offset_biases.to(dtype)
+        of_offsets = inputs.offset_weights.to(dtype), inputs.offset_biases.to(dtype)
+        if len(found) == 1:
+            offsets = torch.addmm(of_offsets[1], pooled[0], of_offsets[0].T)
+        else:
+            offsets = torch.baddbmm(of_offsets[1].view(2, 1, 1), both, of_offsets[0].unsqueeze(2)).squeeze(2).T
+            offsets = offsets.contiguous()
     terms, masks, maps, thresholds = rooms.regulate(*cams.unbind(1), inputs.thresholds, offsets, TEMPERATURE, False)
     foreground, background = rooms.masked_pool(inputs.features, masks)
     offsets = pooled.new_empty(0) if offsets is None else offsets
@@ -109,12 +114,12 @@ def backward(rooms: Rooms, *arguments: Tensor | bool | None) -> Tensors:
     features, weights, labels = inputs.features, inputs.weights, inputs.labels
     grad_features, factors, grad_masks = _through_pool(rooms, given, inputs, saved, features_needed)
     grad_cams, grad_cuts = _through_regulate(rooms, given, grad_masks, inputs, saved)
-    grad_pooled, sums, grad_biases = _through_logits(given.logits, inputs, saved.pooled, weights_needed)
-    grad_offset_weights, grad_offset_biases = _through_offsets(grad_cuts, inputs, saved.pooled, grad_pooled)
+    grad_pooled, sums, grad_biases = _through_logits(given.logits, grad_cuts, inputs, saved.pooled, weights_needed)
+    grad_offset_weights, grad_offset_biases = _through_offsets(grad_cuts, inputs, saved.pooled)
     # What is left: one gradient of each map, and the rows of the labels, which are added to the weights' gradient.
     grad_maps = [features.new_empty(0), features.new_empty(0)]
     if shared:
-        gradients = grad_cams, grad_pooled.sum(0)
+        gradients = grad_cams, grad_pooled
         needed = features_needed, weights_needed
         grad_features, _ = rooms.label_cam_backward(*gradients, features, weights, labels, *needed, factors, sums)
     else:
@@ -164,48 +169,51 @@ def _through_regulate(
     incoming = given.terms, grad_masks, given.maps, given.thresholds
     if all(each is None for each in incoming):
         return _or_zeros(given.cams, saved.cams), None
-    of_samples = saved.masks.new_empty(len(saved.masks), 2)
-    likes = of_samples, saved.masks, saved.masks, of_samples
+    zero = saved.masks.new_zeros(())
+    shapes = (len(saved.masks), 2), saved.masks.shape, saved.masks.shape, (len(saved.masks), 2)
     offsets = None if inputs.offset_weights is None else saved.offsets
-    grad_a, grad_b, grad_cuts = rooms.regulate_backward(
-        *(_or_zeros(each, like) for each, like in zip(incoming, likes, strict=True)),
+    grad_cams, grad_cuts = rooms.regulate_backward(
+        *(zero.expand(shape) if each is None else each for each, shape in zip(incoming, shapes, strict=True)),
         *saved.cams.unbind(1),
         inputs.thresholds,
         offsets,
         TEMPERATURE,
         False,
     )
-    grad_cams = torch.stack((grad_a, grad_b), dim=1)
     return grad_cams if given.cams is None else grad_cams + given.cams, grad_cuts
 
 
 def _through_logits(
-    grad_logits: Tensor | None, inputs: Inputs, pooled: Tensor, weights_needed: bool
+    grad_logits: Tensor | None, grad_offsets: Tensor | None, inputs: Inputs, pooled: Tensor, weights_needed: bool
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Gradients of the pooled maps, for each classifier [2,B,D]; of the weights in the accumulation dtype; of the
     biases."""
     both, weights, biases = pooled.expand(2, -1, -1), inputs.weights.to(pooled.dtype), inputs.biases
+    through_offsets = None
+    if inputs.offset_weights is not None and grad_offsets is not None:
+        through_offsets = grad_offsets.T.unsqueeze(2) * inputs.offset_weights.to(pooled.dtype).unsqueeze(1)
     if grad_logits is None:
         sums = torch.zeros_like(weights) if weights_needed else None
-        return pooled.new_zeros(both.shape), sums, torch.zeros_like(biases)
+        nothing = pooled.new_zeros(both.shape)
+        return nothing if through_offsets is None else through_offsets, sums, torch.zeros_like(biases)
     grad_logits = grad_logits.to(pooled.dtype)
+    if through_offsets is None:
+        grad_pooled = torch.bmm(grad_logits, weights)
+    else:
+        grad_pooled = torch.baddbmm(through_offsets, grad_logits, weights)
     sums = torch.bmm(grad_logits.transpose(1, 2), both) if weights_needed else None
-    return torch.bmm(grad_logits, weights), sums, grad_logits.sum(1).to(biases.dtype)
+    return grad_pooled, sums, grad_logits.sum(1).to(biases.dtype)
 
 
-def _through_offsets(
-    grad_offsets: Tensor | None, inputs: Inputs, pooled: Tensor, grad_pooled: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Gradients of the offsets' weights and biases; that of the pooled maps is added in place."""
+def _through_offsets(grad_offsets: Tensor | None, inputs: Inputs, pooled: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the offsets' weights and biases."""
     weights, biases = inputs.offset_weights, inputs.offset_biases
     if weights is None or biases is None:
         return pooled.new_empty(0), pooled.new_empty(0)
     if grad_offsets is None:
         return torch.zeros_like(weights), torch.zeros_like(biases)
-    by_classifier = grad_offsets.T.unsqueeze(2)
-    grad_pooled += by_classifier * weights.to(pooled.dtype).unsqueeze(1)
-    grad_weights = (by_classifier * pooled).sum(1).to(weights.dtype)
-    return grad_weights, grad_offsets.sum(0).to(biases.dtype)
+    grad_weights = torch.bmm(grad_offsets.T.unsqueeze(1), pooled.expand(2, -1, -1)).squeeze(1)
+    return grad_weights.to(weights.dtype), grad_offsets.sum(0).to(biases.dtype)
 
 
 def _or_zeros(gradient: Tensor | None, like: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ _ROOMS = closed_form.Rooms(
     label_cam.forward,
     label_cam.backward,
     regulate.forward,
-    regulate.backward,
+    regulate.backward_of_both,
     masked_pool.forward,
     masked_pool.backward,
     masked_pool.backward_in_factors,

@@ -28,14 +28,14 @@ def backward(
     beside: Factors | None = None,
     sums: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`beside`: what else the gradient of the features is to hold. `sums` [R,K,C]: what that of the weights is added
-    to, in place, in the accumulation dtype."""
+    """`grad_pooled`: [B,C], or [S,B,C], whose sum it is. `beside`: what else the gradient of the features is to hold.
+    `sums` [R,K,C]: what that of the weights is added to, in place, in the accumulation dtype."""
     dtype = accumulation_dtype(features, weights)
     grad_cams = grad_cams.flatten(2).to(dtype)
     grad_features, grad_weights = features.new_empty(0), weights.new_empty(0)
     if features_needed:
         vectors = weights[:, labels].permute(1, 2, 0).to(dtype)
-        everywhere = (grad_pooled.to(dtype) / grad_cams.shape[2]).unsqueeze(2)
+        everywhere = (in_all(grad_pooled).to(dtype) / grad_cams.shape[2]).unsqueeze(2)
         product = torch.baddbmm(everywhere, vectors, grad_cams)
         if beside is not None:
             product.baddbmm_(beside.per_channel.transpose(1, 2), beside.per_pixel).add_(beside.added.unsqueeze(2))
@@ -46,3 +46,8 @@ def backward(
         grad_weights = grad_weights.contiguous() if sums is None else sums.add_(grad_weights)
         grad_weights = grad_weights.to(weights.dtype)
     return grad_features, grad_weights
+
+
+def in_all(grad_pooled: Tensor) -> Tensor:
+    """[B,C]"""
+    return grad_pooled if grad_pooled.dim() == 2 else grad_pooled.sum(0)

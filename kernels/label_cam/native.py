@@ -36,14 +36,14 @@ def backward(
     beside: Factors | None = None,
     sums: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`beside` and `sums`: as in `host`."""
+    """`grad_pooled`, `beside` and `sums`: as in `host`."""
     if not _serves(features, weights):
         needed = features_needed, weights_needed
         return host.backward(grad_cams, grad_pooled, features, weights, labels, *needed, beside, sums)
     grad_cams = grad_cams.flatten(2)
     grad_features, grad_weights = features.new_empty(0), weights.new_empty(0)
     if features_needed:
-        everywhere = grad_pooled / grad_cams.shape[2]
+        everywhere = host.in_all(grad_pooled) / grad_cams.shape[2]
         factors = Factors(weights[:, labels].transpose(0, 1), grad_cams, everywhere)
         if beside is not None:
             factors = Factors(

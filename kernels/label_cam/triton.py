@@ -120,6 +120,7 @@ def _label_cam_backward_kernel(
     WEIGHTS_NEEDED: tl.constexpr,
     R: tl.constexpr,
     R_PADDED: tl.constexpr,
+    S: tl.constexpr,
     M: tl.constexpr,
     M_PADDED: tl.constexpr,
     tile: tl.constexpr,
@@ -154,7 +155,11 @@ def _label_cam_backward_kernel(
                 difference = load_window(differences, tile.channels, M, window, window_end, M_PADDED, dtype, tile)
         if not tile.planar:
             vectors = load_window(weights, stride, used, window, window_end, R_PADDED, dtype, tile)
-            everywhere = load_window(grad_pooled, 0, 1, window, window_end, 1, dtype, tile) * (1 / tile.pixels)
+            everywhere = load_window(grad_pooled, 0, 1, window, window_end, 1, dtype, tile)
+            for part in tl.static_range(1, S):
+                source = grad_pooled + part * tl.num_programs(0).to(tl.int64) * tile.channels
+                everywhere += load_window(source, 0, 1, window, window_end, 1, dtype, tile)
+            everywhere *= 1 / tile.pixels
             if M > 0:
                 everywhere += load_window(added, 0, 1, window, window_end, 1, dtype, tile)
         for row in range(first_row, row_end, tile.rows):
@@ -163,7 +168,11 @@ def _label_cam_backward_kernel(
             if tile.planar:
                 vectors = tl.load(weights + classifier * stride + rows, mask=(classifier < used) & inside, other=0)
                 vectors = vectors.to(dtype)
-                everywhere = tl.load(grad_pooled + rows, mask=inside, other=0).to(dtype) * (1 / tile.pixels)
+                everywhere = tl.load(grad_pooled + rows, mask=inside, other=0).to(dtype)
+                for part in tl.static_range(1, S):
+                    source = grad_pooled + part * tl.num_programs(0).to(tl.int64) * tile.channels
+                    everywhere += tl.load(source + rows, mask=inside, other=0).to(dtype)
+                everywhere *= 1 / tile.pixels
                 if M > 0:
                     source = differences + region * tile.channels + rows
                     difference = tl.load(source, mask=(region < M) & inside, other=0)
@@ -303,8 +312,8 @@ def plan_backward(
 ) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
     """Allocate the results of `backward` and describe the launches that fill them.
 
-    `beside`: what else the gradient of the features is to hold. `sums` [R,K,C], contiguous: what that of the weights is
-    added to, in place, in the accumulation dtype.
+    `grad_pooled`: [B,C], or [S,B,C], whose sum it is. `beside`: what else the gradient of the features is to hold.
+    `sums` [R,K,C], contiguous: what that of the weights is added to, in place, in the accumulation dtype.
     """
     batch, channels = features.shape[:2]
     classifiers, classes, _ = weights.shape
@@ -342,6 +351,7 @@ def plan_backward(
                 "WEIGHTS_NEEDED": weights_needed,
                 "R": classifiers,
                 "R_PADDED": triton.next_power_of_2(classifiers),
+                "S": 1 if grad_pooled.dim() == 2 else grad_pooled.shape[0],
                 "M": others,
                 "M_PADDED": triton.next_power_of_2(others) if others else 0,
                 "tile": tile,

@@ -67,7 +67,7 @@ def forward(
     return terms, state.masks.reshape(shape), state.maps.reshape(shape), state.cut.squeeze(2).clone()
 
 
-def backward(
+def backward_of_both(
     grad_terms: Tensor,
     grad_masks: Tensor,
     grad_maps: Tensor,
@@ -78,7 +78,8 @@ def backward(
     offsets: Tensor | None,
     temperature: float,
     hard: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
+    """Gradients of both CAMs [B,2,H,W], in the accumulation dtype, and of what was given of thresholds and offsets."""
     state = _state(cam_a, cam_b, thresholds, offsets, temperature, hard)
     pixels = state.cams.shape[2]
     grad_dual, grad_agreement = (grad_terms / pixels).unsqueeze(2).unbind(1)
@@ -112,10 +113,14 @@ def backward(
     grad_low = (scaled * (state.maps - 1)).sum(2, keepdim=True) / at_low.sum(2, keepdim=True)
     grad_high = -(scaled * state.maps).sum(2, keepdim=True) / at_high.sum(2, keepdim=True)
     grad_cams = (scaled + at_low * grad_low + at_high * grad_high).reshape(cam_a.shape[0], 2, *cam_a.shape[1:])
-    grad_a, grad_b = grad_cams.unbind(1)
     given = offsets if thresholds is None else thresholds
+    return grad_cams, cam_a.new_empty(0) if given is None else grad_given.to(given.dtype)
+
+
+def split(grad_cams: Tensor, cam_a: Tensor, cam_b: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients apart, in the dtypes of the CAMs. Copies: results that share memory are none of their own."""
+    grad_a, grad_b = grad_cams.unbind(1)
     return (
         grad_a.to(cam_a.dtype, copy=True, memory_format=torch.contiguous_format),
         grad_b.to(cam_b.dtype, copy=True, memory_format=torch.contiguous_format),
-        cam_a.new_empty(0) if given is None else grad_given.to(given.dtype),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,7 +83,7 @@ def forward(
     return terms, masks, maps, cuts
 
 
-def backward(
+def backward_of_both(
     grad_terms: Tensor,
     grad_masks: Tensor,
     grad_maps: Tensor,
@@ -93,24 +94,23 @@ def backward(
     offsets: Tensor | None,
     temperature: float,
     hard: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
+    """Gradients of both CAMs [B,2,H,W], float32 or float64, and of what was given of thresholds and offsets."""
+    gradients = grad_terms, grad_masks, grad_maps, grad_thresholds
     if not _serves(cam_a, cam_b, thresholds, offsets):
-        gradients = grad_terms, grad_masks, grad_maps, grad_thresholds
-        return host.backward(*gradients, cam_a, cam_b, thresholds, offsets, temperature, hard)
+        return host.backward_of_both(*gradients, cam_a, cam_b, thresholds, offsets, temperature, hard)
     grad_cams = torch.empty(len(cam_a), 2, *cam_a.shape[1:])
     given = offsets if thresholds is None else thresholds
     grad_cuts = None if given is None else torch.empty(given.shape)
-    incoming = {
-        "grad_terms": grad_terms,
-        "grad_masks": grad_masks,
-        "grad_maps": grad_maps,
-        "grad_thresholds": grad_thresholds,
-    }
+    names = "grad_terms", "grad_masks", "grad_maps", "grad_thresholds"
+    incoming = dict(zip(names, gradients, strict=True))
     outgoing = {"grad_cams": grad_cams, "grad_cuts": grad_cuts}
     _run(cam_a, cam_b, thresholds, offsets, temperature, hard, True, **incoming, **outgoing)
-    # Copies: results that share memory would not be results of their own.
-    return (
-        grad_cams[:, 0].to(cam_a.dtype, copy=True, memory_format=torch.contiguous_format),
-        grad_cams[:, 1].to(cam_b.dtype, copy=True, memory_format=torch.contiguous_format),
-        cam_a.new_empty(0) if given is None or grad_cuts is None else grad_cuts.to(given.dtype),
-    )
+    nothing = cam_a.new_empty(0)
+    return grad_cams, nothing if given is None or grad_cuts is None else grad_cuts.to(given.dtype)
+
+
+def backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    grad_cams, grad_cuts = backward_of_both(*arguments)
+    cam_a, cam_b = arguments[4:6]
+    return *host.split(grad_cams, cam_a, cam_b), grad_cuts

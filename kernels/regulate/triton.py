@@ -14,6 +14,8 @@ that is not declared as float32.
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -260,6 +262,7 @@ def _regulate_backward_kernel(
     grad_b,
     grad_cuts,
     temperature: tl.float64,
+    grad_sample,
     masks_sample,
     masks_map,
     masks_pixel,
@@ -290,8 +293,8 @@ def _regulate_backward_kernel(
     to_b = grad_mask_b, grad_map_b, dual, agreement
     to_cut_a = tl.load(grad_thresholds + 2 * sample)
     to_cut_b = tl.load(grad_thresholds + 2 * sample + 1)
-    to_given_a = _write_gradient(a, b, to_a, to_cut_a, tau, grad_a + sample * P, HARD, P, BLOCK)
-    to_given_b = _write_gradient(b, a, to_b, to_cut_b, tau, grad_b + sample * P, HARD, P, BLOCK)
+    to_given_a = _write_gradient(a, b, to_a, to_cut_a, tau, grad_a + sample * grad_sample, HARD, P, BLOCK)
+    to_given_b = _write_gradient(b, a, to_b, to_cut_b, tau, grad_b + sample * grad_sample, HARD, P, BLOCK)
     if (given is not None) or (offsets is not None):
         tl.store(grad_cuts + 2 * sample, to_given_a.to(grad_cuts.dtype.element_ty))
         tl.store(grad_cuts + 2 * sample + 1, to_given_b.to(grad_cuts.dtype.element_ty))
@@ -301,6 +304,19 @@ def _blocking(pixels: int) -> tuple[int, int]:
     """Lanes of a block and warps of a program for a map of so many pixels."""
     block = triton.next_power_of_2(pixels) if pixels <= LARGEST_HELD else LOOP_BLOCK
     return block, max(1, min(MOST_WARPS, block // PIXELS_PER_WARP))
+
+
+def _cams_and_cuts(
+    cam_a: Tensor, cam_b: Tensor, thresholds: Tensor | None, offsets: Tensor | None
+) -> dict[str, Tensor | None]:
+    given, moved = (None if each is None else each.contiguous() for each in (thresholds, offsets))
+    return {"cam_a": cam_a, "cam_b": cam_b, "given": given, "offsets": moved}
+
+
+def _strides(name: str, tensor: Tensor) -> dict[str, int]:
+    """Of [B,P], or [B,2,P], by the kernels' names."""
+    axes = ("sample", "pixel") if tensor.dim() == 2 else ("sample", "map", "pixel")
+    return {f"{name}_{axis}": stride for axis, stride in zip(axes, tensor.stride(), strict=True)}
 
 
 def plan_forward(
@@ -323,19 +339,14 @@ def plan_forward(
         _regulate_forward_kernel,
         (batch,),
         {
-            "cam_a": flat_a,
-            "cam_b": flat_b,
-            "given": None if thresholds is None else thresholds.contiguous(),
-            "offsets": None if offsets is None else offsets.contiguous(),
+            **_cams_and_cuts(flat_a, flat_b, thresholds, offsets),
             "terms": terms,
             "masks": masks,
             "maps": maps,
             "thresholds": cuts,
             "temperature": temperature,
-            "a_sample": flat_a.stride(0),
-            "a_pixel": flat_a.stride(1),
-            "b_sample": flat_b.stride(0),
-            "b_pixel": flat_b.stride(1),
+            **_strides("a", flat_a),
+            **_strides("b", flat_b),
         },
         {"HARD": hard, "P": height * width, "BLOCK": block},
         num_warps=warps,
@@ -354,10 +365,15 @@ def plan_backward(
     offsets: Tensor | None,
     temperature: float,
     hard: bool,
+    grad_cams: Tensor | None = None,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], list[Launch]]:
-    """Allocate the results of `backward` and describe the launch that fills them."""
+    """Allocate the results of `backward` and describe the launch that fills them; `grad_cams` [B,2,H,W]: where those of
+    both CAMs go."""
     batch, height, width = cam_a.shape
-    grad_a, grad_b = cam_a.new_empty(cam_a.shape), cam_b.new_empty(cam_b.shape)
+    if grad_cams is None:
+        grad_a, grad_b = cam_a.new_empty(cam_a.shape), cam_b.new_empty(cam_b.shape)
+    else:
+        grad_a, grad_b = grad_cams.unbind(1)
     grad_cuts = gradient_of_cuts(cam_a, thresholds, offsets)
     flat_a, flat_b = cam_a.flatten(1), cam_b.flatten(1)
     flat_masks, flat_maps = grad_masks.flatten(2), grad_maps.flatten(2)
@@ -370,24 +386,16 @@ def plan_backward(
             "grad_masks": flat_masks,
             "grad_maps": flat_maps,
             "grad_thresholds": grad_thresholds.contiguous(),
-            "cam_a": flat_a,
-            "cam_b": flat_b,
-            "given": None if thresholds is None else thresholds.contiguous(),
-            "offsets": None if offsets is None else offsets.contiguous(),
+            **_cams_and_cuts(flat_a, flat_b, thresholds, offsets),
             "grad_a": grad_a,
             "grad_b": grad_b,
             "grad_cuts": grad_cuts,
             "temperature": temperature,
-            "masks_sample": flat_masks.stride(0),
-            "masks_map": flat_masks.stride(1),
-            "masks_pixel": flat_masks.stride(2),
-            "maps_sample": flat_maps.stride(0),
-            "maps_map": flat_maps.stride(1),
-            "maps_pixel": flat_maps.stride(2),
-            "a_sample": flat_a.stride(0),
-            "a_pixel": flat_a.stride(1),
-            "b_sample": flat_b.stride(0),
-            "b_pixel": flat_b.stride(1),
+            "grad_sample": grad_a.stride(0),
+            **_strides("masks", flat_masks),
+            **_strides("maps", flat_maps),
+            **_strides("a", flat_a),
+            **_strides("b", flat_b),
         },
         {"HARD": hard, "P": height * width, "BLOCK": block},
         num_warps=warps,
@@ -395,5 +403,15 @@ def plan_backward(
     return (grad_a, grad_b, grad_cuts), [launch]
 
 
+def plan_backward_of_both(*arguments: Any) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
+    """The same with one tensor [B,2,H,W] for both CAMs' gradients, in the dtype of the first."""
+    cam_a = arguments[4]
+    batch, height, width = cam_a.shape
+    grad_cams = cam_a.new_empty((batch, 2, height, width))
+    (_, _, grad_cuts), launches = plan_backward(*arguments, grad_cams=grad_cams)
+    return (grad_cams, grad_cuts), launches
+
+
 forward = launched(plan_forward)
 backward = launched(plan_backward)
+backward_of_both = launched(plan_backward_of_both)

@@ -82,13 +82,13 @@ def _softplus(x):
 
 
 @triton.jit(do_not_specialize=["N"])
-def _order_kernel(groups, order, first, last, pairs, N):
+def _order_kernel(groups, order, first, last, pairs, N, REPEATS: tl.constexpr):
     """The rows in the order of their groups, each group's first place and its end at every place of it, and the number
     of pairs, counted by their later row and summed over this program's rows. Places behind the last belong to no group:
     whoever reads a few places at once needs no mask."""
     begin = tl.program_id(0) * _PLACES
     row = begin + tl.arange(0, _PLACES)
-    own = tl.load(groups + row, mask=row < N, other=0)
+    own = tl.load(groups + row // REPEATS, mask=row < N, other=0)
     smaller = tl.full([_PLACES], 0, tl.int32)
     members = tl.full([_PLACES], 0, tl.int32)
     earlier = tl.full([_PLACES], 0, tl.int32)
@@ -96,7 +96,7 @@ def _order_kernel(groups, order, first, last, pairs, N):
         other = start + tl.arange(0, _PLACES)
         group = own
         if start != begin:
-            group = tl.load(groups + other, mask=other < N, other=0)
+            group = tl.load(groups + other // REPEATS, mask=other < N, other=0)
         exists = (other < N)[:, None]
         same = exists & (group[:, None] == own[None, :])
         smaller += tl.sum((exists & (group[:, None] < own[None, :])).to(tl.int32), 0)
@@ -174,6 +174,7 @@ def _similarity_backward_kernel(
     pairs,
     grad_foreground,
     grad_background,
+    weight: tl.float64,
     N,
     f_stride,
     g_stride,
@@ -220,7 +221,7 @@ def _similarity_backward_kernel(
         r += s
         p += (s * other_inverse)[:, None] * other_f[None, :]
 
-    scale = tl.load(grad_inter) / _count(pairs, N, dtype)
+    scale = tl.load(grad_inter).to(dtype) * tl.full((), weight, dtype) / _count(pairs, N, dtype)
     k = tl.sum(u * p, 1)
     cosine = tl.sum(u * v, 1)
     df = (scale * f_inverse)[:, None] * (r[:, None] * v - 2 * p + (2 * k - r * cosine)[:, None] * u)
@@ -245,23 +246,27 @@ def _blocking(channels: int, channels_of_warp: int) -> tuple[dict[str, int], int
     return {"C": channels, "BLOCK": block, "ROWS": rows}, max(1, min(MOST_WARPS, block // channels_of_warp))
 
 
-def _places(groups: Tensor) -> tuple[dict[str, Tensor], Launch]:
+def _places(groups: Tensor, repeats: int) -> tuple[dict[str, Tensor], Launch]:
     """What `_order_kernel` finds, by its own names, and the launch that does."""
-    programs = triton.cdiv(len(groups), PLACES)
+    count = len(groups) * repeats
+    programs = triton.cdiv(count, PLACES)
     # Whole programs' worth of places, so that all three begin where loads are aligned, whatever N.
     order, first, last = torch.empty((3, programs * PLACES), dtype=torch.int32, device=groups.device)
     pairs = groups.new_empty(programs, dtype=torch.int64)
     found = {"order": order, "first": first, "last": last, "pairs": pairs}
-    arguments = {"groups": groups.contiguous(), **found, "N": len(groups)}
-    return found, Launch(_order_kernel, (programs,), arguments)
+    arguments = {"groups": groups.contiguous(), **found, "N": count}
+    return found, Launch(_order_kernel, (programs,), arguments, {"REPEATS": repeats})
 
 
-def plan_forward(foreground: Tensor, background: Tensor, groups: Tensor) -> tuple[tuple[Tensor], list[Launch]]:
-    """Allocate the programs' shares of the loss and describe the launches that fill them."""
+def plan_forward(
+    foreground: Tensor, background: Tensor, groups: Tensor, repeats: int = 1
+) -> tuple[tuple[Tensor], list[Launch]]:
+    """Allocate the programs' shares of the loss and describe the launches that fill them; `repeats` rows in turn are of
+    one element of `groups`."""
     count, channels = foreground.shape
     dtype = accumulation_dtype(foreground, background)
     foreground, background = _readable(foreground, dtype), _readable(background, dtype)
-    places, ordering = _places(groups)
+    places, ordering = _places(groups, repeats)
     constants, warps = _blocking(channels, FORWARD_CHANNELS)
     programs = triton.cdiv(count, constants["ROWS"])
     shares = foreground.new_empty(programs)
@@ -286,13 +291,14 @@ def plan_forward(foreground: Tensor, background: Tensor, groups: Tensor) -> tupl
 
 
 def plan_backward(
-    grad_inter: Tensor, foreground: Tensor, background: Tensor, groups: Tensor
+    grad_inter: Tensor, foreground: Tensor, background: Tensor, groups: Tensor, repeats: int = 1, weight: float = 1.0
 ) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
-    """Allocate both gradients in the accumulation dtype and describe the launches that fill them."""
+    """Allocate both gradients in the accumulation dtype and describe the launches that fill them; `repeats` as in
+    `plan_forward`, and `weight` is multiplied with `grad_inter`."""
     count, channels = foreground.shape
     dtype = accumulation_dtype(foreground, background)
     foreground, background = _readable(foreground, dtype), _readable(background, dtype)
-    places, ordering = _places(groups)
+    places, ordering = _places(groups, repeats)
     constants, warps = _blocking(channels, BACKWARD_CHANNELS)
     gradients = foreground.new_empty(foreground.shape), background.new_empty(background.shape)
     launch = Launch(
@@ -305,6 +311,7 @@ def plan_backward(
             **places,
             "grad_foreground": gradients[0],
             "grad_background": gradients[1],
+            "weight": weight,
             "N": count,
             "f_stride": foreground.stride(0),
             "g_stride": background.stride(0),

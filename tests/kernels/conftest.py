@@ -95,6 +95,11 @@ def _classifiers(channels: int, dtype: torch.dtype) -> list[Tensor]:
     return [_random(2, 4, channels, dtype=dtype, seed=1), _random(2, 4, dtype=dtype, seed=2)]
 
 
+def _regions(shape: tuple[int, int, int, int], dtype: torch.dtype) -> list[Tensor]:
+    """Descriptors of two regions per image, and of their complements."""
+    return [_random(shape[0] * shape[2], 2, shape[1], dtype=dtype, seed=seed) for seed in (5, 6)]
+
+
 def _terms_of_regulate(
     tensors: list[Tensor], outs: list[Tensor], incoming: list[Tensor], temperature: float = 0.1, hard: bool = False
 ) -> list[Tensor]:
@@ -140,7 +145,22 @@ def _terms_of_subgroup_similarity(
     ]
 
 
+def _terms_of_inter_intra(
+    tensors: list[Tensor], outs: list[Tensor], incoming: list[Tensor], labels: Tensor, *_: float, **__: float
+) -> list[Tensor]:
+    """As of subgroup_similarity; what complements are held against passes two unit vectors and a mean."""
+    _, foreground, background = (each.flatten(0, -2) for each in tensors)
+    groups = labels.repeat_interleave(tensors[1].shape[1])
+    own = background / background.norm(dim=1, keepdim=True)
+    contrast = own + own.mean(0)
+    total = [5 * incoming[0] + incoming[2]]
+    of_foreground, of_contrast = _terms_of_subgroup_similarity([foreground, contrast], outs, total, groups)
+    of_background = 4 * of_contrast.max() / background.norm(dim=1, keepdim=True)
+    return [tensors[0].new_zeros(0), of_foreground, of_background]
+
+
 TERMS = {
+    "inter_intra": _terms_of_inter_intra,
     "regulate": _terms_of_regulate,
     "masked_pool": _terms_of_masked_pool,
     "subgroup_similarity": _terms_of_subgroup_similarity,
@@ -218,6 +238,20 @@ CASES = [
         "subgroup_similarity",
         functional.subgroup_similarity,
         lambda s, d: [_random(s[0] * s[2], s[1], dtype=d), _random(s[0] * s[2], s[1], dtype=d, seed=1)],
+        lambda s: [torch.full((s[0] * s[2],), -5)],
+    ),
+    Case(
+        "inter_intra",
+        "inter_intra",
+        partial(functional.inter_intra, intra_weight=3.0, inter_weight=2.0),
+        lambda s, d: [torch.sigmoid(_random(2 * s[0], 2, dtype=d)), *_regions(s, d)],
+        lambda s: [_labels(s[0] * s[2], 3)],
+    ),
+    Case(
+        "inter_intra-gate",
+        "inter_intra",
+        lambda t, f, b, y: functional.inter_intra(t, f, b, y, 3.0, 2.0, torch.full((), 0.25, dtype=t.dtype)),
+        lambda s, d: [torch.sigmoid(_random(2 * s[0], 2, dtype=d)), *_regions(s, d)],
         lambda s: [torch.full((s[0] * s[2],), -5)],
     ),
     Case(

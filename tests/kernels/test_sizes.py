@@ -60,6 +60,14 @@ CALLS: dict[str, tuple[str, Callable[[Sizes, Random], list[Tensor]]]] = {
         "BCHWK",
         lambda s, random: [random(s.B, s.C, s.H, s.W), random(2, s.K, s.C, seed=1), random(2, s.K, seed=2)],
     ),
+    "inter_intra": (
+        "BCR",
+        lambda s, random: [
+            torch.sigmoid(random(s.B, 2)),
+            random(s.B, s.R, s.C, seed=1),
+            random(s.B, s.R, s.C, seed=2),
+        ],
+    ),
     "evidence_map": ("BCHWR", lambda s, random: [random(s.B, s.C, s.H, s.W), random(s.B, s.R, s.C, seed=1)]),
 }
 """The sizes that an operator knows, and its floating arguments."""
@@ -86,12 +94,14 @@ def sized(new_case, random) -> Callable[..., Any]:
     def make(name: str, sizes: Sizes) -> Any:
         operator = name.partition("-")[0]
         labels = {**dict.fromkeys(("label_cam", "dual_cam"), (sizes.B, sizes.K)), "subgroup_similarity": (sizes.N, 3)}
+        labels["inter_intra"] = (sizes.B, 3)
+        weights = [5.0, 5.0] if operator == "inter_intra" else []
         return new_case(
             name,
             operator,
             getattr(functional, operator),
             lambda shape, dtype: [each.to(dtype) for each in CALLS[name][1](sizes, random)],
-            lambda shape: [LABELS[sizes.labels](*labels[operator])] if operator in labels else [],
+            lambda shape: [LABELS[sizes.labels](*labels[operator]), *weights] if operator in labels else [],
             differentiable=operator != "evidence_map",
         )
 
@@ -119,7 +129,7 @@ def test_sizes(operator, change, sized):
 
 
 @pytest.mark.parametrize("labels", ["equal", "different"])
-@pytest.mark.parametrize("operator", ["label_cam", "dual_cam", "subgroup_similarity"])
+@pytest.mark.parametrize("operator", ["label_cam", "dual_cam", "subgroup_similarity", "inter_intra"])
 def test_labels_that_are_all_equal_or_all_different(operator, labels, sized):
     case = sized(operator, Sizes(labels=labels))
     assert_agrees(case, case.make(None, torch.float32), 1e-5)

@@ -1,0 +1,150 @@
+"""inter_intra: the loss of a batch, from what its CAMs' regulation and its pooled regions have left.
+
+With terms t of B images and gate z, which mixes the two regulations (0 without one):
+    intra = mean_i (1 - z) t[i,0] + z t[i,1]
+With raw descriptors f, g of N = B R regions and complements, and the label of its image as each region's group,
+    v_j = g_j / |g_j|,   w = mean_j v_j
+    inter = subgroup_similarity(f, v + w)
+    loss = intra_weight intra + inter_weight inter
+A region is told apart from its own complement and from the mean complement of the batch (this project's
+reconstruction): against its own alone, foregrounds and backgrounds of a class could change places.
+
+Gradient, with h_j = d inter / d(v_j + w) from subgroup_similarity:
+    dt[i] = intra_weight (1 - z, z) / B,   dv_j = h_j + mean_k h_k,   dg_j = (dv_j - v_j (v_j.dv_j)) / |g_j|
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from iir_fast.kernels import selection
+from iir_fast.kernels.contract import (
+    accumulation_dtype,
+    check_floating,
+    check_integer_vector,
+    check_shape,
+    full_precision,
+)
+from iir_fast.kernels.inter_intra import native, reference
+from iir_fast.kernels.registration import deferred, register, register_gradient
+
+
+class InterIntra(NamedTuple):
+    """What inter_intra returns: scalars, float32, or float64 when an input is."""
+
+    loss: Tensor
+    """intra_weight * intra + inter_weight * inter."""
+    intra: Tensor
+    """The regulation of the two CAMs, mean over images."""
+    inter: Tensor
+    """The inter-sample criterion, mean over all pairs of a class's regions."""
+
+
+def inter_intra(
+    terms: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+    labels: Tensor,
+    intra_weight: float,
+    inter_weight: float,
+    gate: Tensor | None = None,
+) -> InterIntra:
+    """The weighted sum of the regulation of CAMs and the similarity of regions within a class.
+
+    A NaN or inf in any argument makes the loss NaN, unless it is in the foreground of a region without a partner.
+
+    Args:
+        terms: [T,2], floating: the `dual` and the `agreement` regulation of T images.
+        foreground: [B,R,C], floating: descriptors of B images' regions.
+        background: [B,R,C], floating: descriptors of the complements.
+        labels: int64 [B], any values: images with equal values are one subgroup.
+        intra_weight: weight of the regulation.
+        inter_weight: weight of the similarity.
+        gate: scalar in [0,1], floating: share of the `agreement` regulation; None: 0. No gradient flows to it.
+
+    Returns:
+        InterIntra. Without any same-class pair, or without images, the result is connected to the graph all the same.
+
+    Raises:
+        TypeError: a dtype is not accepted.
+        ValueError: shapes do not fit.
+    """
+    check_floating("inter_intra", terms=terms, foreground=foreground, background=background)
+    check_shape("inter_intra", "terms", terms, "[T,2]", None, 2)
+    check_shape("inter_intra", "foreground", foreground, "[B,R,C]", None, None, None)
+    shape = f"{list(foreground.shape)}, as foreground"
+    check_shape("inter_intra", "background", background, shape, *foreground.shape)
+    check_integer_vector("inter_intra", "labels", labels, foreground.shape[0])
+    if gate is not None:
+        check_floating("inter_intra", gate=gate)
+        check_shape("inter_intra", "gate", gate, "a scalar")
+    inputs = terms, foreground, background, labels, gate, intra_weight, inter_weight
+    if selection.is_reference_forced():
+        with full_precision(foreground.device):
+            return InterIntra(*reference.inter_intra(*inputs))
+    return InterIntra(*torch.ops.iir_fast.inter_intra(*inputs)[:3])
+
+
+def _fake(
+    terms: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+    labels: Tensor,
+    gate: Tensor | None,
+    intra_weight: float,
+    inter_weight: float,
+) -> tuple[Tensor, ...]:
+    batch, regions, channels = foreground.shape
+    dtype = accumulation_dtype(terms, foreground, background)
+    shapes: list[tuple[int, ...]] = [(), (), (), (batch * regions, channels), (batch * regions,)]
+    return tuple(foreground.new_empty(shape, dtype=dtype) for shape in shapes)
+
+
+def _fake_backward(
+    grad_loss: Tensor | None,
+    grad_intra: Tensor | None,
+    grad_inter: Tensor | None,
+    terms: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+    *others: Any,
+) -> tuple[Tensor, ...]:
+    return tuple(each.new_empty(each.shape) for each in (terms, foreground, background))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    terms, foreground, background, labels, gate, ctx.intra_weight, ctx.inter_weight = inputs
+    *_, contrast, inverse = output
+    ctx.save_for_backward(terms, foreground, background, labels, gate, contrast, inverse)
+    ctx.mark_non_differentiable(contrast, inverse)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    terms, foreground, background, labels, gate, contrast, inverse = ctx.saved_tensors
+    inputs = terms, foreground, background, labels, gate, ctx.intra_weight, ctx.inter_weight
+    found = torch.ops.iir_fast.inter_intra_backward(*gradients[:3], *inputs, contrast, inverse)
+    return *found, None, None, None, None
+
+
+_INPUTS = (
+    "Tensor terms, Tensor foreground, Tensor background, Tensor labels, Tensor? gate, float intra_weight, "
+    "float inter_weight"
+)
+register(
+    "inter_intra",
+    f"({_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
+    _fake,
+)
+register(
+    "inter_intra_backward",
+    f"(Tensor? grad_loss, Tensor? grad_intra, Tensor? grad_inter, {_INPUTS}, Tensor contrast, Tensor inverse) "
+    "-> (Tensor, Tensor, Tensor)",
+    {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
+    _fake_backward,
+)
+register_gradient("inter_intra", _backward, _setup_context)

@@ -1,0 +1,283 @@
+"""inter_intra on Triton: five launches forward, five backward, none of a size that grows with more than N C.
+
+    forward    1. inverse lengths of the complements' descriptors
+               2. their mean, by columns, and what the foregrounds are held against, v + w
+               3., 4. the pairs (`subgroup_similarity`)
+               5. the sums of all
+    backward   1., 2. the pairs
+               3. the mean of dh, by columns
+               4. through x / |x| to the complements' descriptors, and the gradient of the terms
+
+The descriptors are small beside F, and what one launch has written the next one finds in the cache.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype
+from iir_fast.kernels.launch import Launch, launched
+from iir_fast.kernels.subgroup_similarity import triton as subgroup_similarity
+
+# Rows of a program that goes along them, and channels at a time.
+ROWS = 4
+ALONG = 1024
+# Rows at a time of a program that goes down them, and its channels: two sectors.
+DOWN = 128
+COLUMNS = 16
+PARTS = 1024
+
+_SHORT_NORM = tl.constexpr(SHORT_NORM)
+
+
+@triton.jit(do_not_specialize=["N"])
+def _inverse_lengths_kernel(rows, inverse, N, C: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    squares = tl.full([ROWS, BLOCK], 0, rows.dtype.element_ty)
+    for start in range(0, C, BLOCK):
+        channel = start + tl.arange(0, BLOCK)[None, :]
+        values = tl.load(rows + row[:, None] * C + channel, mask=(row[:, None] < N) & (channel < C), other=0)
+        squares += values * values
+    length = tl.sqrt(tl.sum(squares, 1))
+    tl.store(inverse + row, tl.where(length <= _SHORT_NORM, 0, 1 / length), mask=row < N)
+
+
+@triton.jit(do_not_specialize=["N"])
+def _mean_kernel(rows, inverse, contrast, mean, N, C: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """The mean over rows; if inverse lengths are there, that of unit vectors, and each of these plus the mean."""
+    dtype: tl.constexpr = rows.dtype.element_ty
+    channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    total = tl.full([ROWS, BLOCK], 0, dtype)
+    for start in range(0, N, ROWS):
+        row = start + tl.arange(0, ROWS)[:, None].to(tl.int64)
+        values = tl.load(rows + row * C + channel, mask=(row < N) & (channel < C), other=0)
+        if inverse is not None:
+            values *= tl.load(inverse + row, mask=row < N, other=0)
+        total += values
+    found = tl.sum(total, 0, keep_dims=True) / N
+    if mean is not None:
+        tl.store(mean + channel, found, mask=channel < C)
+    if contrast is not None:
+        for start in range(0, N, ROWS):
+            row = start + tl.arange(0, ROWS)[:, None].to(tl.int64)
+            inside = (row < N) & (channel < C)
+            values = tl.load(rows + row * C + channel, mask=inside, other=0)
+            values = values * tl.load(inverse + row, mask=row < N, other=0) + found
+            tl.store(contrast + row * C + channel, values, mask=inside)
+
+
+@triton.jit
+def _share(gate, dtype: tl.constexpr):
+    """Of the `agreement` regulation."""
+    share = tl.full((), 0, dtype)
+    if gate is not None:
+        share = tl.load(gate).to(dtype)
+    return share
+
+
+@triton.jit(do_not_specialize=["parts", "images"])
+def _loss_kernel(
+    shares,
+    terms,
+    gate,
+    loss,
+    intra,
+    inter,
+    intra_weight: tl.float64,
+    inter_weight: tl.float64,
+    parts,
+    images,
+    BLOCK: tl.constexpr,
+):
+    dtype: tl.constexpr = loss.dtype.element_ty
+    agreement = _share(gate, dtype)
+    number = tl.arange(0, BLOCK)
+    similarity = tl.full([BLOCK], 0, dtype)
+    for start in range(0, parts, BLOCK):
+        similarity += tl.load(shares + start + number, mask=start + number < parts, other=0)
+    regulation = tl.full([BLOCK], 0, dtype)
+    for start in range(0, images, BLOCK):
+        source = terms + 2 * (start + number)
+        one = tl.load(source, mask=start + number < images, other=0).to(dtype)
+        other = tl.load(source + 1, mask=start + number < images, other=0).to(dtype)
+        # Of a gate that is not there the second term must not be seen: it may be NaN.
+        regulation += one if gate is None else one + agreement * (other - one)
+    of_pairs, of_terms = tl.sum(similarity), tl.sum(regulation) / tl.maximum(images, 1)
+    tl.store(intra, of_terms)
+    tl.store(inter, of_pairs)
+    tl.store(loss, tl.full((), intra_weight, dtype) * of_terms + tl.full((), inter_weight, dtype) * of_pairs)
+
+
+@triton.jit(do_not_specialize=["N", "images"])
+def _through_lengths_kernel(
+    grad_contrast,
+    mean,
+    background,
+    inverse,
+    grad_background,
+    to_intra,
+    gate,
+    grad_terms,
+    intra_weight: tl.float64,
+    N,
+    images,
+    C: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    dtype: tl.constexpr = grad_contrast.dtype.element_ty
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    inside = row[:, None] < N
+    scale = tl.load(inverse + row, mask=row < N, other=0)[:, None]
+    along = tl.full([ROWS, BLOCK], 0, dtype)
+    for start in range(0, C, BLOCK):
+        channel = start + tl.arange(0, BLOCK)[None, :]
+        offset, mask = row[:, None] * C + channel, inside & (channel < C)
+        gradient = tl.load(grad_contrast + offset, mask=mask, other=0) + tl.load(
+            mean + channel, mask=channel < C, other=0
+        )
+        along += tl.load(background + offset, mask=mask, other=0).to(dtype) * scale * gradient
+    product = tl.sum(along, 1)[:, None]
+    for start in range(0, C, BLOCK):
+        channel = start + tl.arange(0, BLOCK)[None, :]
+        offset, mask = row[:, None] * C + channel, inside & (channel < C)
+        gradient = tl.load(grad_contrast + offset, mask=mask, other=0) + tl.load(
+            mean + channel, mask=channel < C, other=0
+        )
+        own = tl.load(background + offset, mask=mask, other=0).to(dtype) * scale
+        result = (gradient - own * product) * scale
+        tl.store(grad_background + offset, result.to(grad_background.dtype.element_ty), mask=mask)
+
+    agreement = _share(gate, dtype)
+    of_terms = tl.load(to_intra).to(dtype) * tl.full((), intra_weight, dtype) / images
+    target = grad_terms + 2 * row
+    tl.store(target, ((1 - agreement) * of_terms).to(grad_terms.dtype.element_ty), mask=row < images)
+    tl.store(target + 1, (agreement * of_terms).to(grad_terms.dtype.element_ty), mask=row < images)
+
+
+def _mean(rows: Tensor, inverse: Tensor | None, contrast: Tensor | None, mean: Tensor | None) -> Launch:
+    count, channels = rows.shape
+    arguments = {"rows": rows, "inverse": inverse, "contrast": contrast, "mean": mean, "N": count}
+    # Nothing is divided by a count of zero: there is no program then.
+    grid = (triton.cdiv(channels, COLUMNS) if count else 0,)
+    return Launch(_mean_kernel, grid, arguments, {"C": channels, "ROWS": DOWN, "BLOCK": COLUMNS})
+
+
+def _along(channels: int) -> dict[str, int]:
+    return {"C": channels, "ROWS": ROWS, "BLOCK": min(ALONG, triton.next_power_of_2(channels))}
+
+
+def plan_forward(
+    terms: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+    labels: Tensor,
+    gate: Tensor | None,
+    intra_weight: float,
+    inter_weight: float,
+) -> tuple[tuple[Tensor, ...], list[Launch]]:
+    """Allocate the results of `forward` and describe the launches that fill them."""
+    dtype = accumulation_dtype(terms, foreground, background)
+    rows = background.flatten(0, 1).to(dtype).contiguous()
+    count, channels = rows.shape
+    contrast, inverse = torch.empty_like(rows), rows.new_empty(count)
+    loss, intra, inter = (rows.new_empty(()) for _ in range(3))
+    lengths = {"rows": rows, "inverse": inverse, "N": count}
+    (shares,), pairs = subgroup_similarity.plan_forward(
+        foreground.flatten(0, 1).to(dtype), contrast, labels, foreground.shape[1]
+    )
+    launches = [
+        Launch(_inverse_lengths_kernel, (triton.cdiv(count, ROWS),), lengths, _along(channels)),
+        _mean(rows, inverse, contrast, None),
+        *pairs,
+        Launch(
+            _loss_kernel,
+            (1,),
+            {
+                "shares": shares,
+                "terms": terms.contiguous(),
+                "gate": gate,
+                "loss": loss,
+                "intra": intra,
+                "inter": inter,
+                "intra_weight": intra_weight,
+                "inter_weight": inter_weight,
+                "parts": len(shares),
+                "images": len(terms),
+            },
+            {"BLOCK": PARTS},
+        ),
+    ]
+    return (loss, intra, inter, contrast, inverse), launches
+
+
+def plan_backward(
+    grad_loss: Tensor | None,
+    grad_intra: Tensor | None,
+    grad_inter: Tensor | None,
+    terms: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+    labels: Tensor,
+    gate: Tensor | None,
+    intra_weight: float,
+    inter_weight: float,
+    contrast: Tensor,
+    inverse: Tensor,
+) -> tuple[tuple[Tensor, Tensor, Tensor], list[Launch]]:
+    """Allocate the results of `backward` and describe the launches that fill them."""
+    dtype = contrast.dtype
+    count, channels = contrast.shape
+    to_intra, intra_weight = _incoming(grad_intra, grad_loss, intra_weight, contrast)
+    to_inter, inter_weight = _incoming(grad_inter, grad_loss, inter_weight, contrast)
+    (grad_foreground, grad_contrast), pairs = subgroup_similarity.plan_backward(
+        to_inter, foreground.flatten(0, 1).to(dtype), contrast, labels, foreground.shape[1], inter_weight
+    )
+    mean = contrast.new_empty(channels)
+    grad_terms, grad_background = terms.new_empty(terms.shape), background.new_empty(background.shape)
+    launches = [
+        *pairs,
+        _mean(grad_contrast, None, None, mean),
+        Launch(
+            _through_lengths_kernel,
+            (triton.cdiv(max(count, len(terms)), ROWS),),
+            {
+                "grad_contrast": grad_contrast,
+                "mean": mean,
+                "background": background.contiguous(),
+                "inverse": inverse,
+                "grad_background": grad_background,
+                "to_intra": to_intra,
+                "gate": gate,
+                "grad_terms": grad_terms,
+                "intra_weight": intra_weight,
+                "N": count,
+                "images": len(terms),
+            },
+            _along(channels),
+        ),
+    ]
+    return (grad_terms, grad_foreground.view(foreground.shape), grad_background), launches
+
+
+def _incoming(own: Tensor | None, of_loss: Tensor | None, weight: float, like: Tensor) -> tuple[Tensor, float]:
+    """The gradient that reaches a part of the loss, and what it is multiplied by."""
+    if own is None:
+        return (like.new_zeros(()), 1.0) if of_loss is None else (of_loss, weight)
+    return (own, 1.0) if of_loss is None else (own + weight * of_loss, 1.0)
+
+
+forward = launched(plan_forward)
+
+
+def backward(*arguments: Tensor | float | None) -> tuple[Tensor, Tensor, Tensor]:
+    grad_terms, grad_foreground, grad_background = _backward(*arguments)
+    foreground = arguments[4]
+    assert isinstance(foreground, Tensor)
+    return grad_terms, grad_foreground.to(foreground.dtype), grad_background
+
+
+_backward = launched(plan_backward)
