@@ -76,10 +76,13 @@ class _Calls(TorchDispatchMode):
         return result
 
     def note(self, func: Any, args: Any, result: Any) -> None:
-        name = func.overloadpacket.__name__
-        if not func.is_view and "empty" not in name and name != "_unsafe_view":
+        name, given, found = func.overloadpacket.__name__, _tensors(args), _tensors(result)
+        # `contiguous` is a view by its schema, and a copy where it must be.
+        memory = {tensor.untyped_storage().data_ptr() for tensor in given}
+        is_view = func.is_view and all(tensor.untyped_storage().data_ptr() in memory for tensor in found)
+        if not is_view and "empty" not in name and name != "_unsafe_view":
             self.names.append(name)
-            self.bytes += sum(tensor.nbytes for tensor in (*_tensors(args), *_tensors(result)))
+            self.bytes += sum(tensor.nbytes for tensor in (*given, *found))
 
 
 @dataclass(frozen=True)

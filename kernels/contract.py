@@ -9,7 +9,7 @@ which is zero because the map is 0 and 1 whatever its CAM, may be off by all of 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,14 +44,18 @@ def accumulation_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
-def full_precision(device: torch.device) -> torch.autocast:
-    """Keep an enclosing autocast region from lowering the dtypes that the contract fixes."""
-    return torch.autocast(device.type, enabled=False)
+_NOTHING: AbstractContextManager[None] = nullcontext()
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Keep an enclosing autocast region, if there is one, from lowering the dtypes that the contract fixes."""
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else _NOTHING
 
 
 def current_device(device: torch.device) -> AbstractContextManager[None]:
-    """Make a GPU the current one: Triton launches there, whichever GPU holds the tensors."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    """Make a GPU the current one, unless it is: Triton launches there, whichever GPU holds the tensors."""
+    elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
+    return torch.cuda.device(device) if elsewhere else _NOTHING
 
 
 def is_fake(tensor: Tensor) -> bool:
@@ -81,10 +85,10 @@ def check_floating(operator: str, **tensors: Tensor) -> None:
 
 def check_shape(operator: str, name: str, tensor: Tensor, wanted: str, *sizes: int | None) -> None:
     """Raise ValueError unless `tensor` has the given sizes (None: any), described to the reader as `wanted`."""
-    fits = tensor.dim() == len(sizes) and all(
-        size is None or size == actual for size, actual in zip(sizes, tensor.shape, strict=True)
-    )
-    if not fits:
+    shape = tensor.shape
+    if shape == sizes:
+        return
+    if len(shape) != len(sizes) or any(size not in (None, actual) for size, actual in zip(sizes, shape, strict=True)):
         raise ValueError(f"{operator}: {name} has shape {list(tensor.shape)}; accepted is {wanted}.")
 
 

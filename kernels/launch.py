@@ -8,8 +8,13 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 
+from iir_fast.kernels.replay import Recording, recording
+
 Arguments = ParamSpec("Arguments")
 Outputs = TypeVar("Outputs")
+
+MOST_KEPT = 256
+"""Kinds of arguments of one function."""
 
 
 @dataclass(frozen=True)
@@ -40,24 +45,63 @@ class Launch:
         """How to compile it. Fused multiply-adds are asked for by name: Triton's own default changes with 3.10."""
         return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
 
-    def __call__(self) -> None:
-        """Run it on the current device, which must be that of its tensors."""
-        self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
+    def __call__(self) -> Any:
+        """Run it on the current device, which must be that of its tensors; returns the compiled kernel, if any."""
+        return self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
 
 
 def run(launches: Sequence[Launch]) -> None:
     """Run launches in order on the current device; one without programs is skipped."""
+    follower = recording()
     for launch in launches:
         if all(launch.grid):
-            launch()
+            compiled = launch()
+            if follower is not None:
+                follower.note_launch(launch, compiled)
 
 
 def launched(plan: Callable[Arguments, tuple[Outputs, list[Launch]]]) -> Callable[Arguments, Outputs]:
     """Make of a plan, which allocates outputs and describes the launches that fill them, what returns them filled."""
 
-    def call(*arguments: Arguments.args, **named: Arguments.kwargs) -> Outputs:
+    def fill(*arguments: Arguments.args, **named: Arguments.kwargs) -> Outputs:
         outputs, launches = plan(*arguments, **named)
         run(launches)
         return outputs
 
+    return recorded(fill)
+
+
+def recorded(function: Callable[Arguments, Outputs]) -> Callable[Arguments, Outputs]:
+    """Make of a function on tensors what does not go through its Python again.
+
+    What it allocates, computes and launches may depend on its arguments' shapes, strides, dtypes and alignment, and on
+    what is no tensor among them, not on what the tensors hold. It is followed once for each of these, and what it did
+    is done again from then on: on a GPU its Python would take longer than the kernels. Where no code is compiled, in
+    Triton's interpreter, it is called every time.
+    """
+    kept: dict[Any, Callable[[Sequence[Any]], Outputs]] = {}
+
+    def call(*arguments: Arguments.args, **named: Arguments.kwargs) -> Outputs:
+        if named or recording() is not None:
+            return function(*arguments, **named)
+        key = tuple(map(_key, arguments))
+        again = kept.get(key)
+        if again is not None:
+            return again(arguments)
+        with Recording(arguments) as follower:
+            outputs = function(*arguments)
+        again = follower.replay(outputs)
+        if again is not None:
+            if len(kept) >= MOST_KEPT:
+                kept.clear()
+            kept[key] = again
+        return outputs
+
     return call
+
+
+def _key(value: Any) -> Any:
+    """What a plan may depend on. Triton's code depends on whether an address is a multiple of 16."""
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype, value.device, value.data_ptr() % 16
+    return tuple(map(_key, value)) if isinstance(value, tuple) else value

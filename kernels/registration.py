@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from iir_fast.kernels import selection
 from iir_fast.kernels.contract import current_device, full_precision
@@ -16,6 +17,7 @@ from iir_fast.kernels.contract import current_device, full_precision
 _library = torch.library.Library("iir_fast", "DEF")
 
 Implementation = Callable[..., Any]
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def deferred(module: str, function: str) -> Implementation:
@@ -34,7 +36,7 @@ def register(
     signature: str,
     implementations: Mapping[str, Implementation],
     fake: Implementation,
-) -> None:
+) -> Implementation:
     """Define ``iir_fast::name`` for every device.
 
     ``define`` and ``impl`` instead of ``custom_op``: a third of the overhead per call.
@@ -44,6 +46,11 @@ def register(
         signature: arguments and results in torch's schema language, e.g. "(Tensor x) -> Tensor".
         implementations: "host" and "triton" -> function on real tensors.
         fake: the same function on shapes alone.
+
+    Returns:
+        What calls the operator: straight where nothing but the results matters, since the way through torch's
+        dispatcher and back to Python takes the host as long as a few launches; and through it while compiling, under a
+        dispatch mode, on tensors of other classes, or where its gradient is registered and asked for.
     """
 
     def run(*arguments: Any) -> Any:
@@ -56,15 +63,67 @@ def register(
     _library.define(f"{name}{signature}")
     _library.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"iir_fast::{name}", fake, lib=_library)
+    registered = getattr(torch.ops.iir_fast, name)
+
+    def call(*arguments: Any) -> Any:
+        if _only_results_matter(arguments) and not _asks_for_gradients(arguments):
+            return run(*arguments)
+        return registered(*arguments)
+
+    return call
 
 
-def register_gradient(name: str, backward: Implementation, setup_context: Implementation) -> None:
+def register_gradient(
+    name: str, call: Implementation, backward: Implementation, setup_context: Implementation
+) -> Implementation:
     """Give ``iir_fast::name`` its gradient; `backward` calls the operator's backward operator.
 
     The backward operator is differentiable no further: asked for a second derivative it raises.
+
+    Args:
+        name: the operator's.
+        call: what `register` returned for it.
+        backward: takes a context and the gradients of all results; returns one for each argument, or None.
+        setup_context: takes a context, the arguments and the results.
+
+    Returns:
+        What calls the operator with its gradient, straight or through the dispatcher as `register` says.
     """
     torch.library.register_autograd(f"iir_fast::{name}", backward, setup_context=setup_context, lib=_library)
     register_no_gradient(f"{name}_backward", "is not differentiable twice")
+
+    class Node(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            output = call(*inputs)
+            setup_context(ctx, inputs, output)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+            return backward(ctx, *gradients)
+
+    Node.__name__ = Node.__qualname__ = f"iir_fast_{name}"
+    apply: Implementation = Node.apply
+
+    def differentiable(*arguments: Any) -> Any:
+        # Dynamo follows the registered operator, not this node.
+        if _only_results_matter(arguments) and _asks_for_gradients(arguments):
+            return apply(*arguments)
+        return call(*arguments)
+
+    return differentiable
+
+
+def _only_results_matter(arguments: tuple[Any, ...]) -> bool:
+    """Whether nobody looks at the call itself: neither a compiler nor a dispatch mode nor a tensor's own class."""
+    return not (torch.compiler.is_compiling() or is_in_torch_dispatch_mode()) and all(
+        type(each) in _PLAIN for each in arguments if isinstance(each, Tensor)
+    )
+
+
+def _asks_for_gradients(arguments: tuple[Any, ...]) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(each, Tensor) and each.requires_grad for each in arguments)
 
 
 def register_no_gradient(name: str, reason: str) -> None:

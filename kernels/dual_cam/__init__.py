@@ -90,7 +90,7 @@ def dual_cam(
         with full_precision(features.device):
             found = reference.dual_cam(*inputs)
     else:
-        found = torch.ops.iir_fast.dual_cam(*inputs)
+        found = _call(*inputs)
     logits, cams, terms, masks, normalized, cuts, foreground, background = found[:8]
     regulated = RegulatedCAMs(terms, masks, normalized, cuts)
     return DualCAMs(logits, cams, regulated, RegionDescriptors(foreground, background))
@@ -106,17 +106,18 @@ def _check(
     offset_biases: Tensor | None,
     thresholds: Tensor | None,
 ) -> None:
-    batch, _, height, width = features.shape if features.dim() == 4 else (0, 0, 0, 0)
     for each in (features,) if maps is None else maps:
         check_label_cam(each, weights, labels)
+    _, classes, channels = weights.shape
+    if len(weights) != 2:
+        raise ValueError(f"dual_cam: weights has shape {list(weights.shape)}; accepted is [2,K,{channels}].")
+    check_floating("dual_cam", features=features, biases=biases)
+    check_shape("dual_cam", "biases", biases, f"[2,{classes}]", 2, classes)
     if maps is not None:
-        check_floating("dual_cam", features=features)
+        check_shape("dual_cam", "features", features, "[B,C,H,W]", None, None, None, None)
+        batch, _, height, width = features.shape
         for name, each in zip(("the first of maps", "the second of maps"), maps, strict=True):
             check_shape("dual_cam", name, each, f"[{batch},D,{height},{width}]", batch, None, height, width)
-    _, classes, channels = weights.shape
-    check_shape("dual_cam", "weights", weights, f"[2,K,{channels}]", 2, None, None)
-    check_floating("dual_cam", biases=biases)
-    check_shape("dual_cam", "biases", biases, f"[2,{classes}]", 2, classes)
     if (offset_weights is None) != (offset_biases is None):
         raise ValueError("dual_cam: one of offset_weights and offset_biases is missing; accepted are both or neither.")
     if offset_weights is not None and offset_biases is not None:
@@ -127,7 +128,7 @@ def _check(
             raise ValueError("dual_cam: thresholds and offset_weights are both given; accepted is one of the two.")
     if thresholds is not None:
         check_floating("dual_cam", thresholds=thresholds)
-        check_shape("dual_cam", "thresholds", thresholds, f"[{batch},2]", batch, 2)
+        check_shape("dual_cam", "thresholds", thresholds, f"[{len(features)},2]", len(features), 2)
 
 
 def _fake(
@@ -197,7 +198,7 @@ def _backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     needed = ctx.needs_input_grad
     features_needed, maps_needed, weights_needed = needed[0], needed[1] or needed[2], needed[3]
-    found = torch.ops.iir_fast.dual_cam_backward(*gradients[:8], *saved, features_needed, maps_needed, weights_needed)
+    found = _call_backward(*gradients[:8], *saved, features_needed, maps_needed, weights_needed)
     features, map_a, map_b, weights, biases, *others = (
         each if wanted else None for each, wanted in zip(found, (*needed[:5], *needed[6:9]), strict=True)
     )
@@ -208,13 +209,13 @@ _INPUTS = (
     "Tensor features, Tensor? map_a, Tensor? map_b, Tensor weights, Tensor biases, Tensor labels, "
     "Tensor? offset_weights, Tensor? offset_biases, Tensor? thresholds"
 )
-register(
+_forward = register(
     "dual_cam",
     f"({_INPUTS}) -> ({', '.join(['Tensor'] * 10)})",
     {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
-register(
+_call_backward = register(
     "dual_cam_backward",
     "(Tensor? grad_logits, Tensor? grad_cams, Tensor? grad_terms, Tensor? grad_masks, Tensor? grad_maps, "
     "Tensor? grad_thresholds, Tensor? grad_foreground, Tensor? grad_background, "
@@ -223,4 +224,4 @@ register(
     {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )
-register_gradient("dual_cam", _backward, _setup_context)
+_call = register_gradient("dual_cam", _forward, _backward, _setup_context)

@@ -169,17 +169,11 @@ def _through_regulate(
     incoming = given.terms, grad_masks, given.maps, given.thresholds
     if all(each is None for each in incoming):
         return _or_zeros(given.cams, saved.cams), None
-    zero = saved.masks.new_zeros(())
-    shapes = (len(saved.masks), 2), saved.masks.shape, saved.masks.shape, (len(saved.masks), 2)
+    grad_terms = saved.masks.new_zeros(len(saved.masks), 2) if given.terms is None else given.terms
+    gradients = grad_terms, _or_zeros(grad_masks, saved.masks), given.maps, given.thresholds
     offsets = None if inputs.offset_weights is None else saved.offsets
-    grad_cams, grad_cuts = rooms.regulate_backward(
-        *(zero.expand(shape) if each is None else each for each, shape in zip(incoming, shapes, strict=True)),
-        *saved.cams.unbind(1),
-        inputs.thresholds,
-        offsets,
-        TEMPERATURE,
-        False,
-    )
+    inputs_of_regulate = *saved.cams.unbind(1), inputs.thresholds, offsets, TEMPERATURE, False
+    grad_cams, grad_cuts = rooms.regulate_backward(*gradients, *inputs_of_regulate)
     return grad_cams if given.cams is None else grad_cams + given.cams, grad_cuts
 
 

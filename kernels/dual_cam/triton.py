@@ -6,6 +6,7 @@ from functools import partial
 
 from iir_fast.kernels.dual_cam import closed_form
 from iir_fast.kernels.label_cam import triton as label_cam
+from iir_fast.kernels.launch import recorded
 from iir_fast.kernels.masked_pool import triton as masked_pool
 from iir_fast.kernels.regulate import triton as regulate
 
@@ -18,5 +19,5 @@ _ROOMS = closed_form.Rooms(
     masked_pool.backward,
     masked_pool.backward_in_factors,
 )
-forward = partial(closed_form.forward, _ROOMS)
-backward = partial(closed_form.backward, _ROOMS)
+forward = recorded(partial(closed_form.forward, _ROOMS))
+backward = recorded(partial(closed_form.backward, _ROOMS))

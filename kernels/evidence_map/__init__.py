@@ -52,7 +52,7 @@ def evidence_map(features: Tensor, vectors: Tensor) -> Tensor:
     if selection.is_reference_forced():
         with full_precision(features.device):
             return reference.evidence_map(features, vectors)
-    result: Tensor = torch.ops.iir_fast.evidence_map(features, vectors)
+    result: Tensor = _call(features, vectors)
     return result
 
 
@@ -61,7 +61,7 @@ def _fake(features: Tensor, vectors: Tensor) -> Tensor:
     return features.new_empty((batch, vectors.shape[1], height, width), dtype=accumulation_dtype(features, vectors))
 
 
-register(
+_call = register(
     "evidence_map",
     "(Tensor features, Tensor vectors) -> Tensor",
     {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},

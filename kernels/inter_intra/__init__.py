@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from iir_fast.kernels import selection
@@ -85,7 +84,7 @@ def inter_intra(
     if selection.is_reference_forced():
         with full_precision(foreground.device):
             return InterIntra(*reference.inter_intra(*inputs))
-    return InterIntra(*torch.ops.iir_fast.inter_intra(*inputs)[:3])
+    return InterIntra(*_call(*inputs)[:3])
 
 
 def _fake(
@@ -126,7 +125,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def _backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
     terms, foreground, background, labels, gate, contrast, inverse = ctx.saved_tensors
     inputs = terms, foreground, background, labels, gate, ctx.intra_weight, ctx.inter_weight
-    found = torch.ops.iir_fast.inter_intra_backward(*gradients[:3], *inputs, contrast, inverse)
+    found = _call_backward(*gradients[:3], *inputs, contrast, inverse)
     return *found, None, None, None, None
 
 
@@ -134,17 +133,17 @@ _INPUTS = (
     "Tensor terms, Tensor foreground, Tensor background, Tensor labels, Tensor? gate, float intra_weight, "
     "float inter_weight"
 )
-register(
+_forward = register(
     "inter_intra",
     f"({_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
-register(
+_call_backward = register(
     "inter_intra_backward",
     f"(Tensor? grad_loss, Tensor? grad_intra, Tensor? grad_inter, {_INPUTS}, Tensor contrast, Tensor inverse) "
     "-> (Tensor, Tensor, Tensor)",
     {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )
-register_gradient("inter_intra", _backward, _setup_context)
+_call = register_gradient("inter_intra", _forward, _backward, _setup_context)

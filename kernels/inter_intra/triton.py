@@ -13,13 +13,15 @@ The descriptors are small beside F, and what one launch has written the next one
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype
-from iir_fast.kernels.launch import Launch, launched
+from iir_fast.kernels.launch import Launch, launched, recorded, run
 from iir_fast.kernels.subgroup_similarity import triton as subgroup_similarity
 
 # Rows of a program that goes along them, and channels at a time.
@@ -273,11 +275,8 @@ def _incoming(own: Tensor | None, of_loss: Tensor | None, weight: float, like: T
 forward = launched(plan_forward)
 
 
-def backward(*arguments: Tensor | float | None) -> tuple[Tensor, Tensor, Tensor]:
-    grad_terms, grad_foreground, grad_background = _backward(*arguments)
-    foreground = arguments[4]
-    assert isinstance(foreground, Tensor)
-    return grad_terms, grad_foreground.to(foreground.dtype), grad_background
-
-
-_backward = launched(plan_backward)
+@recorded
+def backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    (grad_terms, grad_foreground, grad_background), launches = plan_backward(*arguments)
+    run(launches)
+    return grad_terms, grad_foreground.to(arguments[4].dtype), grad_background

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from iir_fast.kernels import selection
@@ -62,7 +61,7 @@ def label_cam(features: Tensor, weights: Tensor, labels: Tensor) -> LabelCAMs:
     if selection.is_reference_forced():
         with full_precision(features.device):
             return LabelCAMs(*reference.label_cam(features, weights, labels))
-    return LabelCAMs(*torch.ops.iir_fast.label_cam(features, weights, labels))
+    return LabelCAMs(*_call(features, weights, labels))
 
 
 def check_arguments(features: Tensor, weights: Tensor, labels: Tensor) -> None:
@@ -106,23 +105,23 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, .
 
 def _backward(ctx: Any, grad_cams: Tensor, grad_pooled: Tensor) -> tuple[Tensor | None, ...]:
     features_needed, weights_needed, _ = ctx.needs_input_grad
-    grad_features, grad_weights = torch.ops.iir_fast.label_cam_backward(
+    grad_features, grad_weights = _call_backward(
         grad_cams, grad_pooled, *ctx.saved_tensors, features_needed, weights_needed
     )
     return grad_features if features_needed else None, grad_weights if weights_needed else None, None
 
 
-register(
+_forward = register(
     "label_cam",
     "(Tensor features, Tensor weights, Tensor labels) -> (Tensor, Tensor)",
     {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
-register(
+_call_backward = register(
     "label_cam_backward",
     "(Tensor grad_cams, Tensor grad_pooled, Tensor features, Tensor weights, Tensor labels, "
     "bool features_needed, bool weights_needed) -> (Tensor, Tensor)",
     {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )
-register_gradient("label_cam", _backward, _setup_context)
+_call = register_gradient("label_cam", _forward, _backward, _setup_context)

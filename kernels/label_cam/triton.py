@@ -113,6 +113,7 @@ def _label_cam_backward_kernel(
     labels,
     grad_features,
     per_sample,
+    grad_cams_sample,
     features_sample,
     classes,
     tiles_each,
@@ -131,7 +132,7 @@ def _label_cam_backward_kernel(
     first_row, row_end, window, window_end = own_share(tiles_each, tile)
     features += sample * features_sample
     grad_features += sample * (tile.channels * tile.pixels)
-    grad_cams += sample * (R * tile.pixels)
+    grad_cams += sample * grad_cams_sample
     grad_pooled += sample * tile.channels
     per_sample += (sample * pixel_shares(tile) + pixel_share(tile)) * (R * tile.channels)
     label = tl.load(labels + sample)
@@ -327,12 +328,15 @@ def plan_backward(
     parts = batch * split.pixel_shares if weights_needed else 0
     per_sample = features.new_empty((parts, classifiers, channels), dtype=accumulation_dtype(features, weights))
     labels = labels.contiguous()
+    flat_cams = grad_cams.flatten(2)
+    if flat_cams.stride()[1:] != (flat_cams.shape[2], 1):
+        flat_cams = flat_cams.contiguous()
     launches = [
         Launch(
             _label_cam_backward_kernel,
             (batch, *split.grid),
             {
-                "grad_cams": grad_cams.contiguous(),
+                "grad_cams": flat_cams,
                 "grad_pooled": grad_pooled.contiguous(),
                 "differences": None if beside is None else beside.per_channel,
                 "masks": None if beside is None else beside.per_pixel,
@@ -342,6 +346,7 @@ def plan_backward(
                 "labels": labels,
                 "grad_features": grad_features,
                 "per_sample": per_sample,
+                "grad_cams_sample": flat_cams.stride(0),
                 "features_sample": maps.stride(0),
                 "classes": classes,
                 "tiles_each": split.tiles_each,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from iir_fast.kernels import selection
@@ -56,7 +55,7 @@ def masked_pool(features: Tensor, masks: Tensor) -> RegionDescriptors:
     if selection.is_reference_forced():
         with full_precision(features.device):
             return RegionDescriptors(*reference.masked_pool(features, masks))
-    return RegionDescriptors(*torch.ops.iir_fast.masked_pool(features, masks))
+    return RegionDescriptors(*_call(features, masks))
 
 
 def check_arguments(features: Tensor, masks: Tensor) -> None:
@@ -97,23 +96,23 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, .
 
 def _backward(ctx: Any, grad_foreground: Tensor, grad_background: Tensor) -> tuple[Tensor | None, ...]:
     features_needed, masks_needed = ctx.needs_input_grad
-    grad_features, grad_masks = torch.ops.iir_fast.masked_pool_backward(
+    grad_features, grad_masks = _call_backward(
         grad_foreground, grad_background, *ctx.saved_tensors, features_needed, masks_needed
     )
     return grad_features if features_needed else None, grad_masks if masks_needed else None
 
 
-register(
+_forward = register(
     "masked_pool",
     "(Tensor features, Tensor masks) -> (Tensor, Tensor)",
     {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
-register(
+_call_backward = register(
     "masked_pool_backward",
     "(Tensor grad_foreground, Tensor grad_background, Tensor features, Tensor masks, Tensor foreground, "
     "Tensor background, bool features_needed, bool masks_needed) -> (Tensor, Tensor)",
     {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )
-register_gradient("masked_pool", _backward, _setup_context)
+_call = register_gradient("masked_pool", _forward, _backward, _setup_context)

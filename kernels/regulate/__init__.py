@@ -96,7 +96,7 @@ def regulate(
     if selection.is_reference_forced():
         with full_precision(cam_a.device):
             return RegulatedCAMs(*reference.regulate(cam_a, cam_b, thresholds, offsets, temperature, hard))
-    return RegulatedCAMs(*torch.ops.iir_fast.regulate(cam_a, cam_b, thresholds, offsets, temperature, hard))
+    return RegulatedCAMs(*_call(cam_a, cam_b, thresholds, offsets, temperature, hard))
 
 
 def _fake(
@@ -120,8 +120,8 @@ def _fake(
 def _fake_backward(
     grad_terms: Tensor,
     grad_masks: Tensor,
-    grad_maps: Tensor,
-    grad_thresholds: Tensor,
+    grad_maps: Tensor | None,
+    grad_thresholds: Tensor | None,
     cam_a: Tensor,
     cam_b: Tensor,
     thresholds: Tensor | None,
@@ -141,32 +141,34 @@ def gradient_of_cuts(cam_a: Tensor, thresholds: Tensor | None, offsets: Tensor |
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     cam_a, cam_b, thresholds, offsets, ctx.temperature, ctx.hard = inputs
     ctx.save_for_backward(cam_a, cam_b, thresholds, offsets)
+    ctx.terms_and_masks = tuple((each.shape, each.dtype, each.device) for each in output[:2])
+    ctx.set_materialize_grads(False)
 
 
-def _backward(
-    ctx: Any, grad_terms: Tensor, grad_masks: Tensor, grad_maps: Tensor, grad_thresholds: Tensor
-) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, *incoming: Tensor | None) -> tuple[Tensor | None, ...]:
     cam_a, cam_b, thresholds, offsets = ctx.saved_tensors
-    gradients = grad_terms, grad_masks, grad_maps, grad_thresholds
-    grad_a, grad_b, grad_cuts = torch.ops.iir_fast.regulate_backward(
-        *gradients, cam_a, cam_b, thresholds, offsets, ctx.temperature, ctx.hard
+    of_terms_and_masks = (
+        torch.zeros(shape, dtype=dtype, device=device) if each is None else each
+        for each, (shape, dtype, device) in zip(incoming, ctx.terms_and_masks, strict=False)
     )
+    gradients = *of_terms_and_masks, *incoming[2:]
+    grad_a, grad_b, grad_cuts = _call_backward(*gradients, cam_a, cam_b, thresholds, offsets, ctx.temperature, ctx.hard)
     to_thresholds = None if thresholds is None else grad_cuts
     return grad_a, grad_b, to_thresholds, None if offsets is None else grad_cuts, None, None
 
 
-register(
+_forward = register(
     "regulate",
     "(Tensor cam_a, Tensor cam_b, Tensor? thresholds, Tensor? offsets, float temperature, bool hard) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
-register(
+_call_backward = register(
     "regulate_backward",
-    "(Tensor grad_terms, Tensor grad_masks, Tensor grad_maps, Tensor grad_thresholds, Tensor cam_a, Tensor cam_b, "
+    "(Tensor grad_terms, Tensor grad_masks, Tensor? grad_maps, Tensor? grad_thresholds, Tensor cam_a, Tensor cam_b, "
     "Tensor? thresholds, Tensor? offsets, float temperature, bool hard) -> (Tensor, Tensor, Tensor)",
     {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )
-register_gradient("regulate", _backward, _setup_context)
+_call = register_gradient("regulate", _forward, _backward, _setup_context)

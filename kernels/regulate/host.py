@@ -70,8 +70,8 @@ def forward(
 def backward_of_both(
     grad_terms: Tensor,
     grad_masks: Tensor,
-    grad_maps: Tensor,
-    grad_thresholds: Tensor,
+    grad_maps: Tensor | None,
+    grad_thresholds: Tensor | None,
     cam_a: Tensor,
     cam_b: Tensor,
     thresholds: Tensor | None,
@@ -91,12 +91,15 @@ def backward_of_both(
         + grad_dual.unsqueeze(1) * (other_masks * state.maps * other_maps - (1 - other_masks) * difference**2)
         + grad_agreement.unsqueeze(1) * (1 - 2 * other_masks)
     )
-    grad_map = grad_maps.flatten(2) + grad_dual.unsqueeze(1) * (
+    through_mask = grad_mask * state.soft * (1 - state.soft) / temperature
+    grad_map = through_mask + grad_dual.unsqueeze(1) * (
         state.masks * other_masks * other_maps + 2 * (1 - state.masks) * (1 - other_masks) * difference
     )
-    through_mask = grad_mask * state.soft * (1 - state.soft) / temperature
-    grad_cut = grad_thresholds.unsqueeze(2) - through_mask.sum(2, keepdim=True)
-    grad_map = grad_map + through_mask
+    if grad_maps is not None:
+        grad_map = grad_map + grad_maps.flatten(2)
+    grad_cut = -through_mask.sum(2, keepdim=True)
+    if grad_thresholds is not None:
+        grad_cut = grad_cut + grad_thresholds.unsqueeze(2)
     grad_given = grad_cut.squeeze(2)
     if offsets is not None:
         mean, cut = state.mean.squeeze(2), state.cut.squeeze(2)

@@ -86,8 +86,8 @@ def forward(
 def backward_of_both(
     grad_terms: Tensor,
     grad_masks: Tensor,
-    grad_maps: Tensor,
-    grad_thresholds: Tensor,
+    grad_maps: Tensor | None,
+    grad_thresholds: Tensor | None,
     cam_a: Tensor,
     cam_b: Tensor,
     thresholds: Tensor | None,
@@ -103,7 +103,9 @@ def backward_of_both(
     given = offsets if thresholds is None else thresholds
     grad_cuts = None if given is None else torch.empty(given.shape)
     names = "grad_terms", "grad_masks", "grad_maps", "grad_thresholds"
-    incoming = dict(zip(names, gradients, strict=True))
+    grad_maps = torch.zeros(grad_cams.shape) if grad_maps is None else grad_maps
+    grad_thresholds = torch.zeros(len(cam_a), 2) if grad_thresholds is None else grad_thresholds
+    incoming = dict(zip(names, (grad_terms, grad_masks, grad_maps, grad_thresholds), strict=True))
     outgoing = {"grad_cams": grad_cams, "grad_cuts": grad_cuts}
     _run(cam_a, cam_b, thresholds, offsets, temperature, hard, True, **incoming, **outgoing)
     nothing = cam_a.new_empty(0)

@@ -192,7 +192,9 @@ def _regulate_forward_kernel(
 
 
 @triton.jit
-def _z_and_q(own, other, incoming, start, tau, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
+def _z_and_q(
+    own, other, incoming, start, tau, MAPS: tl.constexpr, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr
+):
     """Block of one CAM: its values, normalized map, z, and q without the threshold's part."""
     grad_mask, grad_map, dual, agreement = incoming
     values, map_x, soft, mask = _masked(own, start, tau, HARD, P, BLOCK)
@@ -201,7 +203,9 @@ def _z_and_q(own, other, incoming, start, tau, HARD: tl.constexpr, P: tl.constex
     h = dual * (mask_y * map_x * map_y - (1 - mask_y) * apart * apart) + agreement * (1 - 2 * mask_y)
     z = (_block(grad_mask, start, P, BLOCK) + h) * soft * (1 - soft) / tau
     q = dual * (mask * mask_y * map_y + 2 * (1 - mask) * (1 - mask_y) * apart)
-    return values, map_x, z, _block(grad_map, start, P, BLOCK) + q + z
+    if MAPS:
+        q += _block(grad_map, start, P, BLOCK)
+    return values, map_x, z, q + z
 
 
 @triton.jit
@@ -212,6 +216,7 @@ def _write_gradient(
     grad_cut,
     tau,
     gradient,
+    MAPS: tl.constexpr,
     HARD: tl.constexpr,
     P: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -226,7 +231,7 @@ def _write_gradient(
     at_high = tl.full((), 0, tl.int32)
     for start in range(0, P, BLOCK):
         inside = start + tl.arange(0, BLOCK) < P
-        values, normalized, z, q = _z_and_q(own, other, incoming, start, tau, HARD, P, BLOCK)
+        values, normalized, z, q = _z_and_q(own, other, incoming, start, tau, MAPS, HARD, P, BLOCK)
         sum_z += tl.sum(tl.where(inside, z, 0))
         through_low += tl.sum(tl.where(inside, q * (normalized - 1), 0))
         through_high += tl.sum(tl.where(inside, q * normalized, 0))
@@ -241,7 +246,7 @@ def _write_gradient(
     to_highest = through_high / (span * at_high)
     for start in range(0, P, BLOCK):
         pixel = start + tl.arange(0, BLOCK)
-        values, normalized, z, q = _z_and_q(own, other, incoming, start, tau, HARD, P, BLOCK)
+        values, normalized, z, q = _z_and_q(own, other, incoming, start, tau, MAPS, HARD, P, BLOCK)
         result = (q + to_all) / span
         result += tl.where(values == low, to_lowest, 0) - tl.where(values == high, to_highest, 0)
         tl.store(gradient + pixel, result.to(gradient.dtype.element_ty), mask=pixel < P)
@@ -278,23 +283,29 @@ def _regulate_backward_kernel(
     BLOCK: tl.constexpr,
 ):
     sample = tl.program_id(0).to(tl.int64)
-    dtype: tl.constexpr = grad_maps.dtype.element_ty
+    dtype: tl.constexpr = grad_masks.dtype.element_ty
+    MAPS: tl.constexpr = grad_maps is not None
     tau = tl.full((), temperature, dtype)
     grad_masks += sample * masks_sample
-    grad_maps += sample * maps_sample
     grad_mask_a = _plane(grad_masks, masks_pixel, dtype, P, BLOCK)
     grad_mask_b = _plane(grad_masks + masks_map, masks_pixel, dtype, P, BLOCK)
-    grad_map_a = _plane(grad_maps, maps_pixel, dtype, P, BLOCK)
-    grad_map_b = _plane(grad_maps + maps_map, maps_pixel, dtype, P, BLOCK)
+    grad_map_a, grad_map_b = grad_mask_a, grad_mask_b
+    if MAPS:
+        grad_maps += sample * maps_sample
+        grad_map_a = _plane(grad_maps, maps_pixel, dtype, P, BLOCK)
+        grad_map_b = _plane(grad_maps + maps_map, maps_pixel, dtype, P, BLOCK)
     a, b = _prepare_both(cam_a, cam_b, given, offsets, a_sample, a_pixel, b_sample, b_pixel, dtype, P, BLOCK)
     dual = tl.load(grad_terms + 2 * sample) / P
     agreement = tl.load(grad_terms + 2 * sample + 1) / P
     to_a = grad_mask_a, grad_map_a, dual, agreement
     to_b = grad_mask_b, grad_map_b, dual, agreement
-    to_cut_a = tl.load(grad_thresholds + 2 * sample)
-    to_cut_b = tl.load(grad_thresholds + 2 * sample + 1)
-    to_given_a = _write_gradient(a, b, to_a, to_cut_a, tau, grad_a + sample * grad_sample, HARD, P, BLOCK)
-    to_given_b = _write_gradient(b, a, to_b, to_cut_b, tau, grad_b + sample * grad_sample, HARD, P, BLOCK)
+    to_cut_a = tl.full((), 0, dtype)
+    to_cut_b = to_cut_a
+    if grad_thresholds is not None:
+        to_cut_a += tl.load(grad_thresholds + 2 * sample)
+        to_cut_b += tl.load(grad_thresholds + 2 * sample + 1)
+    to_given_a = _write_gradient(a, b, to_a, to_cut_a, tau, grad_a + sample * grad_sample, MAPS, HARD, P, BLOCK)
+    to_given_b = _write_gradient(b, a, to_b, to_cut_b, tau, grad_b + sample * grad_sample, MAPS, HARD, P, BLOCK)
     if (given is not None) or (offsets is not None):
         tl.store(grad_cuts + 2 * sample, to_given_a.to(grad_cuts.dtype.element_ty))
         tl.store(grad_cuts + 2 * sample + 1, to_given_b.to(grad_cuts.dtype.element_ty))
@@ -357,8 +368,8 @@ def plan_forward(
 def plan_backward(
     grad_terms: Tensor,
     grad_masks: Tensor,
-    grad_maps: Tensor,
-    grad_thresholds: Tensor,
+    grad_maps: Tensor | None,
+    grad_thresholds: Tensor | None,
     cam_a: Tensor,
     cam_b: Tensor,
     thresholds: Tensor | None,
@@ -376,7 +387,9 @@ def plan_backward(
         grad_a, grad_b = grad_cams.unbind(1)
     grad_cuts = gradient_of_cuts(cam_a, thresholds, offsets)
     flat_a, flat_b = cam_a.flatten(1), cam_b.flatten(1)
-    flat_masks, flat_maps = grad_masks.flatten(2), grad_maps.flatten(2)
+    flat_masks = grad_masks.flatten(2)
+    # Strides of maps that are not there are of no use.
+    flat_maps = flat_masks if grad_maps is None else grad_maps.flatten(2)
     block, warps = _blocking(height * width)
     launch = Launch(
         _regulate_backward_kernel,
@@ -384,8 +397,8 @@ def plan_backward(
         {
             "grad_terms": grad_terms.contiguous(),
             "grad_masks": flat_masks,
-            "grad_maps": flat_maps,
-            "grad_thresholds": grad_thresholds.contiguous(),
+            "grad_maps": None if grad_maps is None else flat_maps,
+            "grad_thresholds": None if grad_thresholds is None else grad_thresholds.contiguous(),
             **_cams_and_cuts(flat_a, flat_b, thresholds, offsets),
             "grad_a": grad_a,
             "grad_b": grad_b,

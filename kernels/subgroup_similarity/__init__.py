@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from iir_fast.kernels import selection
@@ -63,7 +62,7 @@ def subgroup_similarity(foreground: Tensor, background: Tensor, groups: Tensor) 
     if selection.is_reference_forced():
         with full_precision(foreground.device):
             return reference.subgroup_similarity(foreground, background, groups)
-    result: Tensor = torch.ops.iir_fast.subgroup_similarity(foreground, background, groups)
+    result: Tensor = _call(foreground, background, groups)
     return result
 
 
@@ -80,20 +79,20 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None
 
 
 def _backward(ctx: Any, grad_inter: Tensor) -> tuple[Tensor | None, ...]:
-    grad_foreground, grad_background = torch.ops.iir_fast.subgroup_similarity_backward(grad_inter, *ctx.saved_tensors)
+    grad_foreground, grad_background = _call_backward(grad_inter, *ctx.saved_tensors)
     return grad_foreground, grad_background, None
 
 
-register(
+_forward = register(
     "subgroup_similarity",
     "(Tensor foreground, Tensor background, Tensor groups) -> Tensor",
     {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
-register(
+_call_backward = register(
     "subgroup_similarity_backward",
     "(Tensor grad_inter, Tensor foreground, Tensor background, Tensor groups) -> (Tensor, Tensor)",
     {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )
-register_gradient("subgroup_similarity", _backward, _setup_context)
+_call = register_gradient("subgroup_similarity", _forward, _backward, _setup_context)

@@ -25,7 +25,7 @@ import triton.language as tl
 from torch import Tensor
 
 from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype
-from iir_fast.kernels.launch import Launch, run
+from iir_fast.kernels.launch import Launch, recorded, run
 
 # Rows of a program, two samples' under both classifiers, and channels of a warp: what a thread has of the rows fits 64
 # registers, forward u, backward u, v and p. Of rows longer than MOST_WARPS take there are fewer.
@@ -322,12 +322,14 @@ def plan_backward(
     return gradients, [ordering, launch]
 
 
+@recorded
 def forward(foreground: Tensor, background: Tensor, groups: Tensor) -> Tensor:
     (shares,), launches = plan_forward(foreground, background, groups)
     run(launches)
     return shares.sum()
 
 
+@recorded
 def backward(grad_inter: Tensor, foreground: Tensor, background: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
     (grad_foreground, grad_background), launches = plan_backward(grad_inter, foreground, background, groups)
     run(launches)
