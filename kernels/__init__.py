@@ -10,8 +10,8 @@ A room holds one operator in several implementations of one contract:
 - ``__init__.py``: the contract (the public function's docstring), the registration with ``torch.library`` and the
   gradient's wiring.
 
-``dual_cam`` is made of other rooms: all that a head with two classifiers does, with one gradient of each map. All of it
-knows tensors, not training: nothing here imports from the rest of ``iir_fast``.
+``dual_cam``, all that a head with two classifiers does, and ``inter_intra``, all that the loss does with it, are made
+of the other rooms. All of it knows tensors, not training: nothing here imports from the rest of ``iir_fast``.
 """
 
 from iir_fast.kernels.dual_cam import DualCAMs, dual_cam

@@ -50,6 +50,12 @@ class Launch:
         return self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
 
 
+def strides_of(name: str, tensor: Tensor) -> dict[str, int]:
+    """A kernel's arguments for the strides of a tensor [B,P], or [B,R,P]: "name_sample", "name_map", "name_pixel"."""
+    axes = ("sample", "pixel") if tensor.dim() == 2 else ("sample", "map", "pixel")
+    return {f"{name}_{axis}": stride for axis, stride in zip(axes, tensor.stride(), strict=True)}
+
+
 def run(launches: Sequence[Launch]) -> None:
     """Run launches in order on the current device; one without programs is skipped."""
     follower = recording()
@@ -89,7 +95,7 @@ def recorded(function: Callable[Arguments, Outputs]) -> Callable[Arguments, Outp
         if again is not None:
             return again(arguments)
         with Recording(arguments) as follower:
-            outputs = function(*arguments)
+            outputs = function(*arguments, **named)
         again = follower.replay(outputs)
         if again is not None:
             if len(kept) >= MOST_KEPT:

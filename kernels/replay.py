@@ -171,7 +171,7 @@ class Recording(TorchDispatchMode):
     def _note_view(self, view: Tensor, of: Tensor) -> None:
         parent = self._origins.get(id(of))
         if parent is not None and view.dtype == of.dtype and id(view) not in self._origins:
-            moved = view.storage_offset() - of.storage_offset()
+            moved = int(view.storage_offset()) - int(of.storage_offset())
             self._origins[id(view)] = _Origin(parent.root, tuple(view.shape), view.stride(), parent.offset + moved)
 
     def _take_tensors(self, values: list[Any]) -> list[tuple[int, Place]]:

@@ -26,9 +26,9 @@ from iir_fast.kernels.subgroup_similarity import triton as subgroup_similarity
 
 # Rows of a program that goes along them, and channels at a time.
 ROWS = 4
-ALONG = 1024
+ALONG = 256
 # Rows at a time of a program that goes down them, and its channels: two sectors.
-DOWN = 128
+DOWN = 64
 COLUMNS = 16
 PARTS = 1024
 
@@ -187,7 +187,7 @@ def plan_forward(
     count, channels = rows.shape
     contrast, inverse = torch.empty_like(rows), rows.new_empty(count)
     loss, intra, inter = (rows.new_empty(()) for _ in range(3))
-    lengths = {"rows": rows, "inverse": inverse, "N": count}
+    lengths: dict[str, Tensor | int] = {"rows": rows, "inverse": inverse, "N": count}
     (shares,), pairs = subgroup_similarity.plan_forward(
         foreground.flatten(0, 1).to(dtype), contrast, labels, foreground.shape[1]
     )

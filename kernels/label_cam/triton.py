@@ -158,8 +158,8 @@ def _label_cam_backward_kernel(
             vectors = load_window(weights, stride, used, window, window_end, R_PADDED, dtype, tile)
             everywhere = load_window(grad_pooled, 0, 1, window, window_end, 1, dtype, tile)
             for part in tl.static_range(1, S):
-                source = grad_pooled + part * tl.num_programs(0).to(tl.int64) * tile.channels
-                everywhere += load_window(source, 0, 1, window, window_end, 1, dtype, tile)
+                another = grad_pooled + part * tl.num_programs(0).to(tl.int64) * tile.channels
+                everywhere += load_window(another, 0, 1, window, window_end, 1, dtype, tile)
             everywhere *= 1 / tile.pixels
             if M > 0:
                 everywhere += load_window(added, 0, 1, window, window_end, 1, dtype, tile)
@@ -171,8 +171,8 @@ def _label_cam_backward_kernel(
                 vectors = vectors.to(dtype)
                 everywhere = tl.load(grad_pooled + rows, mask=inside, other=0).to(dtype)
                 for part in tl.static_range(1, S):
-                    source = grad_pooled + part * tl.num_programs(0).to(tl.int64) * tile.channels
-                    everywhere += tl.load(source + rows, mask=inside, other=0).to(dtype)
+                    another = grad_pooled + part * tl.num_programs(0).to(tl.int64) * tile.channels
+                    everywhere += tl.load(another + rows, mask=inside, other=0).to(dtype)
                 everywhere *= 1 / tile.pixels
                 if M > 0:
                     source = differences + region * tile.channels + rows
@@ -319,8 +319,9 @@ def plan_backward(
     batch, channels = features.shape[:2]
     classifiers, classes, _ = weights.shape
     maps = features.flatten(2)
-    # Half as many elements in each thread where twice as many products meet them.
-    tile = Tile.over(maps) if beside is None else Tile.over(maps, per_thread=8)
+    # Fewer elements in each thread where twice as many products meet them.
+    tile = Tile.over(maps, per_thread=16 if beside is None else 8)
+    tile = tile.thinner(min(4, tile.vector)) if beside is not None and tile.flat else tile
     split = tile.split(PROGRAMS // max(1, batch * tile.windows), CHANNELS) if tile.planar else tile.split()
     grad_features = gradient_like(features) if features_needed else features.new_empty(0)
     grad_weights = weights.new_empty(weights.shape if weights_needed else 0) if sums is None else sums

@@ -14,14 +14,14 @@ that is not declared as float32.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from iir_fast.kernels.contract import FLAT_ABSOLUTE, FLAT_RELATIVE, MEAN_MARGIN, accumulation_dtype
-from iir_fast.kernels.launch import Launch, launched
+from iir_fast.kernels.launch import Launch, launched, strides_of
 from iir_fast.kernels.regulate import gradient_of_cuts
 
 LARGEST_HELD = 1024
@@ -311,58 +311,51 @@ def _regulate_backward_kernel(
         tl.store(grad_cuts + 2 * sample + 1, to_given_b.to(grad_cuts.dtype.element_ty))
 
 
-def _blocking(pixels: int) -> tuple[int, int]:
-    """Lanes of a block and warps of a program for a map of so many pixels."""
-    block = triton.next_power_of_2(pixels) if pixels <= LARGEST_HELD else LOOP_BLOCK
-    return block, max(1, min(MOST_WARPS, block // PIXELS_PER_WARP))
+class _Inputs(NamedTuple):
+    """What regulate takes."""
+
+    cam_a: Tensor
+    cam_b: Tensor
+    thresholds: Tensor | None
+    offsets: Tensor | None
+    temperature: float
+    hard: bool
+
+    def launch(
+        self, kernel: Any, gradients: dict[str, Tensor | None], results: dict[str, Tensor], strides: dict[str, int]
+    ) -> Launch:
+        """The launch of a kernel that has these arguments besides."""
+        # Views unless H and W cannot be walked with one stride; the CAMs are small.
+        flat_a, flat_b = self.cam_a.flatten(1), self.cam_b.flatten(1)
+        given, offsets = (None if each is None else each.contiguous() for each in (self.thresholds, self.offsets))
+        pixels = flat_a.shape[1]
+        block = triton.next_power_of_2(pixels) if pixels <= LARGEST_HELD else LOOP_BLOCK
+        return Launch(
+            kernel,
+            (len(flat_a),),
+            {
+                **gradients,
+                **{"cam_a": flat_a, "cam_b": flat_b, "given": given, "offsets": offsets},
+                **results,
+                "temperature": self.temperature,
+                **strides,
+                **strides_of("a", flat_a),
+                **strides_of("b", flat_b),
+            },
+            {"HARD": self.hard, "P": pixels, "BLOCK": block},
+            num_warps=max(1, min(MOST_WARPS, block // PIXELS_PER_WARP)),
+        )
 
 
-def _cams_and_cuts(
-    cam_a: Tensor, cam_b: Tensor, thresholds: Tensor | None, offsets: Tensor | None
-) -> dict[str, Tensor | None]:
-    given, moved = (None if each is None else each.contiguous() for each in (thresholds, offsets))
-    return {"cam_a": cam_a, "cam_b": cam_b, "given": given, "offsets": moved}
-
-
-def _strides(name: str, tensor: Tensor) -> dict[str, int]:
-    """Of [B,P], or [B,2,P], by the kernels' names."""
-    axes = ("sample", "pixel") if tensor.dim() == 2 else ("sample", "map", "pixel")
-    return {f"{name}_{axis}": stride for axis, stride in zip(axes, tensor.stride(), strict=True)}
-
-
-def plan_forward(
-    cam_a: Tensor,
-    cam_b: Tensor,
-    thresholds: Tensor | None,
-    offsets: Tensor | None,
-    temperature: float,
-    hard: bool,
-) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[Launch]]:
+def plan_forward(*arguments: Any) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[Launch]]:
     """Allocate the results of `forward` and describe the launch that fills them."""
-    batch, height, width = cam_a.shape
-    dtype = accumulation_dtype(cam_a, cam_b)
-    terms, cuts = (cam_a.new_empty((batch, 2), dtype=dtype) for _ in range(2))
-    masks, maps = (cam_a.new_empty((batch, 2, height, width), dtype=dtype) for _ in range(2))
-    # A view unless H and W cannot be walked with one stride; the CAMs are small.
-    flat_a, flat_b = cam_a.flatten(1), cam_b.flatten(1)
-    block, warps = _blocking(height * width)
-    launch = Launch(
-        _regulate_forward_kernel,
-        (batch,),
-        {
-            **_cams_and_cuts(flat_a, flat_b, thresholds, offsets),
-            "terms": terms,
-            "masks": masks,
-            "maps": maps,
-            "thresholds": cuts,
-            "temperature": temperature,
-            **_strides("a", flat_a),
-            **_strides("b", flat_b),
-        },
-        {"HARD": hard, "P": height * width, "BLOCK": block},
-        num_warps=warps,
-    )
-    return (terms, masks, maps, cuts), [launch]
+    inputs = _Inputs(*arguments)
+    batch, height, width = inputs.cam_a.shape
+    like = inputs.cam_a.new_empty(0, dtype=accumulation_dtype(inputs.cam_a, inputs.cam_b))
+    terms, cuts = like.new_empty(batch, 2), like.new_empty(batch, 2)
+    masks, maps = (like.new_empty(batch, 2, height, width) for _ in range(2))
+    results = {"terms": terms, "masks": masks, "maps": maps, "thresholds": cuts}
+    return (terms, masks, maps, cuts), [inputs.launch(_regulate_forward_kernel, {}, results, {})]
 
 
 def plan_backward(
@@ -370,57 +363,33 @@ def plan_backward(
     grad_masks: Tensor,
     grad_maps: Tensor | None,
     grad_thresholds: Tensor | None,
-    cam_a: Tensor,
-    cam_b: Tensor,
-    thresholds: Tensor | None,
-    offsets: Tensor | None,
-    temperature: float,
-    hard: bool,
+    *arguments: Any,
     grad_cams: Tensor | None = None,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], list[Launch]]:
-    """Allocate the results of `backward` and describe the launch that fills them; `grad_cams` [B,2,H,W]: where those of
-    both CAMs go."""
-    batch, height, width = cam_a.shape
-    if grad_cams is None:
-        grad_a, grad_b = cam_a.new_empty(cam_a.shape), cam_b.new_empty(cam_b.shape)
-    else:
-        grad_a, grad_b = grad_cams.unbind(1)
-    grad_cuts = gradient_of_cuts(cam_a, thresholds, offsets)
-    flat_a, flat_b = cam_a.flatten(1), cam_b.flatten(1)
+    """The same for `backward`; `grad_cams` [B,2,H,W]: where the gradients of both CAMs go."""
+    inputs = _Inputs(*arguments)
+    own = [each.new_empty(each.shape) for each in inputs[:2]] if grad_cams is None else grad_cams.unbind(1)
+    grad_a, grad_b = own
+    grad_cuts = gradient_of_cuts(inputs.cam_a, inputs.thresholds, inputs.offsets)
     flat_masks = grad_masks.flatten(2)
+    flat_maps = None if grad_maps is None else grad_maps.flatten(2)
+    gradients = {
+        "grad_terms": grad_terms.contiguous(),
+        "grad_masks": flat_masks,
+        "grad_maps": flat_maps,
+        "grad_thresholds": None if grad_thresholds is None else grad_thresholds.contiguous(),
+    }
+    results = {"grad_a": grad_a, "grad_b": grad_b, "grad_cuts": grad_cuts}
     # Strides of maps that are not there are of no use.
-    flat_maps = flat_masks if grad_maps is None else grad_maps.flatten(2)
-    block, warps = _blocking(height * width)
-    launch = Launch(
-        _regulate_backward_kernel,
-        (batch,),
-        {
-            "grad_terms": grad_terms.contiguous(),
-            "grad_masks": flat_masks,
-            "grad_maps": None if grad_maps is None else flat_maps,
-            "grad_thresholds": None if grad_thresholds is None else grad_thresholds.contiguous(),
-            **_cams_and_cuts(flat_a, flat_b, thresholds, offsets),
-            "grad_a": grad_a,
-            "grad_b": grad_b,
-            "grad_cuts": grad_cuts,
-            "temperature": temperature,
-            "grad_sample": grad_a.stride(0),
-            **_strides("masks", flat_masks),
-            **_strides("maps", flat_maps),
-            **_strides("a", flat_a),
-            **_strides("b", flat_b),
-        },
-        {"HARD": hard, "P": height * width, "BLOCK": block},
-        num_warps=warps,
-    )
-    return (grad_a, grad_b, grad_cuts), [launch]
+    of_maps = strides_of("maps", flat_masks if flat_maps is None else flat_maps)
+    strides = {"grad_sample": grad_a.stride(0), **strides_of("masks", flat_masks), **of_maps}
+    return (grad_a, grad_b, grad_cuts), [inputs.launch(_regulate_backward_kernel, gradients, results, strides)]
 
 
 def plan_backward_of_both(*arguments: Any) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
     """The same with one tensor [B,2,H,W] for both CAMs' gradients, in the dtype of the first."""
     cam_a = arguments[4]
-    batch, height, width = cam_a.shape
-    grad_cams = cam_a.new_empty((batch, 2, height, width))
+    grad_cams = cam_a.new_empty((len(cam_a), 2, *cam_a.shape[1:]))
     (_, _, grad_cuts), launches = plan_backward(*arguments, grad_cams=grad_cams)
     return (grad_cams, grad_cuts), launches
 
