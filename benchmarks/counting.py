@@ -72,9 +72,7 @@ def counting() -> Iterator[list[Traffic]]:
 
     def note(accesses: dict[int, Access], pointers: Any, mask: Any) -> None:
         size = pointers.get_element_ty().primitive_bitwidth // 8
-        # A mask that a scalar is part of comes as integers.
-        lanes = np.broadcast_to(mask.data, pointers.data.shape).astype(bool)
-        addresses = pointers.data[lanes].astype(np.int64)
+        addresses = pointers.data[np.broadcast_to(mask.data, pointers.data.shape)].astype(np.int64)
         for start, storage in memory.items():
             offsets = addresses[(addresses >= start) & (addresses < start + storage.nbytes())] - start
             if offsets.size:

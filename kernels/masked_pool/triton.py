@@ -208,10 +208,11 @@ def _masked_pool_backward_kernel(
     v = tl.load(grad_background + offset, mask=mine, other=0).to(dtype) * complement_inverse
 
     if differences is not None:
-        first_of_channels = pixel_share(tile) == 0
-        tl.store(differences + offset, u - v, mask=mine & first_of_channels)
+        # One of the programs that share the pixels writes them.
+        own_end = tl.where(pixel_share(tile) == 0, end, 0)
+        tl.store(differences + offset, u - v, mask=(each < R) & (channel < own_end))
         added += sample * tile.channels + channel
-        tl.store(added, tl.sum(v, 0, keep_dims=True), mask=(channel < end) & first_of_channels)
+        tl.store(added, tl.sum(v, 0, keep_dims=True), mask=channel < own_end)
 
     if FEATURES_NEEDED:
         if not tile.planar:
