@@ -96,7 +96,9 @@ class Example:
         if self.operator == "regulate":
             return (*found, None)[:3]
         by_input = dict(zip(map(id, leaves), found, strict=True))
-        made = [by_input.get(id(value)) for value in exact if value is None or id(value) in by_input]
+        # dual_cam has a gradient for every input that might be there.
+        kept = [value for value in exact if id(value) in by_input or (value is None and self.operator == "dual_cam")]
+        made = [by_input.get(id(value)) for value in kept]
         if self.needed and not self.needed[0]:
             made[0] = None
         return tuple(made)
@@ -137,8 +139,10 @@ def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[
     similarity = Example("subgroup_similarity", (*descriptors, groups))
     classifiers = weights, _random(2, classes, like=like, seed=10), labels
     offsets_of_maps = _random(2, channels, like=like, seed=11) / channels**0.5, _random(2, like=like, seed=12)
-    dual = Example("dual_cam", (features, None, None, *classifiers, *offsets_of_maps, None))
-    own = Example("dual_cam", (features, features, features, *classifiers, None, None, None), option="own maps")
+    dual = Example("dual_cam", (features, None, None, *classifiers, *offsets_of_maps, None, torch.float32))
+    own = Example(
+        "dual_cam", (features, features, features, *classifiers, None, None, None, torch.float32), option="own maps"
+    )
     regions = _random(batch, 2, channels, like=like, seed=5), _random(batch, 2, channels, like=like, seed=6)
     loss = Example("inter_intra", (_random(batch, 2, like=like, seed=13), *regions, labels, None, 5.0, 5.0))
     evidence = Example("evidence_map", (features, _random(batch, 1, channels, like=like, seed=7)))

@@ -18,7 +18,7 @@ class HeadOutput(NamedTuple):
     """What DualCAMHead returns."""
 
     logits_a: Tensor
-    """[B,K] of classifier A, float32 or float64."""
+    """[B,K] of classifier A; under autocast in its dtype."""
     logits_b: Tensor
     """[B,K] of classifier B."""
     cam_a: Tensor

@@ -153,11 +153,14 @@ class Recording(TorchDispatchMode):
         if not self._can_be_done_again or place is None:
             return None
         steps = [each.do for each in self._steps]
+        launches = any(isinstance(each, _Kernel) for each in self._steps)
 
         def replay(arguments: Sequence[Any]) -> Any:
             roots = _tensors(arguments)
-            active = driver.active
-            stream = active.get_current_stream(active.get_current_device())
+            stream = None
+            if launches:
+                active = driver.active
+                stream = active.get_current_stream(active.get_current_device())
             for do in steps:
                 do(roots, stream)
             return _find(roots, place)

@@ -19,12 +19,20 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from iir_fast.kernels.dual_cam.native import backward, forward
+from iir_fast.kernels.dual_cam import native as dual_cam
+from iir_fast.kernels.inter_intra import native as inter_intra
 from iir_fast.models import IIRLocalizer
 from iir_fast.planning.live_memory import LiveMemory
 from iir_fast.planning.steps import Step, step_with_kernels, step_without_kernels
 
 Precision = Literal["fp32", "bf16", "fp16"]
+SEEN = {
+    "dual_cam": dual_cam.forward,
+    "dual_cam_backward": dual_cam.backward,
+    "inter_intra": inter_intra.forward,
+    "inter_intra_backward": inter_intra.backward,
+}
+"""Operators whose own memory is counted."""
 OptimizerName = Literal["sgd", "adamw", "lars", "lamb"]
 MOMENTS: dict[OptimizerName, int] = {"sgd": 1, "adamw": 2, "lars": 1, "lamb": 2}
 """Tensors as large as the parameters that an optimizer keeps: momentum, and second moments."""
@@ -259,7 +267,7 @@ class _Counter:
     def _count_head(self, features: Tensor, step: Callable[[Tensor, Tensor], Step]) -> int:
         """The most that head and loss hold, but for the gradients of the head's parameters."""
         head, features = self.model.head, features.requires_grad_()
-        live = LiveMemory([*_tensors(head), features], seen={"dual_cam": forward, "dual_cam_backward": backward})
+        live = LiveMemory([*_tensors(head), features], seen=SEEN)
         with live:
             labels = torch.zeros(len(features), dtype=torch.int64)
             with self._autocast():

@@ -39,7 +39,7 @@ class DualCAMs(NamedTuple):
     """What dual_cam returns; all float32, or float64 when an input is."""
 
     logits: Tensor
-    """[2,B,K] of both classifiers."""
+    """[2,B,K] of both classifiers; under autocast in its dtype."""
     cams: Tensor
     """[B,2,H,W]: label CAMs of both classifiers, not normalized."""
     regulated: RegulatedCAMs
@@ -85,7 +85,8 @@ def dual_cam(
     """
     _check(features, weights, biases, labels, maps, offset_weights, offset_biases, thresholds)
     map_a, map_b = maps or (None, None)
-    inputs = features, map_a, map_b, weights, biases, labels, offset_weights, offset_biases, thresholds
+    of_logits = _dtype_of_logits(weights, *maps or (features,))
+    inputs = features, map_a, map_b, weights, biases, labels, offset_weights, offset_biases, thresholds, of_logits
     if selection.is_reference_forced():
         with full_precision(features.device):
             found = reference.dual_cam(*inputs)
@@ -131,6 +132,15 @@ def _check(
         check_shape("dual_cam", "thresholds", thresholds, f"[{len(features)},2]", len(features), 2)
 
 
+def _dtype_of_logits(*tensors: Tensor) -> torch.dtype:
+    """That of autocast where it is on, as of any linear layer; of matrix products that is where the time goes."""
+    dtype, device = accumulation_dtype(*tensors), tensors[0].device.type
+    if dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return dtype
+    lowered: torch.dtype = torch.get_autocast_dtype(device)
+    return lowered
+
+
 def _fake(
     features: Tensor,
     map_a: Tensor | None,
@@ -141,6 +151,7 @@ def _fake(
     offset_weights: Tensor | None,
     offset_biases: Tensor | None,
     thresholds: Tensor | None,
+    of_logits: torch.dtype,
 ) -> tuple[Tensor, ...]:
     batch, channels, height, width = features.shape
     read = [features] if map_a is None or map_b is None else [map_a, map_b]
@@ -151,7 +162,7 @@ def _fake(
         return features.new_empty(shape, dtype=dtype)
 
     return (
-        empty(2, batch, weights.shape[1]),
+        empty(2, batch, weights.shape[1], dtype=of_logits),
         empty(batch, 2, height, width),
         empty(batch, 2),
         empty(batch, 2, height, width),
@@ -186,9 +197,10 @@ def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
     )
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, ...]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     _, cams, _, masks, _, _, foreground, background, pooled, offsets = output
-    ctx.save_for_backward(*inputs, cams, masks, foreground, background, pooled, offsets)
+    *tensors, ctx.of_logits = inputs
+    ctx.save_for_backward(*tensors, cams, masks, foreground, background, pooled, offsets)
     ctx.mark_non_differentiable(pooled, offsets)
     # A result that nothing depends on costs no read of the map in the backward pass.
     ctx.set_materialize_grads(False)
@@ -198,16 +210,17 @@ def _backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     needed = ctx.needs_input_grad
     features_needed, maps_needed, weights_needed = needed[0], needed[1] or needed[2], needed[3]
-    found = _call_backward(*gradients[:8], *saved, features_needed, maps_needed, weights_needed)
+    flags = features_needed, maps_needed, weights_needed
+    found = _call_backward(*gradients[:8], *saved[:9], ctx.of_logits, *saved[9:], *flags)
     features, map_a, map_b, weights, biases, *others = (
         each if wanted else None for each, wanted in zip(found, (*needed[:5], *needed[6:9]), strict=True)
     )
-    return features, map_a, map_b, weights, biases, None, *others
+    return features, map_a, map_b, weights, biases, None, *others, None
 
 
 _INPUTS = (
     "Tensor features, Tensor? map_a, Tensor? map_b, Tensor weights, Tensor biases, Tensor labels, "
-    "Tensor? offset_weights, Tensor? offset_biases, Tensor? thresholds"
+    "Tensor? offset_weights, Tensor? offset_biases, Tensor? thresholds, ScalarType of_logits"
 )
 _forward = register(
     "dual_cam",

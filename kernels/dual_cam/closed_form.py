@@ -55,6 +55,8 @@ class Inputs(NamedTuple):
     offset_weights: Tensor | None
     offset_biases: Tensor | None
     thresholds: Tensor | None
+    of_logits: torch.dtype
+    """Of the logits, and of the matrix products that make them and their gradients."""
 
     @property
     def maps(self) -> tuple[Tensor, ...]:
@@ -91,7 +93,8 @@ def forward(rooms: Rooms, *arguments: Tensor | None) -> Tensors:
     pooled = found[0][1].unsqueeze(0) if len(found) == 1 else torch.stack([each for _, each in found])
     dtype = pooled.dtype
     both = pooled.expand(2, -1, -1)
-    logits = torch.baddbmm(inputs.biases.to(dtype).unsqueeze(1), both, inputs.weights.to(dtype).transpose(1, 2))
+    biases, lowered, of_classes = (each.to(inputs.of_logits) for each in (inputs.biases, both, inputs.weights))
+    logits = torch.baddbmm(biases.unsqueeze(1), lowered, of_classes.transpose(1, 2))
     offsets = None
     if inputs.offset_weights is not None and inputs.offset_biases is not None:
         of_offsets = inputs.offset_weights.to(dtype), inputs.offset_biases.to(dtype)
@@ -108,8 +111,8 @@ def forward(rooms: Rooms, *arguments: Tensor | None) -> Tensors:
 
 def backward(rooms: Rooms, *arguments: Tensor | bool | None) -> Tensors:
     given = Gradients(*arguments[:8])  # type: ignore[arg-type]  # as the schema has them
-    inputs, saved = Inputs(*arguments[8:17]), Saved(*arguments[17:23])  # type: ignore[arg-type]
-    features_needed, maps_needed, weights_needed = (bool(each) for each in arguments[23:])
+    inputs, saved = Inputs(*arguments[8:18]), Saved(*arguments[18:24])  # type: ignore[arg-type]
+    features_needed, maps_needed, weights_needed = (bool(each) for each in arguments[24:])
     shared = len(inputs.maps) == 1
     features, weights, labels = inputs.features, inputs.weights, inputs.labels
     grad_features, factors, grad_masks = _through_pool(rooms, given, inputs, saved, features_needed)
@@ -182,21 +185,22 @@ def _through_logits(
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Gradients of the pooled maps, for each classifier [2,B,D]; of the weights in the accumulation dtype; of the
     biases."""
-    both, weights, biases = pooled.expand(2, -1, -1), inputs.weights.to(pooled.dtype), inputs.biases
+    both, weights, biases, dtype = pooled.expand(2, -1, -1), inputs.weights, inputs.biases, pooled.dtype
     through_offsets = None
     if inputs.offset_weights is not None and grad_offsets is not None:
         through_offsets = grad_offsets.T.unsqueeze(2) * inputs.offset_weights.to(pooled.dtype).unsqueeze(1)
     if grad_logits is None:
-        sums = torch.zeros_like(weights) if weights_needed else None
+        sums = torch.zeros_like(weights, dtype=dtype) if weights_needed else None
         nothing = pooled.new_zeros(both.shape)
         return nothing if through_offsets is None else through_offsets, sums, torch.zeros_like(biases)
-    grad_logits = grad_logits.to(pooled.dtype)
-    if through_offsets is None:
-        grad_pooled = torch.bmm(grad_logits, weights)
+    grad_logits, lowered, of_classes = (each.to(inputs.of_logits) for each in (grad_logits, both, weights))
+    if through_offsets is None or inputs.of_logits != dtype:
+        grad_pooled = torch.bmm(grad_logits, of_classes).to(dtype)
+        grad_pooled = grad_pooled if through_offsets is None else grad_pooled + through_offsets
     else:
-        grad_pooled = torch.baddbmm(through_offsets, grad_logits, weights)
-    sums = torch.bmm(grad_logits.transpose(1, 2), both) if weights_needed else None
-    return grad_pooled, sums, grad_logits.sum(1).to(biases.dtype)
+        grad_pooled = torch.baddbmm(through_offsets, grad_logits, of_classes)
+    sums = torch.bmm(grad_logits.transpose(1, 2), lowered).to(dtype) if weights_needed else None
+    return grad_pooled, sums, grad_logits.sum(1, dtype=dtype).to(biases.dtype)
 
 
 def _through_offsets(grad_offsets: Tensor | None, inputs: Inputs, pooled: Tensor) -> tuple[Tensor, Tensor]:

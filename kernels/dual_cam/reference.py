@@ -21,12 +21,14 @@ def dual_cam(
     offset_weights: Tensor | None,
     offset_biases: Tensor | None,
     thresholds: Tensor | None,
+    of_logits: torch.dtype,
 ) -> tuple[Tensor, ...]:
     maps = [features, features] if map_a is None or map_b is None else [map_a, map_b]
     found = [label_cam(each, of_one[None], labels) for each, of_one in zip(maps, weights, strict=True)]
     cams = torch.cat([each for each, _ in found], dim=1)
     pooled = torch.stack([each for _, each in found])
-    logits = torch.einsum("rbd,rkd->rbk", pooled, weights.to(pooled.dtype)) + biases.to(pooled.dtype)[:, None]
+    lowered, of_classes = pooled.to(of_logits), weights.to(of_logits)
+    logits = torch.einsum("rbd,rkd->rbk", lowered, of_classes) + biases.to(of_logits)[:, None]
     offsets = None
     if offset_weights is not None and offset_biases is not None:
         offsets = torch.einsum("rbd,rd->br", pooled, offset_weights.to(pooled.dtype)) + offset_biases.to(pooled.dtype)

@@ -51,10 +51,12 @@ def backward(
     grad_terms = (to_intra * _shares(gate, dtype, terms.device) / max(len(terms), 1)).expand(terms.shape)
     rows = foreground.flatten(0, 1).to(dtype)
     groups = _groups(labels, foreground)
-    grad_foreground, grad_contrast = subgroup_similarity.backward(to_inter, rows, contrast, groups)
+    grad_foreground, grad_background = subgroup_similarity.backward(to_inter, rows, contrast, groups)
     own = background.flatten(0, 1).to(dtype) * inverse.unsqueeze(1)
-    grad_own = grad_contrast + grad_contrast.sum(0) / max(len(own), 1)
-    grad_background = (grad_own - own * (own * grad_own).sum(1, keepdim=True)) * inverse.unsqueeze(1)
+    # In place: these are as large as all descriptors, of all ranks.
+    grad_background += grad_background.sum(0) / max(len(own), 1)
+    along = (own * grad_background).sum(1, keepdim=True)
+    grad_background.sub_(own.mul_(along)).mul_(inverse.unsqueeze(1))
     return (
         grad_terms.to(terms.dtype).clone(),
         grad_foreground.view(foreground.shape).to(foreground.dtype),

@@ -255,13 +255,6 @@ CASES = [
         lambda s: [torch.full((s[0] * s[2],), -5)],
     ),
     Case(
-        "dual_cam",
-        "dual_cam",
-        functional.dual_cam,
-        lambda s, d: [_random(*s, dtype=d), *_classifiers(s[1], d)],
-        lambda s: [_labels(s[0], 4)],
-    ),
-    Case(
         "dual_cam-learned_thresholds",
         "dual_cam",
         lambda f, w, b, v, o, y: functional.dual_cam(f, w, b, y, offset_weights=v, offset_biases=o),

@@ -108,13 +108,21 @@ class TestOneStepOfAutograd:
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             loss.backward()
 
-    def test_autocast_does_not_reach_inside(self, hidden, device):
+    def test_autocast_lowers_logits_alone(self, hidden, device):
         head, features, labels = head_and_inputs(hidden)
         if hidden is not None:
             pytest.skip("convolutions are lowered, and with them what the classifiers read")
+        full = head(features, labels)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
-            loss = step(head(features, labels), labels)
-        assert_same(list(torch.autograd.grad(loss, [features, *head.parameters()])), reference_gradients(hidden))
+            out = head(features, labels)
+            loss = step(out, labels)
+        assert out.logits_a.dtype == torch.bfloat16
+        assert (out.logits_a - full.logits_a).abs().max() < 2e-2
+        for one, other in zip(
+            (out.cam_a, *out.regulated, *out.descriptors), (full.cam_a, *full.regulated, *full.descriptors), strict=True
+        ):
+            assert torch.equal(one, other)
+        assert_same(list(torch.autograd.grad(loss, [features, *head.parameters()])), reference_gradients(hidden), 2e-2)
 
     @pytest.mark.parametrize("frozen", ["features", "head"])
     def test_frozen_inputs_get_no_gradient(self, hidden, frozen):

@@ -177,9 +177,13 @@ def test_autocast_does_not_lower_the_operators(case, each_backend, device):
     expected = case.run_with_gradients(tensors, size, "reference")
     results = case.run_with_gradients(tensors, size, each_backend, torch.autocast(device, dtype=torch.bfloat16))
     outputs = len(expected) - (len(tensors) if case.differentiable else 0)
-    assert all(result.dtype == torch.float32 for result in results)
-    assert_close(results[:outputs], expected[:outputs], 1e-5)
-    assert_close(results[outputs:], expected[outputs:], 1e-5)
+    # dual_cam's logits are those of a linear layer, which autocast lowers, and nothing else of it.
+    logits = int(case.operator == "dual_cam")
+    assert all(result.dtype == torch.bfloat16 for result in results[:logits])
+    assert all(result.dtype == torch.float32 for result in results[logits:])
+    assert_close(results[:logits], expected[:logits], 1e-2)
+    assert_close(results[logits:outputs], expected[logits:outputs], 1e-5)
+    assert_close(results[outputs:], expected[outputs:], 1e-2 if logits else 1e-5)
 
 
 def test_same_bits_on_every_run(case, implementation):

@@ -15,7 +15,7 @@ from benchmarks.compiled import TARGETS, Resources, compile_launch, load_widths,
 from benchmarks.examples import Shape, examples
 from benchmarks.resources import SHAPES, Compiled, compile_all, render, widest_load
 
-OPERATORS = ["label_cam", "regulate", "masked_pool", "subgroup_similarity", "evidence_map"]
+OPERATORS = ["label_cam", "regulate", "masked_pool", "subgroup_similarity", "evidence_map", "dual_cam", "inter_intra"]
 # Every dtype, side, number of channels and both layouts, once at least; of all their combinations
 # `python -m benchmarks.resources` takes care, which CI runs too.
 FEW = [
