@@ -9,11 +9,11 @@ fragments, and the optimizer's temporaries, which come when the activations are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from iir_fast.planning.live_memory import LiveMemory
 from iir_fast.planning.steps import Step, step_with_kernels, step_without_kernels
 
 Precision = Literal["fp32", "bf16", "fp16"]
-SEEN = {
+SEEN: Mapping[str, Callable[..., Any]] = {
     "dual_cam": dual_cam.forward,
     "dual_cam_backward": dual_cam.backward,
     "inter_intra": inter_intra.forward,
