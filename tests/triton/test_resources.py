@@ -42,7 +42,7 @@ def test_every_operator_was_looked_at_on_every_target(compiled):
     assert calls == {(operator, target) for operator in OPERATORS for target in TARGETS}
     assert set(FEW) < set(SHAPES)
     reading = {each.call.split()[0] for each in compiled if each.features_width}
-    assert reading == {"label_cam", "masked_pool", "evidence_map"}
+    assert reading == {"label_cam", "masked_pool", "evidence_map", "dual_cam"}
 
 
 SOUND = Compiled(

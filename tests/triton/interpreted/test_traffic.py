@@ -29,7 +29,7 @@ def test_a_step_moves_little_more_than_its_floor(shape, branches):
     of_step, others = step(shape, branches), inference(shape)
     assert {operator.name.removesuffix("_backward") for operator in of_step.operators} == {
         "dual_cam",
-        "subgroup_similarity",
+        "inter_intra",
         "between the operators",
     }
     found = faults(shape, of_step, others)
