@@ -36,6 +36,7 @@ from benchmarks.counting import Traffic, counting
 from benchmarks.examples import CLASSES, Shape
 from iir_fast import DualCAMHead, IIRLoss
 from iir_fast.functional import evidence_map
+from iir_fast.kernels.replay import only_views
 
 RESULTS = Path(__file__).parent / "results" / "traffic.md"
 SHAPES = [
@@ -82,10 +83,7 @@ class _Calls(TorchDispatchMode):
 
     def note(self, func: Any, args: Any, result: Any) -> None:
         name, given, found = func.overloadpacket.__name__, _tensors(args), _tensors(result)
-        # `contiguous` is a view by its schema, and a copy where it must be.
-        memory = {tensor.untyped_storage().data_ptr() for tensor in given}
-        is_view = func.is_view and all(tensor.untyped_storage().data_ptr() in memory for tensor in found)
-        if not is_view and "empty" not in name and name != "_unsafe_view":
+        if not only_views(func, args, found) and "empty" not in name and name != "_unsafe_view":
             self.names.append(name)
             self.bytes += sum(tensor.nbytes for tensor in (*given, *found))
 

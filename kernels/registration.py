@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,12 +31,29 @@ def deferred(module: str, function: str) -> Implementation:
     return lambda *arguments: resolve()(*arguments)
 
 
+class Operator(NamedTuple):
+    """A registered operator. Called without a gradient, it is called straight where nothing but the results matters.
+
+    The way through torch's dispatcher and back to Python takes the host as long as a few launches. It is taken while
+    compiling, under a dispatch mode, on tensors of other classes, and where a registered gradient is asked for.
+    """
+
+    run: Implementation
+    """The implementation that is chosen."""
+    dispatch: Implementation
+    """``torch.ops.iir_fast``'s."""
+
+    def __call__(self, *arguments: Any) -> Any:
+        straight = _only_results_matter(arguments) and not _asks_for_gradients(arguments)
+        return self.run(*arguments) if straight else self.dispatch(*arguments)
+
+
 def register(
     name: str,
     signature: str,
     implementations: Mapping[str, Implementation],
     fake: Implementation,
-) -> Implementation:
+) -> Operator:
     """Define ``iir_fast::name`` for every device.
 
     ``define`` and ``impl`` instead of ``custom_op``: a third of the overhead per call.
@@ -46,11 +63,6 @@ def register(
         signature: arguments and results in torch's schema language, e.g. "(Tensor x) -> Tensor".
         implementations: "host" and "triton" -> function on real tensors.
         fake: the same function on shapes alone.
-
-    Returns:
-        What calls the operator: straight where nothing but the results matters, since the way through torch's
-        dispatcher and back to Python takes the host as long as a few launches; and through it while compiling, under a
-        dispatch mode, on tensors of other classes, or where its gradient is registered and asked for.
     """
 
     def run(*arguments: Any) -> Any:
@@ -63,18 +75,11 @@ def register(
     _library.define(f"{name}{signature}")
     _library.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"iir_fast::{name}", fake, lib=_library)
-    registered = getattr(torch.ops.iir_fast, name)
-
-    def call(*arguments: Any) -> Any:
-        if _only_results_matter(arguments) and not _asks_for_gradients(arguments):
-            return run(*arguments)
-        return registered(*arguments)
-
-    return call
+    return Operator(run, getattr(torch.ops.iir_fast, name))
 
 
 def register_gradient(
-    name: str, call: Implementation, backward: Implementation, setup_context: Implementation
+    name: str, operator: Operator, backward: Implementation, setup_context: Implementation
 ) -> Implementation:
     """Give ``iir_fast::name`` its gradient; `backward` calls the operator's backward operator.
 
@@ -82,12 +87,12 @@ def register_gradient(
 
     Args:
         name: the operator's.
-        call: what `register` returned for it.
+        operator: what `register` returned for it.
         backward: takes a context and the gradients of all results; returns one for each argument, or None.
         setup_context: takes a context, the arguments and the results.
 
     Returns:
-        What calls the operator with its gradient, straight or through the dispatcher as `register` says.
+        What calls the operator with its gradient, straight or through the dispatcher as `Operator` says.
     """
     torch.library.register_autograd(f"iir_fast::{name}", backward, setup_context=setup_context, lib=_library)
     register_no_gradient(f"{name}_backward", "is not differentiable twice")
@@ -95,7 +100,7 @@ def register_gradient(
     class Node(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Any:
-            output = call(*inputs)
+            output = operator.run(*inputs)
             setup_context(ctx, inputs, output)
             return output
 
@@ -106,13 +111,13 @@ def register_gradient(
     Node.__name__ = Node.__qualname__ = f"iir_fast_{name}"
     apply: Implementation = Node.apply
 
-    def differentiable(*arguments: Any) -> Any:
+    def call(*arguments: Any) -> Any:
         # Dynamo follows the registered operator, not this node.
-        if _only_results_matter(arguments) and _asks_for_gradients(arguments):
-            return apply(*arguments)
-        return call(*arguments)
+        if not _only_results_matter(arguments):
+            return operator.dispatch(*arguments)
+        return apply(*arguments) if _asks_for_gradients(arguments) else operator.run(*arguments)
 
-    return differentiable
+    return call
 
 
 def _only_results_matter(arguments: tuple[Any, ...]) -> bool:

@@ -116,8 +116,7 @@ class Recording(TorchDispatchMode):
         found = results if isinstance(results, tuple | list) else [results]
         if not all(isinstance(each, Tensor) for each in found) or func._schema.is_mutable:
             self._can_be_done_again = False
-        # `contiguous` and `reshape` are views by their schemas, and copies where they must be.
-        elif func.is_view and all(_same_memory(each, args[0]) for each in found):
+        elif only_views(func, args, found):
             for each in found:
                 self._note_view(each, args[0])
         elif len(found) != 1:
@@ -231,8 +230,15 @@ def _holds_tensors(values: Any) -> bool:
     return any(isinstance(each, Tensor) for each in tree_leaves(values))
 
 
-def _same_memory(one: Tensor, other: Any) -> bool:
-    return isinstance(other, Tensor) and one.untyped_storage()._cdata == other.untyped_storage()._cdata
+def only_views(func: Any, args: Sequence[Any], results: Sequence[Tensor]) -> bool:
+    """Whether a call of torch made nothing but views of its first argument.
+
+    `contiguous` and `reshape` are views by their schemas, and copies where they must be.
+    """
+    return func.is_view and all(
+        isinstance(args[0], Tensor) and each.untyped_storage()._cdata == args[0].untyped_storage()._cdata
+        for each in results
+    )
 
 
 def _whole(number: int, root: Tensor) -> _Origin:

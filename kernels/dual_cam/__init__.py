@@ -29,6 +29,7 @@ from iir_fast.kernels.contract import (
     gradient_like,
 )
 from iir_fast.kernels.dual_cam import native, reference
+from iir_fast.kernels.dual_cam.inputs import Inputs
 from iir_fast.kernels.label_cam import check_arguments as check_label_cam
 from iir_fast.kernels.masked_pool import RegionDescriptors
 from iir_fast.kernels.registration import deferred, register, register_gradient
@@ -141,28 +142,17 @@ def _dtype_of_logits(*tensors: Tensor) -> torch.dtype:
     return lowered
 
 
-def _fake(
-    features: Tensor,
-    map_a: Tensor | None,
-    map_b: Tensor | None,
-    weights: Tensor,
-    biases: Tensor,
-    labels: Tensor,
-    offset_weights: Tensor | None,
-    offset_biases: Tensor | None,
-    thresholds: Tensor | None,
-    of_logits: torch.dtype,
-) -> tuple[Tensor, ...]:
+def _fake(*arguments: Any) -> tuple[Tensor, ...]:
+    inputs = Inputs(*arguments)
+    features, weights, maps = inputs.features, inputs.weights, inputs.maps
     batch, channels, height, width = features.shape
-    read = [features] if map_a is None or map_b is None else [map_a, map_b]
-    of_cams = accumulation_dtype(weights, *read)
-    of_descriptors = accumulation_dtype(features, features.new_empty(0, dtype=of_cams))
+    of_cams, of_descriptors = accumulation_dtype(weights, *maps), accumulation_dtype(features, weights, *maps)
 
     def empty(*shape: int, dtype: torch.dtype = of_cams) -> Tensor:
         return features.new_empty(shape, dtype=dtype)
 
     return (
-        empty(2, batch, weights.shape[1], dtype=of_logits),
+        empty(2, batch, weights.shape[1], dtype=inputs.of_logits),
         empty(batch, 2, height, width),
         empty(batch, 2),
         empty(batch, 2, height, width),
@@ -170,30 +160,30 @@ def _fake(
         empty(batch, 2),
         empty(batch, 2, channels, dtype=of_descriptors),
         empty(batch, 2, channels, dtype=of_descriptors),
-        empty(len(read), batch, weights.shape[2]),
-        empty(0) if offset_weights is None else empty(batch, 2),
+        empty(len(maps), batch, weights.shape[2]),
+        empty(0) if inputs.offset_weights is None else empty(batch, 2),
     )
 
 
 def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    features, map_a, map_b, weights, biases, _, offset_weights, offset_biases, thresholds = arguments[8:17]
+    inputs = Inputs(*arguments[8:18])
     features_needed, maps_needed, weights_needed = arguments[-3:]
 
     def like(tensor: Tensor | None, needed: bool = True) -> Tensor:
-        return features.new_empty(0) if tensor is None or not needed else tensor.new_empty(tensor.shape)
+        return inputs.features.new_empty(0) if tensor is None or not needed else tensor.new_empty(tensor.shape)
 
     def like_map(tensor: Tensor | None, needed: bool) -> Tensor:
-        return features.new_empty(0) if tensor is None or not needed else gradient_like(tensor)
+        return inputs.features.new_empty(0) if tensor is None or not needed else gradient_like(tensor)
 
     return (
-        like_map(features, features_needed),
-        like_map(map_a, maps_needed),
-        like_map(map_b, maps_needed),
-        like(weights, weights_needed),
-        like(biases),
-        like(offset_weights),
-        like(offset_biases),
-        like(thresholds),
+        like_map(inputs.features, features_needed),
+        like_map(inputs.map_a, maps_needed),
+        like_map(inputs.map_b, maps_needed),
+        like(inputs.weights, weights_needed),
+        like(inputs.biases),
+        like(inputs.offset_weights),
+        like(inputs.offset_biases),
+        like(inputs.thresholds),
     )
 
 

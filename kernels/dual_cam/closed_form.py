@@ -6,12 +6,13 @@ Torch does the small part: logits, offsets and their gradients are matrix produc
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from iir_fast.kernels.contract import Factors
+from iir_fast.kernels.dual_cam.inputs import Inputs
 from iir_fast.kernels.regulate import TEMPERATURE
 
 Tensors = tuple[Tensor, ...]
@@ -29,6 +30,19 @@ class Rooms(NamedTuple):
     masked_pool_backward: Callable[..., Tensors]
     masked_pool_factors: Callable[..., tuple[Factors, Tensor]]
 
+    @classmethod
+    def on(cls, label_cam: Any, regulate: Any, masked_pool: Any) -> Rooms:
+        """Of the modules of one backend."""
+        return cls(
+            label_cam.forward,
+            label_cam.backward,
+            regulate.forward,
+            regulate.backward_of_both,
+            masked_pool.forward,
+            masked_pool.backward,
+            masked_pool.backward_in_factors,
+        )
+
 
 class Gradients(NamedTuple):
     """Of the results; None for one that nothing depends on."""
@@ -41,33 +55,6 @@ class Gradients(NamedTuple):
     thresholds: Tensor | None
     foreground: Tensor | None
     background: Tensor | None
-
-
-class Inputs(NamedTuple):
-    """What dual_cam takes."""
-
-    features: Tensor
-    map_a: Tensor | None
-    map_b: Tensor | None
-    weights: Tensor
-    biases: Tensor
-    labels: Tensor
-    offset_weights: Tensor | None
-    offset_biases: Tensor | None
-    thresholds: Tensor | None
-    of_logits: torch.dtype
-    """Of the logits, and of the matrix products that make them and their gradients."""
-
-    @property
-    def maps(self) -> tuple[Tensor, ...]:
-        """What the classifiers read: one map for both, or one each."""
-        return (self.features,) if self.map_a is None or self.map_b is None else (self.map_a, self.map_b)
-
-    @property
-    def weights_by_map(self) -> tuple[Tensor, ...]:
-        """Weights [R,K,D] of those that read each map."""
-        count = 2 // len(self.maps)
-        return tuple(self.weights[r : r + count] for r in range(0, 2, count))
 
 
 class Saved(NamedTuple):
@@ -83,8 +70,8 @@ class Saved(NamedTuple):
     """[B,2]; empty if there are none."""
 
 
-def forward(rooms: Rooms, *arguments: Tensor | None) -> Tensors:
-    inputs = Inputs(*arguments)  # type: ignore[arg-type]  # as the schema has them
+def forward(rooms: Rooms, *arguments: Any) -> Tensors:
+    inputs = Inputs(*arguments)
     found = [
         rooms.label_cam(each, weights, inputs.labels)
         for each, weights in zip(inputs.maps, inputs.weights_by_map, strict=True)
@@ -109,10 +96,9 @@ def forward(rooms: Rooms, *arguments: Tensor | None) -> Tensors:
     return logits, cams, terms, masks, maps, thresholds, foreground, background, pooled, offsets
 
 
-def backward(rooms: Rooms, *arguments: Tensor | bool | None) -> Tensors:
-    given = Gradients(*arguments[:8])  # type: ignore[arg-type]  # as the schema has them
-    inputs, saved = Inputs(*arguments[8:18]), Saved(*arguments[18:24])  # type: ignore[arg-type]
-    features_needed, maps_needed, weights_needed = (bool(each) for each in arguments[24:])
+def backward(rooms: Rooms, *arguments: Any) -> Tensors:
+    given, inputs, saved = Gradients(*arguments[:8]), Inputs(*arguments[8:18]), Saved(*arguments[18:24])
+    features_needed, maps_needed, weights_needed = arguments[24:]
     shared = len(inputs.maps) == 1
     features, weights, labels = inputs.features, inputs.weights, inputs.labels
     grad_features, factors, grad_masks = _through_pool(rooms, given, inputs, saved, features_needed)

@@ -9,14 +9,6 @@ from iir_fast.kernels.label_cam import native as label_cam
 from iir_fast.kernels.masked_pool import native as masked_pool
 from iir_fast.kernels.regulate import native as regulate
 
-_ROOMS = closed_form.Rooms(
-    label_cam.forward,
-    label_cam.backward,
-    regulate.forward,
-    regulate.backward_of_both,
-    masked_pool.forward,
-    masked_pool.backward,
-    masked_pool.backward_in_factors,
-)
+_ROOMS = closed_form.Rooms.on(label_cam, regulate, masked_pool)
 forward = partial(closed_form.forward, _ROOMS)
 backward = partial(closed_form.backward, _ROOMS)

@@ -10,14 +10,6 @@ from iir_fast.kernels.launch import recorded
 from iir_fast.kernels.masked_pool import triton as masked_pool
 from iir_fast.kernels.regulate import triton as regulate
 
-_ROOMS = closed_form.Rooms(
-    label_cam.forward,
-    label_cam.backward,
-    regulate.forward,
-    regulate.backward_of_both,
-    masked_pool.forward,
-    masked_pool.backward,
-    masked_pool.backward_in_factors,
-)
+_ROOMS = closed_form.Rooms.on(label_cam, regulate, masked_pool)
 forward = recorded(partial(closed_form.forward, _ROOMS))
 backward = recorded(partial(closed_form.backward, _ROOMS))

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from iir_fast.kernels import selection
 from iir_fast.kernels.contract import (
-    accumulation_dtype,
     check_floating,
     check_integer_vector,
     check_shape,
     full_precision,
 )
 from iir_fast.kernels.inter_intra import native, reference
+from iir_fast.kernels.inter_intra.inputs import Inputs
 from iir_fast.kernels.registration import deferred, register, register_gradient
 
 
@@ -87,31 +87,15 @@ def inter_intra(
     return InterIntra(*_call(*inputs)[:3])
 
 
-def _fake(
-    terms: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-    labels: Tensor,
-    gate: Tensor | None,
-    intra_weight: float,
-    inter_weight: float,
-) -> tuple[Tensor, ...]:
-    batch, regions, channels = foreground.shape
-    dtype = accumulation_dtype(terms, foreground, background)
+def _fake(*arguments: Any) -> tuple[Tensor, ...]:
+    inputs = Inputs(*arguments)
+    batch, regions, channels = inputs.foreground.shape
     shapes: list[tuple[int, ...]] = [(), (), (), (batch * regions, channels), (batch * regions,)]
-    return tuple(foreground.new_empty(shape, dtype=dtype) for shape in shapes)
+    return tuple(inputs.foreground.new_empty(shape, dtype=inputs.dtype) for shape in shapes)
 
 
-def _fake_backward(
-    grad_loss: Tensor | None,
-    grad_intra: Tensor | None,
-    grad_inter: Tensor | None,
-    terms: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-    *others: Any,
-) -> tuple[Tensor, ...]:
-    return tuple(each.new_empty(each.shape) for each in (terms, foreground, background))
+def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
+    return tuple(each.new_empty(each.shape) for each in Inputs(*arguments[3:10])[:3])
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -2,82 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype
+from iir_fast.kernels.contract import SHORT_NORM
+from iir_fast.kernels.inter_intra.inputs import Inputs, incoming
 from iir_fast.kernels.subgroup_similarity import native as subgroup_similarity
 
 
-def forward(
-    terms: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-    labels: Tensor,
-    gate: Tensor | None,
-    intra_weight: float,
-    inter_weight: float,
-) -> tuple[Tensor, ...]:
-    dtype = accumulation_dtype(terms, foreground, background)
-    shares = _shares(gate, dtype, terms.device)
-    intra = (terms.to(dtype).sum(0) * shares).sum() / max(len(terms), 1)
-    rows = background.flatten(0, 1).to(dtype)
-    inverse = torch.linalg.vector_norm(rows, dim=1)
+def forward(*arguments: Any) -> tuple[Tensor, ...]:
+    inputs = Inputs(*arguments)
+    dual, agreement = (inputs.terms.to(inputs.dtype).sum(0) / max(len(inputs.terms), 1)).unbind()
+    intra = dual.clone() if inputs.gate is None else torch.lerp(dual, agreement, inputs.gate.to(inputs.dtype))
+    backgrounds = inputs.backgrounds
+    inverse = torch.linalg.vector_norm(backgrounds, dim=1)
     # The inverse length of a vector without a direction is 0: then so is its unit vector.
     inverse = torch.where(inverse <= SHORT_NORM, 0, 1 / inverse)
-    own = rows * inverse.unsqueeze(1)
+    own = backgrounds * inverse.unsqueeze(1)
     contrast = own + own.sum(0) / max(len(own), 1)
-    inter = subgroup_similarity.forward(foreground.flatten(0, 1).to(dtype), contrast, _groups(labels, foreground))
-    return intra_weight * intra + inter_weight * inter, intra, inter, contrast, inverse
+    inter = subgroup_similarity.forward(inputs.foregrounds, contrast, inputs.groups)
+    return inputs.intra_weight * intra + inputs.inter_weight * inter, intra, inter, contrast, inverse
 
 
 def backward(
-    grad_loss: Tensor | None,
-    grad_intra: Tensor | None,
-    grad_inter: Tensor | None,
-    terms: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-    labels: Tensor,
-    gate: Tensor | None,
-    intra_weight: float,
-    inter_weight: float,
-    contrast: Tensor,
-    inverse: Tensor,
+    grad_loss: Tensor | None, grad_intra: Tensor | None, grad_inter: Tensor | None, *arguments: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    dtype = contrast.dtype
-    to_intra = _total(grad_intra, grad_loss, intra_weight, contrast)
-    to_inter = _total(grad_inter, grad_loss, inter_weight, contrast)
-    grad_terms = (to_intra * _shares(gate, dtype, terms.device) / max(len(terms), 1)).expand(terms.shape)
-    rows = foreground.flatten(0, 1).to(dtype)
-    groups = _groups(labels, foreground)
-    grad_foreground, grad_background = subgroup_similarity.backward(to_inter, rows, contrast, groups)
-    own = background.flatten(0, 1).to(dtype) * inverse.unsqueeze(1)
+    inputs, (contrast, inverse) = Inputs(*arguments[:7]), arguments[7:]
+    to_intra, intra_weight = incoming(grad_intra, grad_loss, inputs.intra_weight, contrast)
+    to_inter, inter_weight = incoming(grad_inter, grad_loss, inputs.inter_weight, contrast)
+    share = contrast.new_zeros(()) if inputs.gate is None else inputs.gate.to(contrast.dtype)
+    of_image = to_intra * intra_weight / max(len(inputs.terms), 1)
+    grad_terms = torch.stack(((1 - share) * of_image, share * of_image)).expand(inputs.terms.shape)
+    grad_foreground, grad_background = subgroup_similarity.backward(
+        to_inter * inter_weight, inputs.foregrounds, contrast, inputs.groups
+    )
+    own = inputs.backgrounds * inverse.unsqueeze(1)
     # In place: these are as large as all descriptors, of all ranks.
     grad_background += grad_background.sum(0) / max(len(own), 1)
     along = (own * grad_background).sum(1, keepdim=True)
     grad_background.sub_(own.mul_(along)).mul_(inverse.unsqueeze(1))
     return (
-        grad_terms.to(terms.dtype).clone(),
-        grad_foreground.view(foreground.shape).to(foreground.dtype),
-        grad_background.view(background.shape).to(background.dtype),
+        grad_terms.to(inputs.terms.dtype).clone(),
+        grad_foreground.view(inputs.foreground.shape).to(inputs.foreground.dtype),
+        grad_background.view(inputs.background.shape).to(inputs.background.dtype),
     )
-
-
-def _groups(labels: Tensor, foreground: Tensor) -> Tensor:
-    return labels.repeat_interleave(foreground.shape[1])
-
-
-def _shares(gate: Tensor | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[2]: of the `dual` and of the `agreement` regulation."""
-    if gate is None:
-        return torch.tensor((1.0, 0.0), dtype=dtype, device=device)
-    return torch.stack((1 - gate, gate)).to(dtype)
-
-
-def _total(own: Tensor | None, of_loss: Tensor | None, weight: float, like: Tensor) -> Tensor:
-    """The gradient that reaches a part of the loss, on its own and through the loss."""
-    total = like.new_zeros(())
-    if own is not None:
-        total = total + own
-    return total if of_loss is None else total + weight * of_loss

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from iir_fast.kernels.contract import accumulation_dtype
+from iir_fast.kernels.inter_intra.inputs import Inputs
 from iir_fast.kernels.subgroup_similarity.reference import subgroup_similarity, unit
 
 
-def inter_intra(
-    terms: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-    labels: Tensor,
-    gate: Tensor | None,
-    intra_weight: float,
-    inter_weight: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    dtype = accumulation_dtype(terms, foreground, background)
-    dual, agreement = (terms.to(dtype).sum(dim=0) / max(len(terms), 1)).unbind()
-    intra = dual if gate is None else torch.lerp(dual, agreement, gate.detach().to(dtype))
-    own = unit(background.flatten(0, 1).to(dtype))
+def inter_intra(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    inputs = Inputs(*arguments)
+    dtype = inputs.dtype
+    dual, agreement = (inputs.terms.to(dtype).sum(dim=0) / max(len(inputs.terms), 1)).unbind()
+    intra = dual if inputs.gate is None else torch.lerp(dual, agreement, inputs.gate.detach().to(dtype))
+    own = unit(inputs.backgrounds)
     contrast = own + own.sum(dim=0) / max(len(own), 1)
-    groups = labels.repeat_interleave(foreground.shape[1])
-    inter = subgroup_similarity(foreground.flatten(0, 1).to(dtype), contrast, groups)
-    return intra_weight * intra + inter_weight * inter, intra, inter
+    inter = subgroup_similarity(inputs.foregrounds, contrast, inputs.groups)
+    return inputs.intra_weight * intra + inputs.inter_weight * inter, intra, inter

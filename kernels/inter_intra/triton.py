@@ -20,7 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype
+from iir_fast.kernels.contract import SHORT_NORM
+from iir_fast.kernels.inter_intra.inputs import Inputs, incoming
 from iir_fast.kernels.launch import Launch, launched, recorded, run
 from iir_fast.kernels.subgroup_similarity import triton as subgroup_similarity
 
@@ -172,24 +173,16 @@ def _along(channels: int) -> dict[str, int]:
     return {"C": channels, "ROWS": ROWS, "BLOCK": min(ALONG, triton.next_power_of_2(channels))}
 
 
-def plan_forward(
-    terms: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-    labels: Tensor,
-    gate: Tensor | None,
-    intra_weight: float,
-    inter_weight: float,
-) -> tuple[tuple[Tensor, ...], list[Launch]]:
+def plan_forward(*arguments: Any) -> tuple[tuple[Tensor, ...], list[Launch]]:
     """Allocate the results of `forward` and describe the launches that fill them."""
-    dtype = accumulation_dtype(terms, foreground, background)
-    rows = background.flatten(0, 1).to(dtype).contiguous()
+    inputs = Inputs(*arguments)
+    rows = inputs.backgrounds.contiguous()
     count, channels = rows.shape
     contrast, inverse = torch.empty_like(rows), rows.new_empty(count)
     loss, intra, inter = (rows.new_empty(()) for _ in range(3))
     lengths: dict[str, Tensor | int] = {"rows": rows, "inverse": inverse, "N": count}
     (shares,), pairs = subgroup_similarity.plan_forward(
-        foreground.flatten(0, 1).to(dtype), contrast, labels, foreground.shape[1]
+        inputs.foregrounds, contrast, inputs.labels, inputs.foreground.shape[1]
     )
     launches = [
         Launch(_inverse_lengths_kernel, (triton.cdiv(count, ROWS),), lengths, _along(channels)),
@@ -200,15 +193,15 @@ def plan_forward(
             (1,),
             {
                 "shares": shares,
-                "terms": terms.contiguous(),
-                "gate": gate,
+                "terms": inputs.terms.contiguous(),
+                "gate": inputs.gate,
                 "loss": loss,
                 "intra": intra,
                 "inter": inter,
-                "intra_weight": intra_weight,
-                "inter_weight": inter_weight,
+                "intra_weight": inputs.intra_weight,
+                "inter_weight": inputs.inter_weight,
                 "parts": len(shares),
-                "images": len(terms),
+                "images": len(inputs.terms),
             },
             {"BLOCK": PARTS},
         ),
@@ -217,26 +210,16 @@ def plan_forward(
 
 
 def plan_backward(
-    grad_loss: Tensor | None,
-    grad_intra: Tensor | None,
-    grad_inter: Tensor | None,
-    terms: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-    labels: Tensor,
-    gate: Tensor | None,
-    intra_weight: float,
-    inter_weight: float,
-    contrast: Tensor,
-    inverse: Tensor,
+    grad_loss: Tensor | None, grad_intra: Tensor | None, grad_inter: Tensor | None, *arguments: Any
 ) -> tuple[tuple[Tensor, Tensor, Tensor], list[Launch]]:
     """Allocate the results of `backward` and describe the launches that fill them."""
-    dtype = contrast.dtype
+    inputs, (contrast, inverse) = Inputs(*arguments[:7]), arguments[7:]
+    terms, foreground, background = inputs[:3]
     count, channels = contrast.shape
-    to_intra, intra_weight = _incoming(grad_intra, grad_loss, intra_weight, contrast)
-    to_inter, inter_weight = _incoming(grad_inter, grad_loss, inter_weight, contrast)
+    to_intra, intra_weight = incoming(grad_intra, grad_loss, inputs.intra_weight, contrast)
+    to_inter, inter_weight = incoming(grad_inter, grad_loss, inputs.inter_weight, contrast)
     (grad_foreground, grad_contrast), pairs = subgroup_similarity.plan_backward(
-        to_inter, foreground.flatten(0, 1).to(dtype), contrast, labels, foreground.shape[1], inter_weight
+        to_inter, inputs.foregrounds, contrast, inputs.labels, foreground.shape[1], inter_weight
     )
     mean = contrast.new_empty(channels)
     grad_terms, grad_background = terms.new_empty(terms.shape), background.new_empty(background.shape)
@@ -253,7 +236,7 @@ def plan_backward(
                 "inverse": inverse,
                 "grad_background": grad_background,
                 "to_intra": to_intra,
-                "gate": gate,
+                "gate": inputs.gate,
                 "grad_terms": grad_terms,
                 "intra_weight": intra_weight,
                 "N": count,
@@ -263,13 +246,6 @@ def plan_backward(
         ),
     ]
     return (grad_terms, grad_foreground.view(foreground.shape), grad_background), launches
-
-
-def _incoming(own: Tensor | None, of_loss: Tensor | None, weight: float, like: Tensor) -> tuple[Tensor, float]:
-    """The gradient that reaches a part of the loss, and what it is multiplied by."""
-    if own is None:
-        return (like.new_zeros(()), 1.0) if of_loss is None else (of_loss, weight)
-    return (own, 1.0) if of_loss is None else (own + weight * of_loss, 1.0)
 
 
 forward = launched(plan_forward)

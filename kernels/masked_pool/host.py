@@ -42,10 +42,8 @@ def backward(
         product = torch.bmm(per_mass.transpose(1, 2), regions).unflatten(2, features.shape[2:])
         grad_features = gradient_like(features).copy_(product)
     if masks_needed:
-        along_foreground, along_background = per_mass.chunk(2, dim=1)
-        constant = (background * along_background - foreground * along_foreground).sum(2, keepdim=True)
-        product = torch.baddbmm(constant, along_foreground - along_background, features.flatten(2).to(dtype))
-        grad_masks = product.view(masks.shape).to(masks.dtype)
+        u, v = per_mass.chunk(2, dim=1)
+        grad_masks = _gradient_of_masks(u, v, features, masks, foreground, background)
     return grad_features, grad_masks
 
 
@@ -58,10 +56,17 @@ def backward_in_factors(
     background: Tensor,
 ) -> tuple[Factors, Tensor]:
     """Both gradients, that of the features not written: m u + (1 - m) v = m (u - v) + v."""
-    gradients = grad_foreground, grad_background
-    _, grad_masks = backward(*gradients, features, masks, foreground, background, False, True)
-    u, v = per_mass(*gradients, masks, accumulation_dtype(features, masks))
+    u, v = per_mass(grad_foreground, grad_background, masks, accumulation_dtype(features, masks))
+    grad_masks = _gradient_of_masks(u, v, features, masks, foreground, background)
     return Factors(u - v, masks.flatten(2).to(u.dtype), v.sum(1)), grad_masks
+
+
+def _gradient_of_masks(
+    u: Tensor, v: Tensor, features: Tensor, masks: Tensor, foreground: Tensor, background: Tensor
+) -> Tensor:
+    constant = (background * v - foreground * u).sum(2, keepdim=True)
+    product = torch.baddbmm(constant, u - v, features.flatten(2).to(u.dtype))
+    return product.view(masks.shape).to(masks.dtype)
 
 
 def per_mass(
