@@ -20,7 +20,7 @@ from iir_fast.kernels.launch import Launch
 CLASSES = 12
 # Results that are not kept for the backward pass alone, and which ones the backward pass is given.
 RESULTS = {"dual_cam": 8, "inter_intra": 3}
-SAVED = {"masked_pool": (0, 1), "dual_cam": (1, 3, 6, 7, 8, 9), "inter_intra": (3, 4)}
+SAVED = {"masked_pool": (0, 1), "dual_cam": (1, 3, 6, 7, 8, 9), "inter_intra": (3, 4, 5)}
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,7 @@ def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[
         dual,
         dual.backward(True, False, True),
         replace(dual, option="frozen features").backward(False, False, True),
+        own,
         own.backward(True, True, True),
         similarity,
         similarity.backward(),

@@ -4,7 +4,7 @@ The step is what `DualCAMHead` with learned thresholds and `IIRLoss` run, forwar
 read the shared map and with maps of their own. Every operator runs in Triton's interpreter, called as autograd calls
 it; every lane of every load and store that is not masked off counts. What torch does inside the operators and between
 them counts as well, each of its calls as one launch that reads its inputs and writes its outputs once. Left out are
-convolutions, batch norm and the cross-entropies, whose gradients of the logits are given.
+convolutions, batch norm and the cross-entropies, whose gradients of the logits are given, as is that of the loss.
 
 The floor is what each operator is given read once, and what it returns written once, forward and backward: F once each
 way, its gradient once, the weights once each way, their gradient once. A second read of F each way is what pooling
@@ -37,6 +37,7 @@ from benchmarks.examples import CLASSES, Shape
 from iir_fast import DualCAMHead, IIRLoss
 from iir_fast.functional import evidence_map
 from iir_fast.kernels.replay import only_views
+from iir_fast.kernels.tiles import WINDOW
 
 RESULTS = Path(__file__).parent / "results" / "traffic.md"
 SHAPES = [
@@ -48,10 +49,11 @@ HEADER = ("| features | head | call | bytes | bytes / floor | launches |", "| --
 # With 128 channels at 28x28 the masks, which are read twice, are a thirtieth of F; with more of them it is 1.02.
 LARGEST_KERNEL_RATIO = 1.08
 # Of kernels on descriptors, which read them twice: the second time from the cache.
-LARGEST_SMALL_RATIO = 2.0
-# What is reached, on the smallest maps with the fewest channels; what is wanted is 1.05, 14 and 18.
+LARGEST_SMALL_RATIO = 2.1
+# What is reached, on the smallest maps with the fewest channels; what is wanted is 1.05, and 14 launches on a shared F.
 LARGEST_STEP_RATIO = {"shared": 1.45, "branches": 1.30}
-MOST_LAUNCHES = {"shared": 28, "branches": 35}
+# One more sums the pooled map where programs share a sample's pixels.
+MOST_LAUNCHES = 18
 INTRODUCTION = """# What a training step moves
 
 Made by `python -m benchmarks.traffic`: counted in Triton's interpreter, not measured. Batch {batch} of {classes}
@@ -189,11 +191,11 @@ def step(shape: Shape, branches: bool = False) -> Step:
         head.branches = nn.ModuleList(_Branch(_features(shape, seed).requires_grad_()) for seed in (1, 2))
     labels = torch.arange(shape.batch) // 2 % CLASSES
     regulation = IIRLoss()
-    of_logits = torch.randn(2, shape.batch, CLASSES).unbind()
+    of_loss, of_logits = torch.ones(()), torch.randn(2, shape.batch, CLASSES).unbind()
     # On a GPU labels are not looked at.
     with patch("iir_fast.kernels.label_cam.check_range"), _Operators() as operators:
         out = head(features, labels)
-        torch.autograd.backward((regulation(out), out.logits_a, out.logits_b), (None, *of_logits))
+        torch.autograd.backward((regulation(out), out.logits_a, out.logits_b), (of_loss, *of_logits))
     between = Operator("between the operators", [], operators.between.names, operators.between.bytes, 0)
     second_reads = 0 if branches else 2 * features.nbytes
     return Step([*operators.found, between], second_reads, "branches" if branches else "shared")
@@ -217,7 +219,8 @@ def faults(shape: Shape, of_step: Step, others: Sequence[Operator] = ()) -> list
     ]
     if of_step.ratio > LARGEST_STEP_RATIO[of_step.head]:
         found.append(f"{shape}: the step, {of_step.head}, moves {of_step.ratio:.3f} times its floor.")
-    if of_step.launches > MOST_LAUNCHES[of_step.head]:
+    shared_pixels = not shape.channels_last and shape.side**2 > WINDOW
+    if of_step.launches > MOST_LAUNCHES + shared_pixels:
         found.append(f"{shape}: the step, {of_step.head}, takes {of_step.launches} launches.")
     return found
 

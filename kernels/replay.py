@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -35,30 +36,73 @@ Place: TypeAlias = "int | _Origin | _Several"
 """A whole root, a view of one, or several."""
 
 
+class _Writer:
+    """Writes what was followed down as a function of Python: to go through a list of steps would take longer.
+
+    Tensors are named by their numbers, `t0` and so on; all else that lines refer to is bound to names of its own.
+    """
+
+    def __init__(self, lines: list[str], allocations: dict[int, _Allocation]) -> None:
+        self.lines = lines
+        self._bound: dict[str, Any] = {"strided": torch.empty_strided}
+        self._allocations = allocations.copy()
+        self._views: dict[_Origin, str] = {}
+
+    def bind(self, value: Any) -> str:
+        """A name for a value, or the value as it is written."""
+        if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
+            return repr(value)
+        name = f"c{len(self._bound)}"
+        self._bound[name] = value
+        return name
+
+    def find(self, place: Place) -> str:
+        """What is at a place; memory is taken, and a view is made, where it is first asked for."""
+        if isinstance(place, int):
+            if place in self._allocations:
+                size, stride, *options = self._allocations.pop(place)
+                dtype, device = map(self.bind, options)
+                self.lines.append(f"t{place} = strided({size}, {stride}, dtype={dtype}, device={device})")
+            return f"t{place}"
+        if isinstance(place, _Several):
+            parts = "".join(f"{self.find(each)}, " for each in place.parts)
+            return f"({parts})" if place.make is tuple else f"{self.bind(place.make)}([{parts}])"
+        if place not in self._views:
+            self._views[place] = f"v{len(self._views)}"
+            root = self.find(place.root)
+            start = f"{root}.storage_offset() + {place.offset}"
+            self.lines.append(f"{self._views[place]} = {root}.as_strided({place.size}, {place.stride}, {start})")
+        return self._views[place]
+
+    def function(self) -> Callable[[Sequence[Any]], Any]:
+        """Of the arguments that the function followed was called with."""
+        source = "".join(f"    {line}\n" for line in self.lines)
+        namespace = self._bound
+        exec(f"def again(arguments):\n{source}", namespace)
+        again: Callable[[Sequence[Any]], Any] = namespace["again"]
+        return again
+
+
 class _Allocation(NamedTuple):
     size: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
 
-    def do(self, roots: list[Tensor], stream: Any) -> None:
-        roots.append(torch.empty_strided(self.size, self.stride, dtype=self.dtype, device=self.device))
-
 
 class _Call(NamedTuple):
     """Torch computes something of its own."""
 
+    number: int
     function: Callable[..., Any]
     values: list[Any]
-    """Its positional arguments, with gaps where there are tensors."""
-    tensors: list[tuple[int, Place]]
+    """Its positional arguments; places where there are tensors."""
     named: dict[str, Any]
 
-    def do(self, roots: list[Tensor], stream: Any) -> None:
-        values = self.values.copy()
-        for position, place in self.tensors:
-            values[position] = _find(roots, place)
-        roots.append(self.function(*values, **self.named))
+    def write(self, writer: _Writer) -> None:
+        given = [_written(writer, each) for each in self.values]
+        given += [f"{name}={writer.bind(value)}" for name, value in self.named.items()]
+        writer.lines.append(f"t{self.number} = {writer.bind(self.function)}({', '.join(given)})")
 
 
 class _Kernel(NamedTuple):
@@ -67,13 +111,20 @@ class _Kernel(NamedTuple):
     run: Callable[..., None]
     """Takes all arguments of the kernel in its order, and the stream."""
     values: list[Any]
-    tensors: list[tuple[int, Place]]
 
-    def do(self, roots: list[Tensor], stream: Any) -> None:
-        values = self.values.copy()
-        for position, place in self.tensors:
-            values[position] = roots[place] if isinstance(place, int) else _find(roots, place)
-        self.run(*values, stream=stream)
+    def write(self, writer: _Writer) -> None:
+        given = [_written(writer, each) for each in self.values]
+        writer.lines.append(f"{writer.bind(self.run)}({', '.join(given)}, stream=stream)")
+
+
+class _At(NamedTuple):
+    """In place of a tensor among values."""
+
+    place: Place
+
+
+def _written(writer: _Writer, value: Any) -> str:
+    return writer.find(value.place) if isinstance(value, _At) else writer.bind(value)
 
 
 _local = threading.local()
@@ -95,8 +146,10 @@ class Recording(TorchDispatchMode):
     def __init__(self, arguments: Sequence[Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._roots = [each for each in tree_leaves(arguments) if isinstance(each, Tensor)]
+        self._paths = _paths(arguments)
         self._origins = {id(each): _whole(number, each) for number, each in enumerate(self._roots)}
-        self._steps: list[_Allocation | _Call | _Kernel] = []
+        self._steps: list[_Call | _Kernel] = []
+        self._allocations: dict[int, _Allocation] = {}
         # An id is a tensor's own for as long as that is there.
         self._seen: list[Any] = []
         self._can_be_done_again = True
@@ -123,15 +176,14 @@ class Recording(TorchDispatchMode):
             self._can_be_done_again = False
         elif "empty" in func.overloadpacket.__name__:
             (made,) = found
-            self._steps.append(_Allocation(tuple(made.shape), made.stride(), made.dtype, made.device))
-            self._note_root(made)
+            self._allocations[self._note_root(made)] = _Allocation(
+                tuple(made.shape), made.stride(), made.dtype, made.device
+            )
         else:
-            values = list(args)
-            tensors = self._take_tensors(values)
-            if any(isinstance(each, Tensor) for each in tree_leaves(kwargs)):
+            values = [self._take(each) for each in args]
+            if _holds_tensors(kwargs):
                 self._can_be_done_again = False
-            self._steps.append(_Call(func, values, tensors, dict(kwargs or {})))
-            self._note_root(found[0])
+            self._steps.append(_Call(self._note_root(found[0]), func, values, dict(kwargs or {})))
         return results
 
     def note_launch(self, launch: Any, compiled: Any) -> None:
@@ -140,35 +192,32 @@ class Recording(TorchDispatchMode):
             self._can_be_done_again = False
             return
         named = {**launch.arguments, **launch.constants}
-        values = [named[name] for name in launch.kernel.arg_names]
-        tensors = self._take_tensors(values)
+        values = [self._take(named[name]) for name in launch.kernel.arg_names]
         # A kernel takes an address: a view that begins where its root does need not be made.
-        at = [(position, _root_if_there(place)) for position, place in tensors]
-        self._steps.append(_Kernel(compiled[(*launch.grid, 1, 1)[:3]], values, at))
+        values = [_At(_root_if_there(each.place)) if isinstance(each, _At) else each for each in values]
+        self._steps.append(_Kernel(compiled[(*launch.grid, 1, 1)[:3]], values))
 
     def replay(self, results: Any) -> Callable[[Sequence[Any]], Any] | None:
         """What does the same on other arguments; None if that cannot be."""
         place = self._place(results)
         if not self._can_be_done_again or place is None:
             return None
-        steps = [each.do for each in self._steps]
-        launches = any(isinstance(each, _Kernel) for each in self._steps)
+        arguments = [f"t{number} = arguments{path}" for number, path in enumerate(self._paths)]
+        writer = _Writer(arguments, self._allocations)
+        if any(isinstance(each, _Kernel) for each in self._steps):
+            active = writer.bind(driver)
+            writer.lines.append(f"stream = {active}.active.get_current_stream({active}.active.get_current_device())")
+        for step in self._steps:
+            step.write(writer)
+        found = writer.find(place)
+        writer.lines.append(f"return {found}")
+        return writer.function()
 
-        def replay(arguments: Sequence[Any]) -> Any:
-            roots = _tensors(arguments)
-            stream = None
-            if launches:
-                active = driver.active
-                stream = active.get_current_stream(active.get_current_device())
-            for do in steps:
-                do(roots, stream)
-            return _find(roots, place)
-
-        return replay
-
-    def _note_root(self, made: Tensor) -> None:
-        self._origins[id(made)] = _whole(len(self._roots), made)
+    def _note_root(self, made: Tensor) -> int:
+        number = len(self._roots)
+        self._origins[id(made)] = _whole(number, made)
         self._roots.append(made)
+        return number
 
     def _note_view(self, view: Tensor, of: Tensor) -> None:
         parent = self._origins.get(id(of))
@@ -176,18 +225,15 @@ class Recording(TorchDispatchMode):
             moved = int(view.storage_offset()) - int(of.storage_offset())
             self._origins[id(view)] = _Origin(parent.root, tuple(view.shape), view.stride(), parent.offset + moved)
 
-    def _take_tensors(self, values: list[Any]) -> list[tuple[int, Place]]:
-        """Where the tensors among the values lie; in their stead, gaps."""
-        tensors = []
-        for position, value in enumerate(values):
-            if isinstance(value, Tensor) or (isinstance(value, list | tuple) and _holds_tensors(value)):
-                place = self._place(value)
-                if place is None:
-                    self._can_be_done_again = False
-                else:
-                    tensors.append((position, place))
-                    values[position] = None
-        return tensors
+    def _take(self, value: Any) -> Any:
+        """A value; for one that is a tensor or holds some, where they lie."""
+        if not _holds_tensors(value):
+            return value
+        place = self._place(value)
+        if place is None:
+            self._can_be_done_again = False
+            return value
+        return _At(place)
 
     def _place(self, value: Any) -> Place | None:
         if isinstance(value, Tensor):
@@ -202,27 +248,18 @@ class Recording(TorchDispatchMode):
         return None if None in parts else _Several(make, [each for each in parts if each is not None])
 
 
-def _find(roots: list[Tensor], place: Place) -> Any:
-    if isinstance(place, int):
-        return roots[place]
-    if isinstance(place, _Origin):
-        root = roots[place.root]
-        return root.as_strided(place.size, place.stride, root.storage_offset() + place.offset)
-    return place.make([_find(roots, each) for each in place.parts])
-
-
 def _root_if_there(place: Place) -> Place:
     return place.root if isinstance(place, _Origin) and place.offset == 0 else place
 
 
-def _tensors(arguments: Sequence[Any]) -> list[Tensor]:
-    """As `tree_leaves` has them, which takes its time."""
-    found: list[Tensor] = []
-    for each in arguments:
+def _paths(values: Sequence[Any], path: str = "") -> list[str]:
+    """How to get at each tensor, in the order of `tree_leaves`."""
+    found: list[str] = []
+    for number, each in enumerate(values):
         if isinstance(each, Tensor):
-            found.append(each)
+            found.append(f"{path}[{number}]")
         elif isinstance(each, tuple):
-            found += _tensors(each)
+            found += _paths(each, f"{path}[{number}]")
     return found
 
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -223,10 +224,17 @@ def load_window(vectors, stride, count, window, window_end, R: tl.constexpr, dty
     element = window + slot % length
     inside = (slot // length < count) & (element < window_end)
     values = tl.load(vectors + slot // length * stride + element, mask=inside, other=0)
-    # Through shared memory, so that the compiler does not lay out the tiles like this small load.
+    return deal_window(values, R, tile).to(dtype)
+
+
+@triton.jit
+def deal_window(values, R: tl.constexpr, tile: tl.constexpr):
+    """A window of R vectors [R * window] as it meets a tile: [R,vector,1,lanes]."""
+    length: tl.constexpr = tile.vector * tile.lanes
+    # Through shared memory, so that the compiler does not lay out the tiles like a small load.
     source = tl.arange(0, R)[:, None, None, None] * length + window_index(0, tile)
     values = tl.gather(values, tl.reshape(source, [R * length]), 0)
-    return tl.reshape(values, [R, tile.vector, 1, tile.lanes]).to(dtype)
+    return tl.reshape(values, [R, tile.vector, 1, tile.lanes])
 
 
 @triton.jit
@@ -339,3 +347,11 @@ def sum_parts(parts: Tensor, total: Tensor) -> Launch:
         {"parts": parts, "total": total, "count": parts.shape[0], "size": total.numel()},
         {"BLOCK": block},
     )
+
+
+def plan_total(parts: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, list[Launch]]:
+    """The sum of parts [S,...], in that dtype if there are several, and the launch that makes it then."""
+    if len(parts) == 1:
+        return parts[0], []
+    total = parts.new_empty(parts.shape[1:], dtype=dtype)
+    return total, [sum_parts(parts, total)]

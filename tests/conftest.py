@@ -49,6 +49,13 @@ if DEVICE == "cpu":
     hide_gpus_from(os.environ)
 
 
+# Workers side by side share the processors. Threads beyond these wait for each other in busy loops, and a test takes
+# ten times as long. What is started from here inherits it, too.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "host: about the host implementations, left out where others are under test")
     config.addinivalue_line("markers", "gpu: needs a GPU, left out where the CPU is under test")

@@ -208,9 +208,14 @@ def test_bad_arguments_are_named(position, value, error, words):
         iir_loss(*arguments)
 
 
-@pytest.mark.parametrize("hidden", [None, 6])
-@pytest.mark.parametrize("threshold", ["learned", "mean", "fixed"])
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.3}, {"hard": True}], ids=str)
+@pytest.mark.parametrize(
+    ("hidden", "threshold", "options"),
+    [
+        *((hidden, threshold, {}) for hidden in (None, 6) for threshold in ("learned", "mean", "fixed")),
+        (None, "learned", {"temperature": 0.3}),
+        (6, "mean", {"hard": True}),
+    ],
+)
 def test_takes_what_the_head_returns_or_its_pieces(hidden, threshold, options, each_backend):
     torch.manual_seed(0)
     head = DualCAMHead(9, 3, hidden=hidden, threshold=threshold).double()

@@ -33,3 +33,29 @@ class Inputs(NamedTuple):
         """Weights [R,K,D] of those that read each map."""
         count = 2 // len(self.maps)
         return tuple(self.weights[r : r + count] for r in range(0, 2, count))
+
+
+class Gradients(NamedTuple):
+    """Of the results; None for one that nothing depends on."""
+
+    logits: Tensor | None
+    cams: Tensor | None
+    terms: Tensor | None
+    masks: Tensor | None
+    maps: Tensor | None
+    thresholds: Tensor | None
+    foreground: Tensor | None
+    background: Tensor | None
+
+
+class Saved(NamedTuple):
+    """Results that the backward pass needs."""
+
+    cams: Tensor
+    masks: Tensor
+    foreground: Tensor
+    background: Tensor
+    pooled: Tensor
+    """[1,B,C] of the shared map, or [2,B,D] of the classifiers' own."""
+    offsets: Tensor
+    """[B,2]; empty if there are none."""

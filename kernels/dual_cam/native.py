@@ -1,14 +1,116 @@
-"""dual_cam on CPU tensors: compiled host kernels, and ATen where these do not serve."""
+"""dual_cam on CPU tensors: the compiled host kernels of the operators that it is made of, and ATen for small things."""
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any
 
-from iir_fast.kernels.dual_cam import closed_form
+import torch
+from torch import Tensor
+
+from iir_fast.kernels.contract import Factors
+from iir_fast.kernels.dual_cam.inputs import Gradients, Inputs, Saved
+from iir_fast.kernels.dual_cam.products import logits_of, or_zeros, through_logits
 from iir_fast.kernels.label_cam import native as label_cam
 from iir_fast.kernels.masked_pool import native as masked_pool
+from iir_fast.kernels.regulate import TEMPERATURE
 from iir_fast.kernels.regulate import native as regulate
 
-_ROOMS = closed_form.Rooms.on(label_cam, regulate, masked_pool)
-forward = partial(closed_form.forward, _ROOMS)
-backward = partial(closed_form.backward, _ROOMS)
+
+def forward(*arguments: Any) -> tuple[Tensor, ...]:
+    inputs = Inputs(*arguments)
+    found = [
+        label_cam.forward(each, weights, inputs.labels)
+        for each, weights in zip(inputs.maps, inputs.weights_by_map, strict=True)
+    ]
+    cams = found[0][0] if len(found) == 1 else torch.cat([each for each, _ in found], dim=1)
+    pooled = found[0][1].unsqueeze(0) if len(found) == 1 else torch.stack([each for _, each in found])
+    offsets = None
+    if inputs.offset_weights is not None and inputs.offset_biases is not None:
+        weights = inputs.offset_weights.to(pooled.dtype)
+        offsets = (pooled * weights.unsqueeze(1)).sum(2).T if len(found) == 2 else pooled[0] @ weights.T
+        offsets = offsets.contiguous() + inputs.offset_biases.to(pooled.dtype)
+    regulated = regulate.forward(*cams.unbind(1), inputs.thresholds, offsets, TEMPERATURE, False)
+    terms, masks, maps, thresholds = regulated
+    descriptors = masked_pool.forward(inputs.features, masks)
+    offsets = pooled.new_empty(0) if offsets is None else offsets
+    return logits_of(inputs, pooled), cams, terms, masks, maps, thresholds, *descriptors, pooled, offsets
+
+
+def backward(*arguments: Any) -> tuple[Tensor, ...]:
+    given, inputs, saved = Gradients(*arguments[:8]), Inputs(*arguments[8:18]), Saved(*arguments[18:24])
+    features_needed, maps_needed, weights_needed = arguments[24:]
+    shared = len(inputs.maps) == 1
+    features, weights, labels, pooled = inputs.features, inputs.weights, inputs.labels, saved.pooled
+    grad_features, factors, grad_masks = _through_pool(given, inputs, saved, features_needed)
+    grad_cams, grad_cuts = _through_regulate(given, grad_masks, inputs, saved)
+    grad_pooled, sums = through_logits(given.logits, inputs, pooled, weights_needed)
+    if given.logits is None:
+        grad_biases = torch.zeros_like(inputs.biases)
+    else:
+        grad_biases = given.logits.sum(1, dtype=pooled.dtype).to(inputs.biases.dtype)
+    grad_offset_weights, grad_offset_biases = pooled.new_empty(0), pooled.new_empty(0)
+    if inputs.offset_weights is not None and inputs.offset_biases is not None:
+        to_offsets = saved.offsets.new_zeros(saved.offsets.shape) if grad_cuts is None else grad_cuts
+        grad_pooled = grad_pooled + to_offsets.T.unsqueeze(2) * inputs.offset_weights.to(pooled.dtype).unsqueeze(1)
+        of_weights = torch.bmm(to_offsets.T.unsqueeze(1), pooled.expand(2, -1, -1)).squeeze(1)
+        grad_offset_weights = of_weights.to(inputs.offset_weights.dtype)
+        grad_offset_biases = to_offsets.sum(0).to(inputs.offset_biases.dtype)
+    # What is left: one gradient of each map, and the rows of the labels, which are added to the weights' gradient.
+    grad_maps = [features.new_empty(0), features.new_empty(0)]
+    if shared:
+        gradients = grad_cams, grad_pooled
+        needed = features_needed, weights_needed
+        grad_features, _ = label_cam.backward(*gradients, features, weights, labels, *needed, factors, sums)
+    else:
+        for r, each in enumerate(inputs.maps):
+            gradients = grad_cams[:, r : r + 1], grad_pooled[r]
+            needed, into = (maps_needed, weights_needed), None if sums is None else sums[r : r + 1]
+            own = weights[r : r + 1]
+            grad_maps[r], _ = label_cam.backward(*gradients, each, own, labels, *needed, None, into)
+    grad_thresholds = features.new_empty(0)
+    if inputs.thresholds is not None:
+        grad_thresholds = torch.zeros_like(inputs.thresholds) if grad_cuts is None else grad_cuts
+    return (
+        grad_features,
+        *grad_maps,
+        weights.new_empty(0) if sums is None else sums.to(weights.dtype),
+        grad_biases,
+        grad_offset_weights,
+        grad_offset_biases,
+        grad_thresholds,
+    )
+
+
+def _through_pool(
+    given: Gradients, inputs: Inputs, saved: Saved, features_needed: bool
+) -> tuple[Tensor, Factors | None, Tensor | None]:
+    """The gradient of a map that is pooled only, or what is to be written of that of one that is read, too; and that of
+    the masks."""
+    features, shared = inputs.features, len(inputs.maps) == 1
+    if given.foreground is None and given.background is None:
+        grad_features = features.new_empty(0) if shared or not features_needed else torch.zeros_like(features)
+        return grad_features, None, given.masks
+    gradients = or_zeros(given.foreground, saved.foreground), or_zeros(given.background, saved.background)
+    arguments = *gradients, features, saved.masks, saved.foreground, saved.background
+    factors = None
+    if shared:
+        grad_features = features.new_empty(0)
+        factors, grad_masks = masked_pool.backward_in_factors(*arguments)
+    else:
+        grad_features, grad_masks = masked_pool.backward(*arguments, features_needed, True)
+    return grad_features, factors, grad_masks if given.masks is None else grad_masks + given.masks
+
+
+def _through_regulate(
+    given: Gradients, grad_masks: Tensor | None, inputs: Inputs, saved: Saved
+) -> tuple[Tensor, Tensor | None]:
+    """The gradient of the CAMs, and of thresholds or offsets, if there were any."""
+    incoming = given.terms, grad_masks, given.maps, given.thresholds
+    if all(each is None for each in incoming):
+        return or_zeros(given.cams, saved.cams), None
+    grad_terms = saved.masks.new_zeros(len(saved.masks), 2) if given.terms is None else given.terms
+    gradients = grad_terms, or_zeros(grad_masks, saved.masks), given.maps, given.thresholds
+    offsets = None if inputs.offset_weights is None else saved.offsets
+    inputs_of_regulate = *saved.cams.unbind(1), inputs.thresholds, offsets, TEMPERATURE, False
+    grad_cams, grad_cuts = regulate.backward_of_both(*gradients, *inputs_of_regulate)
+    return grad_cams if given.cams is None else grad_cams + given.cams, grad_cuts

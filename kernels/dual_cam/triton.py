@@ -1,15 +1,229 @@
-"""dual_cam on Triton: the kernels of the operators that it is made of, and one gradient of a shared map."""
+"""dual_cam on Triton: the kernels of the operators that it is made of, on sums that the next one finishes.
+
+forward    1. `label_cam`: parts of the CAMs, and the pooled map, of one map or of both in one launch
+           2. logits, a matrix product of torch
+           3. `regulate`: the CAMs of their parts, the offsets of the pooled map, and all that follows
+           4. `masked_pool`
+backward   1. `masked_pool`: parts of dm, and what its share of dF is made of, or that gradient itself
+           2. `regulate`: dP, dr
+           3., 4. through the logits, two matrix products of torch
+           5. `label_cam`: one write of dF, or of both maps' gradients, and each sample's rows of dW
+           6. these rows, added to dW by class, and the sums over the batch that biases and offsets take
+"""
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any
 
-from iir_fast.kernels.dual_cam import closed_form
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from iir_fast.kernels.contract import Factors, gradient_like
+from iir_fast.kernels.dual_cam.inputs import Gradients, Inputs, Saved
+from iir_fast.kernels.dual_cam.products import logits_of, or_zeros, through_logits
 from iir_fast.kernels.label_cam import triton as label_cam
-from iir_fast.kernels.launch import recorded
+from iir_fast.kernels.label_cam.class_sums import sum_class
+from iir_fast.kernels.label_cam.parts import Incoming, Maps
+from iir_fast.kernels.launch import Launch, recorded, run
 from iir_fast.kernels.masked_pool import triton as masked_pool
+from iir_fast.kernels.regulate import TEMPERATURE
 from iir_fast.kernels.regulate import triton as regulate
+from iir_fast.kernels.regulate.inputs import Sources
+from iir_fast.kernels.tiles import plan_total
 
-_ROOMS = closed_form.Rooms.on(label_cam, regulate, masked_pool)
-forward = recorded(partial(closed_form.forward, _ROOMS))
-backward = recorded(partial(closed_form.backward, _ROOMS))
+# Columns of a program, and samples that it adds at a time.
+BLOCK = 128
+SAMPLES = 16
+
+_SAMPLES = tl.constexpr(SAMPLES)
+
+
+@triton.jit
+def _sum_over_batch(matrix, factors, column, inside, stride, batch, dtype: tl.constexpr):
+    """Columns of matrix [B,stride], each row times its factor, which are two apart, summed in the batch's order."""
+    total = tl.full([_SAMPLES, column.shape[0]], 0, dtype)
+    for start in range(0, batch, _SAMPLES):
+        sample = start + tl.arange(0, _SAMPLES)[:, None]
+        values = tl.load(matrix + sample.to(tl.int64) * stride + column, mask=(sample < batch) & inside, other=0)
+        values = values.to(dtype)
+        if factors is not None:
+            values *= tl.load(factors + 2 * sample, mask=sample < batch, other=0).to(dtype)
+        total += values
+    return tl.sum(total, 0)
+
+
+@triton.jit(do_not_specialize=["batch", "classes", "rows"], do_not_specialize_on_alignment=["labels"])
+def _parameters_kernel(
+    per_sample,
+    labels,
+    grad_weights,
+    grad_logits,
+    grad_biases,
+    grad_offsets,
+    pooled,
+    grad_offset_weights,
+    grad_offset_biases,
+    batch,
+    classes,
+    rows,
+    MAPS: tl.constexpr,
+    PARTS: tl.constexpr,
+    C: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The first `rows` programs take a sample each, to sum its class. Then come two, one for each classifier r, whose
+    gradients of biases and of offsets are sums over the batch."""
+    task = tl.program_id(0)
+    dtype: tl.constexpr = per_sample.dtype.element_ty
+    first = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    if grad_weights is not None:  # noqa: SIM102 (known to the compiler, the other is not)
+        if task < rows:
+            sum_class(task, per_sample, labels, grad_weights, first, batch, classes, PARTS, C, 2 * C, True)
+    if task >= rows:
+        r = (task - rows).to(tl.int64)
+        for start in range(0, classes, BLOCK * tl.num_programs(1)):
+            k = start + first
+            found = tl.full([BLOCK], 0, dtype)
+            if grad_logits is not None:
+                own = grad_logits + r * batch * classes
+                found += _sum_over_batch(own, None, k, k < classes, classes, batch, dtype)
+            tl.store(grad_biases + r * classes + k, found.to(grad_biases.dtype.element_ty), mask=k < classes)
+        if grad_offsets is not None:
+            read = pooled + (r * batch * C if MAPS == 2 else 0)
+            for start in range(0, C, BLOCK * tl.num_programs(1)):
+                c = start + first
+                found = _sum_over_batch(read, grad_offsets + r, c, c < C, C, batch, dtype)
+                tl.store(grad_offset_weights + r * C + c, found.to(grad_offset_weights.dtype.element_ty), mask=c < C)
+            # The columns of [B,2] from r on, the first of them alone.
+            found = _sum_over_batch(grad_offsets + r, None, first, first < 1, 2, batch, dtype)
+            tl.store(grad_offset_biases + r + first, found.to(grad_offset_biases.dtype.element_ty), mask=first < 1)
+
+
+@recorded
+def forward(*arguments: Any) -> tuple[Tensor, ...]:
+    inputs = Inputs(*arguments)
+    maps = Maps.of(inputs.maps)
+    parts, launch = label_cam.plan_parts(maps, inputs.weights, inputs.labels)
+    pooled, summing = plan_total(parts.pooled)
+    run([launch, *summing])
+    logits = logits_of(inputs, pooled)
+    cams = parts.cams.unflatten(3, inputs.features.shape[2:])
+    sources = Sources(cams, pooled, inputs.offset_weights, inputs.offset_biases)
+    (cams, offsets, terms, masks, normalized, cuts), regulating = regulate.plan_from_sources(
+        sources, inputs.thresholds, TEMPERATURE
+    )
+    descriptors, pooling = masked_pool.plan_forward(inputs.features, masks)
+    run([*regulating, *pooling])
+    return logits, cams, terms, masks, normalized, cuts, *descriptors, pooled, offsets
+
+
+@recorded
+def backward(*arguments: Any) -> tuple[Tensor, ...]:
+    given, inputs, saved = Gradients(*arguments[:8]), Inputs(*arguments[8:18]), Saved(*arguments[18:24])
+    features_needed, maps_needed, weights_needed = arguments[24:]
+    maps, features, pooled = inputs.maps, inputs.features, saved.pooled
+    shared = len(maps) == 1
+    grad_features, factors, grad_masks = _through_pool(given, inputs, saved, features_needed)
+    grad_cams, grad_cuts = _through_regulate(given, grad_masks, inputs, saved)
+    learned = inputs.offset_weights is not None
+    if learned and grad_cuts is None:
+        grad_cuts = torch.zeros_like(saved.offsets)
+    grad_pooled, sums = through_logits(given.logits, inputs, pooled, weights_needed)
+    incoming = Incoming(grad_cams, grad_pooled, factors, grad_cuts if learned else None, inputs.offset_weights)
+    needed = features_needed if shared else maps_needed, weights_needed
+    (of_maps, per_sample), launch = label_cam.plan_gradients(incoming, maps, inputs.weights, inputs.labels, *needed)
+    results, summing = _plan_parameters(inputs, pooled, given.logits, grad_cuts if learned else None, per_sample, sums)
+    run([launch, summing])
+    grad_maps = [features.new_empty(0), features.new_empty(0)]
+    if shared:
+        grad_features = of_maps[0]
+    elif maps_needed:
+        grad_maps = [_as_its_map(gradient, each) for gradient, each in zip(of_maps, maps, strict=True)]
+    grad_thresholds = features.new_empty(0)
+    if inputs.thresholds is not None:
+        grad_thresholds = torch.zeros_like(inputs.thresholds) if grad_cuts is None else grad_cuts
+    grad_weights = features.new_empty(0) if sums is None else sums.to(inputs.weights.dtype)
+    return grad_features, *grad_maps, grad_weights, *results, grad_thresholds
+
+
+def _through_pool(
+    given: Gradients, inputs: Inputs, saved: Saved, features_needed: bool
+) -> tuple[Tensor, Factors | None, Tensor | None]:
+    """The gradient of a map that is pooled only, or what is to be written of that of one that is read, too; and that of
+    the masks, in parts [S,B,2,H,W]."""
+    features, shared = inputs.features, len(inputs.maps) == 1
+    more = None if given.masks is None else given.masks.unsqueeze(0)
+    if given.foreground is None and given.background is None:
+        grad_features = features.new_empty(0) if shared or not features_needed else torch.zeros_like(features)
+        return grad_features, None, more
+    gradients = or_zeros(given.foreground, saved.foreground), or_zeros(given.background, saved.background)
+    pooling = *gradients, features, saved.masks, saved.foreground, saved.background
+    grad_features, factors = features.new_empty(0), None
+    if shared:
+        (factors, parts), launch = masked_pool.plan_factors(*pooling)
+    else:
+        (grad_features, parts), launch = masked_pool.plan_parts(*pooling, features_needed, True)
+    run([launch])
+    return grad_features, factors, parts if more is None else torch.cat((parts, more))
+
+
+def _through_regulate(
+    given: Gradients, grad_masks: Tensor | None, inputs: Inputs, saved: Saved
+) -> tuple[Tensor, Tensor | None]:
+    """The gradient of the CAMs, and of thresholds or offsets, if there were any."""
+    incoming = given.terms, grad_masks, given.maps, given.thresholds
+    if all(each is None for each in incoming):
+        return or_zeros(given.cams, saved.cams), None
+    grad_terms = saved.masks.new_zeros(len(saved.masks), 2) if given.terms is None else given.terms
+    gradients = grad_terms, or_zeros(grad_masks, saved.masks.unsqueeze(0)), given.maps, given.thresholds
+    offsets = None if inputs.offset_weights is None else saved.offsets
+    inputs_of_regulate = *saved.cams.unbind(1), inputs.thresholds, offsets, TEMPERATURE, False
+    (grad_cams, grad_cuts), launches = regulate.plan_backward_of_both(*gradients, *inputs_of_regulate)
+    run(launches)
+    return grad_cams if given.cams is None else grad_cams + given.cams, grad_cuts
+
+
+def _plan_parameters(
+    inputs: Inputs,
+    pooled: Tensor,
+    grad_logits: Tensor | None,
+    grad_offsets: Tensor | None,
+    per_sample: Tensor,
+    sums: Tensor | None,
+) -> tuple[tuple[Tensor, Tensor, Tensor], Launch]:
+    """Allocate gradients of biases, offsets' weights and offsets' biases, and describe the launch that fills them and
+    adds the labels' rows to `sums`, if there are any."""
+    batch, classes, channels = len(inputs.labels), *inputs.weights.shape[1:]
+    results = tuple(
+        pooled.new_empty(0) if each is None else each.new_empty(each.shape)
+        for each in (inputs.biases, inputs.offset_weights, inputs.offset_biases)
+    )
+    rows = 0 if sums is None else batch
+    launch = Launch(
+        _parameters_kernel,
+        (rows + 2, triton.cdiv(2 * channels, BLOCK)),
+        {
+            "per_sample": per_sample,
+            "labels": inputs.labels.contiguous(),
+            "grad_weights": sums,
+            "grad_logits": None if grad_logits is None else grad_logits.contiguous(),
+            "grad_biases": results[0],
+            "grad_offsets": grad_offsets,
+            "pooled": pooled,
+            "grad_offset_weights": results[1],
+            "grad_offset_biases": results[2],
+            "batch": batch,
+            "classes": classes,
+            "rows": rows,
+        },
+        {"MAPS": len(inputs.maps), "PARTS": per_sample.shape[1], "C": channels, "BLOCK": BLOCK},
+    )
+    return results, launch
+
+
+def _as_its_map(gradient: Tensor, of: Tensor) -> Tensor:
+    """In the dtype and layout of a map that was copied to be like the other one."""
+    wanted = gradient_like(of)
+    return gradient if wanted.stride() == gradient.stride() else wanted.copy_(gradient)

@@ -29,6 +29,7 @@ from iir_fast.kernels.contract import (
 from iir_fast.kernels.inter_intra import native, reference
 from iir_fast.kernels.inter_intra.inputs import Inputs
 from iir_fast.kernels.registration import deferred, register, register_gradient
+from iir_fast.kernels.subgroup_similarity.places import new_places
 
 
 class InterIntra(NamedTuple):
@@ -90,8 +91,9 @@ def inter_intra(
 def _fake(*arguments: Any) -> tuple[Tensor, ...]:
     inputs = Inputs(*arguments)
     batch, regions, channels = inputs.foreground.shape
-    shapes: list[tuple[int, ...]] = [(), (), (), (batch * regions, channels), (batch * regions,)]
-    return tuple(inputs.foreground.new_empty(shape, dtype=inputs.dtype) for shape in shapes)
+    shapes: list[tuple[int, ...]] = [(), (), (), (channels,), (batch * regions,)]
+    found = [inputs.foreground.new_empty(shape, dtype=inputs.dtype) for shape in shapes]
+    return *found, new_places(inputs.labels, regions)
 
 
 def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
@@ -100,16 +102,16 @@ def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     terms, foreground, background, labels, gate, ctx.intra_weight, ctx.inter_weight = inputs
-    *_, contrast, inverse = output
-    ctx.save_for_backward(terms, foreground, background, labels, gate, contrast, inverse)
-    ctx.mark_non_differentiable(contrast, inverse)
+    *_, mean, inverse, places = output
+    ctx.save_for_backward(terms, foreground, background, labels, gate, mean, inverse, places)
+    ctx.mark_non_differentiable(mean, inverse, places)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-    terms, foreground, background, labels, gate, contrast, inverse = ctx.saved_tensors
+    terms, foreground, background, labels, gate, *others = ctx.saved_tensors
     inputs = terms, foreground, background, labels, gate, ctx.intra_weight, ctx.inter_weight
-    found = _call_backward(*gradients[:3], *inputs, contrast, inverse)
+    found = _call_backward(*gradients[:3], *inputs, *others)
     return *found, None, None, None, None
 
 
@@ -119,14 +121,14 @@ _INPUTS = (
 )
 _forward = register(
     "inter_intra",
-    f"({_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"({_INPUTS}) -> ({', '.join(['Tensor'] * 6)})",
     {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
 _call_backward = register(
     "inter_intra_backward",
-    f"(Tensor? grad_loss, Tensor? grad_intra, Tensor? grad_inter, {_INPUTS}, Tensor contrast, Tensor inverse) "
-    "-> (Tensor, Tensor, Tensor)",
+    f"(Tensor? grad_loss, Tensor? grad_intra, Tensor? grad_inter, {_INPUTS}, Tensor mean, Tensor inverse, "
+    "Tensor places) -> (Tensor, Tensor, Tensor)",
     {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )

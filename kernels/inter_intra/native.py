@@ -10,6 +10,7 @@ from torch import Tensor
 from iir_fast.kernels.contract import SHORT_NORM
 from iir_fast.kernels.inter_intra.inputs import Inputs, incoming
 from iir_fast.kernels.subgroup_similarity import native as subgroup_similarity
+from iir_fast.kernels.subgroup_similarity.places import new_places
 
 
 def forward(*arguments: Any) -> tuple[Tensor, ...]:
@@ -21,24 +22,25 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
     # The inverse length of a vector without a direction is 0: then so is its unit vector.
     inverse = torch.where(inverse <= SHORT_NORM, 0, 1 / inverse)
     own = backgrounds * inverse.unsqueeze(1)
-    contrast = own + own.sum(0) / max(len(own), 1)
-    inter = subgroup_similarity.forward(inputs.foregrounds, contrast, inputs.groups)
-    return inputs.intra_weight * intra + inputs.inter_weight * inter, intra, inter, contrast, inverse
+    mean = own.sum(0) / max(len(own), 1)
+    inter = subgroup_similarity.forward(inputs.foregrounds, own + mean, inputs.groups)
+    loss = inputs.intra_weight * intra + inputs.inter_weight * inter
+    return loss, intra, inter, mean, inverse, new_places(inputs.labels, inputs.foreground.shape[1]).zero_()
 
 
 def backward(
     grad_loss: Tensor | None, grad_intra: Tensor | None, grad_inter: Tensor | None, *arguments: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    inputs, (contrast, inverse) = Inputs(*arguments[:7]), arguments[7:]
-    to_intra, intra_weight = incoming(grad_intra, grad_loss, inputs.intra_weight, contrast)
-    to_inter, inter_weight = incoming(grad_inter, grad_loss, inputs.inter_weight, contrast)
-    share = contrast.new_zeros(()) if inputs.gate is None else inputs.gate.to(contrast.dtype)
+    inputs, (mean, inverse, _) = Inputs(*arguments[:7]), arguments[7:]
+    to_intra, intra_weight = incoming(grad_intra, grad_loss, inputs.intra_weight, mean)
+    to_inter, inter_weight = incoming(grad_inter, grad_loss, inputs.inter_weight, mean)
+    share = mean.new_zeros(()) if inputs.gate is None else inputs.gate.to(mean.dtype)
     of_image = to_intra * intra_weight / max(len(inputs.terms), 1)
     grad_terms = torch.stack(((1 - share) * of_image, share * of_image)).expand(inputs.terms.shape)
-    grad_foreground, grad_background = subgroup_similarity.backward(
-        to_inter * inter_weight, inputs.foregrounds, contrast, inputs.groups
-    )
     own = inputs.backgrounds * inverse.unsqueeze(1)
+    grad_foreground, grad_background = subgroup_similarity.backward(
+        to_inter * inter_weight, inputs.foregrounds, own + mean, inputs.groups
+    )
     # In place: these are as large as all descriptors, of all ranks.
     grad_background += grad_background.sum(0) / max(len(own), 1)
     along = (own * grad_background).sum(1, keepdim=True)

@@ -1,12 +1,12 @@
-"""inter_intra on Triton: five launches forward, five backward, none of a size that grows with more than N C.
+"""inter_intra on Triton: four launches forward, three backward, none of a size that grows with more than N C.
 
-    forward    1. inverse lengths of the complements' descriptors
-               2. their mean, by columns, and what the foregrounds are held against, v + w
-               3., 4. the pairs (`subgroup_similarity`)
-               5. the sums of all
-    backward   1., 2. the pairs
-               3. the mean of dh, by columns
-               4. through x / |x| to the complements' descriptors, and the gradient of the terms
+    forward    1. inverse lengths of the complements' descriptors, and the order of their groups
+               2. the mean of their unit vectors, by columns
+               3. the pairs (`subgroup_similarity`), held against v + w
+               4. the sums of all
+    backward   1. the pairs
+               2. the mean of h, by columns
+               3. through x / |x| to the complements' descriptors, and the gradient of the terms
 
 The descriptors are small beside F, and what one launch has written the next one finds in the cache.
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -23,7 +22,8 @@ from torch import Tensor
 from iir_fast.kernels.contract import SHORT_NORM
 from iir_fast.kernels.inter_intra.inputs import Inputs, incoming
 from iir_fast.kernels.launch import Launch, launched, recorded, run
-from iir_fast.kernels.subgroup_similarity import triton as subgroup_similarity
+from iir_fast.kernels.subgroup_similarity.places import PLACES, new_places
+from iir_fast.kernels.subgroup_similarity.triton import Pairs, order_rows, plan_gradients, plan_shares, readable
 
 # Rows of a program that goes along them, and channels at a time.
 ROWS = 4
@@ -36,9 +36,30 @@ PARTS = 1024
 _SHORT_NORM = tl.constexpr(SHORT_NORM)
 
 
-@triton.jit(do_not_specialize=["N"])
-def _inverse_lengths_kernel(rows, inverse, N, C: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+@triton.jit(do_not_specialize=["N", "ordering"])
+def _lengths_and_order_kernel(
+    rows,
+    groups,
+    inverse,
+    places,
+    N,
+    ordering,
+    REPEATS: tl.constexpr,
+    C: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The first `ordering` programs find the order, the others the inverse lengths of `ROWS` rows each."""
+    program = tl.program_id(0)
+    if program < ordering:
+        order_rows(groups, places, program, ordering, N, REPEATS)
+    else:
+        _inverse_lengths(rows, inverse, program - ordering, N, C, ROWS, BLOCK)
+
+
+@triton.jit
+def _inverse_lengths(rows, inverse, program, N, C: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    row = program.to(tl.int64) * ROWS + tl.arange(0, ROWS)
     squares = tl.full([ROWS, BLOCK], 0, rows.dtype.element_ty)
     for start in range(0, C, BLOCK):
         channel = start + tl.arange(0, BLOCK)[None, :]
@@ -49,27 +70,17 @@ def _inverse_lengths_kernel(rows, inverse, N, C: tl.constexpr, ROWS: tl.constexp
 
 
 @triton.jit(do_not_specialize=["N"])
-def _mean_kernel(rows, inverse, contrast, mean, N, C: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
-    """The mean over rows; if inverse lengths are there, that of unit vectors, and each of these plus the mean."""
-    dtype: tl.constexpr = rows.dtype.element_ty
+def _mean_kernel(rows, inverse, mean, N, C: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """The mean over rows, or over unit vectors if inverse lengths are there."""
     channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
-    total = tl.full([ROWS, BLOCK], 0, dtype)
+    total = tl.full([ROWS, BLOCK], 0, rows.dtype.element_ty)
     for start in range(0, N, ROWS):
         row = start + tl.arange(0, ROWS)[:, None].to(tl.int64)
         values = tl.load(rows + row * C + channel, mask=(row < N) & (channel < C), other=0)
         if inverse is not None:
             values *= tl.load(inverse + row, mask=row < N, other=0)
         total += values
-    found = tl.sum(total, 0, keep_dims=True) / N
-    if mean is not None:
-        tl.store(mean + channel, found, mask=channel < C)
-    if contrast is not None:
-        for start in range(0, N, ROWS):
-            row = start + tl.arange(0, ROWS)[:, None].to(tl.int64)
-            inside = (row < N) & (channel < C)
-            values = tl.load(rows + row * C + channel, mask=inside, other=0)
-            values = values * tl.load(inverse + row, mask=row < N, other=0) + found
-            tl.store(contrast + row * C + channel, values, mask=inside)
+    tl.store(mean + channel, tl.sum(total, 0, keep_dims=True) / N, mask=channel < C)
 
 
 @triton.jit
@@ -161,9 +172,9 @@ def _through_lengths_kernel(
     tl.store(target + 1, (agreement * of_terms).to(grad_terms.dtype.element_ty), mask=row < images)
 
 
-def _mean(rows: Tensor, inverse: Tensor | None, contrast: Tensor | None, mean: Tensor | None) -> Launch:
+def _mean(rows: Tensor, inverse: Tensor | None, mean: Tensor) -> Launch:
     count, channels = rows.shape
-    arguments = {"rows": rows, "inverse": inverse, "contrast": contrast, "mean": mean, "N": count}
+    arguments = {"rows": rows, "inverse": inverse, "mean": mean, "N": count}
     # Nothing is divided by a count of zero: there is no program then.
     grid = (triton.cdiv(channels, COLUMNS) if count else 0,)
     return Launch(_mean_kernel, grid, arguments, {"C": channels, "ROWS": DOWN, "BLOCK": COLUMNS})
@@ -176,18 +187,28 @@ def _along(channels: int) -> dict[str, int]:
 def plan_forward(*arguments: Any) -> tuple[tuple[Tensor, ...], list[Launch]]:
     """Allocate the results of `forward` and describe the launches that fill them."""
     inputs = Inputs(*arguments)
-    rows = inputs.backgrounds.contiguous()
+    rows, repeats = inputs.backgrounds.contiguous(), inputs.foreground.shape[1]
     count, channels = rows.shape
-    contrast, inverse = torch.empty_like(rows), rows.new_empty(count)
+    mean, inverse, places = rows.new_empty(channels), rows.new_empty(count), new_places(inputs.labels, repeats)
     loss, intra, inter = (rows.new_empty(()) for _ in range(3))
-    lengths: dict[str, Tensor | int] = {"rows": rows, "inverse": inverse, "N": count}
-    (shares,), pairs = subgroup_similarity.plan_forward(
-        inputs.foregrounds, contrast, inputs.labels, inputs.foreground.shape[1]
-    )
+    ordering = places.shape[1] // PLACES
+    shares, pairs = plan_shares(Pairs(readable(inputs.foregrounds, rows.dtype), rows, inverse, mean, places))
     launches = [
-        Launch(_inverse_lengths_kernel, (triton.cdiv(count, ROWS),), lengths, _along(channels)),
-        _mean(rows, inverse, contrast, None),
-        *pairs,
+        Launch(
+            _lengths_and_order_kernel,
+            (ordering + triton.cdiv(count, ROWS),),
+            {
+                "rows": rows,
+                "groups": inputs.labels.contiguous(),
+                "inverse": inverse,
+                "places": places,
+                "N": count,
+                "ordering": ordering,
+            },
+            {"REPEATS": repeats, **_along(channels)},
+        ),
+        _mean(rows, inverse, mean),
+        pairs,
         Launch(
             _loss_kernel,
             (1,),
@@ -206,33 +227,33 @@ def plan_forward(*arguments: Any) -> tuple[tuple[Tensor, ...], list[Launch]]:
             {"BLOCK": PARTS},
         ),
     ]
-    return (loss, intra, inter, contrast, inverse), launches
+    return (loss, intra, inter, mean, inverse, places), launches
 
 
 def plan_backward(
     grad_loss: Tensor | None, grad_intra: Tensor | None, grad_inter: Tensor | None, *arguments: Any
 ) -> tuple[tuple[Tensor, Tensor, Tensor], list[Launch]]:
     """Allocate the results of `backward` and describe the launches that fill them."""
-    inputs, (contrast, inverse) = Inputs(*arguments[:7]), arguments[7:]
+    inputs, (mean, inverse, places) = Inputs(*arguments[:7]), arguments[7:]
     terms, foreground, background = inputs[:3]
-    count, channels = contrast.shape
-    to_intra, intra_weight = incoming(grad_intra, grad_loss, inputs.intra_weight, contrast)
-    to_inter, inter_weight = incoming(grad_inter, grad_loss, inputs.inter_weight, contrast)
-    (grad_foreground, grad_contrast), pairs = subgroup_similarity.plan_backward(
-        to_inter, inputs.foregrounds, contrast, inputs.labels, foreground.shape[1], inter_weight
-    )
-    mean = contrast.new_empty(channels)
+    rows = inputs.backgrounds.contiguous()
+    count, channels = rows.shape
+    to_intra, intra_weight = incoming(grad_intra, grad_loss, inputs.intra_weight, mean)
+    to_inter, inter_weight = incoming(grad_inter, grad_loss, inputs.inter_weight, mean)
+    pairs = Pairs(readable(inputs.foregrounds, rows.dtype), rows, inverse, mean, places)
+    (grad_foreground, grad_contrast), comparing = plan_gradients(to_inter, pairs, inter_weight)
+    mean_gradient = mean.new_empty(channels)
     grad_terms, grad_background = terms.new_empty(terms.shape), background.new_empty(background.shape)
     launches = [
-        *pairs,
-        _mean(grad_contrast, None, None, mean),
+        comparing,
+        _mean(grad_contrast, None, mean_gradient),
         Launch(
             _through_lengths_kernel,
             (triton.cdiv(max(count, len(terms)), ROWS),),
             {
                 "grad_contrast": grad_contrast,
-                "mean": mean,
-                "background": background.contiguous(),
+                "mean": mean_gradient,
+                "background": rows,
                 "inverse": inverse,
                 "grad_background": grad_background,
                 "to_intra": to_intra,

@@ -30,11 +30,11 @@ from iir_fast.kernels.tiles import (
     pick_rows,
     pick_window,
     pixel_share,
+    plan_total,
     row_index,
     store_tile,
     sum_across_threads,
     sum_in_threads,
-    sum_parts,
     window_index,
 )
 
@@ -296,9 +296,46 @@ def plan_backward(
     background: Tensor,
     features_needed: bool,
     masks_needed: bool,
-    factors: Factors | None = None,
 ) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
     """Allocate the results of `backward` and describe the launches that fill them."""
+    arguments = grad_foreground, grad_background, features, masks, foreground, background
+    (grad_features, parts), launch = plan_parts(*arguments, features_needed, masks_needed)
+    if not masks_needed:
+        return (grad_features, masks.new_empty(0)), [launch]
+    grad_masks, summing = plan_total(parts, masks.dtype)
+    return (grad_features, grad_masks), [launch, *summing]
+
+
+def plan_factors(
+    grad_foreground: Tensor,
+    grad_background: Tensor,
+    features: Tensor,
+    masks: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+) -> tuple[tuple[Factors, Tensor], Launch]:
+    """`plan_parts` with a gradient of the features that is not written: m u + (1 - m) v = m (u - v) + v."""
+    factors = Factors(
+        torch.empty_like(foreground), masks.flatten(2).contiguous(), foreground.new_empty(foreground[:, 0].shape)
+    )
+    arguments = grad_foreground, grad_background, features, masks, foreground, background
+    (_, parts), launch = plan_parts(*arguments, False, True, factors)
+    return (factors, parts), launch
+
+
+def plan_parts(
+    grad_foreground: Tensor,
+    grad_background: Tensor,
+    features: Tensor,
+    masks: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+    features_needed: bool,
+    masks_needed: bool,
+    factors: Factors | None = None,
+) -> tuple[tuple[Tensor, Tensor], Launch]:
+    """Allocate the features' gradient and parts [S,B,R,H,W] of that of the masks, and describe the launch that fills
+    them."""
     batch = features.shape[0]
     count = masks.shape[1]
     maps = features.flatten(2)
@@ -311,62 +348,40 @@ def plan_backward(
     # Channels that one program reads the descriptors of.
     span = split.tiles_each * tile.rows if tile.planar else tile.vector * tile.lanes
     grad_features = gradient_like(features) if features_needed else features.new_empty(0)
-    grad_masks = masks.new_empty(masks.shape if masks_needed else 0)
-    parts = grad_masks
-    if masks_needed and split.channel_shares > 1:
-        parts = masks.new_empty((split.channel_shares, *masks.shape), dtype=accumulation_dtype(features, masks))
-    launches = [
-        Launch(
-            _masked_pool_backward_kernel,
-            (batch, *split.grid),
-            {
-                "grad_foreground": grad_foreground.contiguous(),
-                "grad_background": grad_background.contiguous(),
-                "features": maps,
-                "masks": masks.contiguous(),
-                "foreground": foreground.contiguous(),
-                "background": background.contiguous(),
-                "grad_features": grad_features,
-                "grad_masks": parts,
-                "differences": None if factors is None else factors.per_channel,
-                "added": None if factors is None else factors.added,
-                "features_sample": maps.stride(0),
-                "tiles_each": split.tiles_each,
-            },
-            {
-                "FEATURES_NEEDED": features_needed,
-                "MASKS_NEEDED": masks_needed,
-                "R": count,
-                "R_PADDED": triton.next_power_of_2(count),
-                "BLOCK": min(1024, triton.next_power_of_2(tile.pixels)),
-                "SPAN": span,
-                "tile": tile,
-                "written": tile.onto(grad_features.flatten(2)) if features_needed else tile,
-            },
-        )
-    ]
-    if parts is not grad_masks:
-        launches.append(sum_parts(parts, grad_masks))
-    return (grad_features, grad_masks), launches
-
-
-def plan_backward_in_factors(
-    grad_foreground: Tensor,
-    grad_background: Tensor,
-    features: Tensor,
-    masks: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-) -> tuple[tuple[Factors, Tensor], list[Launch]]:
-    """The same with a gradient of the features that is not written: m u + (1 - m) v = m (u - v) + v."""
-    factors = Factors(
-        torch.empty_like(foreground), masks.flatten(2).contiguous(), foreground.new_empty(foreground[:, 0].shape)
+    # One part is the gradient itself.
+    dtype = masks.dtype if split.channel_shares == 1 else accumulation_dtype(features, masks)
+    parts = masks.new_empty((split.channel_shares if masks_needed else 0, *masks.shape), dtype=dtype)
+    launch = Launch(
+        _masked_pool_backward_kernel,
+        (batch, *split.grid),
+        {
+            "grad_foreground": grad_foreground.contiguous(),
+            "grad_background": grad_background.contiguous(),
+            "features": maps,
+            "masks": masks.contiguous(),
+            "foreground": foreground.contiguous(),
+            "background": background.contiguous(),
+            "grad_features": grad_features,
+            "grad_masks": parts,
+            "differences": None if factors is None else factors.per_channel,
+            "added": None if factors is None else factors.added,
+            "features_sample": maps.stride(0),
+            "tiles_each": split.tiles_each,
+        },
+        {
+            "FEATURES_NEEDED": features_needed,
+            "MASKS_NEEDED": masks_needed,
+            "R": count,
+            "R_PADDED": triton.next_power_of_2(count),
+            "BLOCK": min(1024, triton.next_power_of_2(tile.pixels)),
+            "SPAN": span,
+            "tile": tile,
+            "written": tile.onto(grad_features.flatten(2)) if features_needed else tile,
+        },
+        num_warps=tile.warps,
     )
-    gradients = grad_foreground, grad_background
-    (_, grad_masks), launches = plan_backward(*gradients, features, masks, foreground, background, False, True, factors)
-    return (factors, grad_masks), launches
+    return (grad_features, parts), launch
 
 
 forward = launched(plan_forward)
 backward = launched(plan_backward)
-backward_in_factors = launched(plan_backward_in_factors)

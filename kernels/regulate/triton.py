@@ -7,135 +7,41 @@ next one needs, summed in a fixed order:
     forward   1. minimum, maximum -> span   2. mean -> threshold, unless given   3. masks, maps, terms
     backward  1. and 2. as forward          3. per map: the sums of its gradient  4. per map: its gradient
 
-The letters in the code are those of the room's docstring. A "plane" is one image plane of one sample, and how to
-read it: (first block, pointer, stride between pixels). The temperature is declared float64, for Triton takes a float
-that is not declared as float32.
+For `dual_cam`, CAMs and gradients of masks may come in the parts that several programs made of them, and offsets are
+made here of the pooled maps. The letters in the code are those of the room's docstring. The temperature is declared
+float64, for Triton takes a float that is not declared as float32.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from typing import Any
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from iir_fast.kernels.contract import FLAT_ABSOLUTE, FLAT_RELATIVE, MEAN_MARGIN, accumulation_dtype
+from iir_fast.kernels.contract import accumulation_dtype
 from iir_fast.kernels.launch import Launch, launched, strides_of
 from iir_fast.kernels.regulate import gradient_of_cuts
+from iir_fast.kernels.regulate.inputs import Inputs, Sources
+from iir_fast.kernels.regulate.prepare import normalize, offset_of, prepare, read_block, read_plane
+from iir_fast.kernels.tiles import plan_total
 
+# Integers that change with the batch: no variant of a kernel depends on their values.
+RUN_TIME = ["parts", "part_stride", "pooled_map"]
 LARGEST_HELD = 1024
 LOOP_BLOCK = 512
 PIXELS_PER_WARP = 32
 MOST_WARPS = 16
-
-_FLAT_RELATIVE = tl.constexpr(FLAT_RELATIVE)
-_FLAT_ABSOLUTE = tl.constexpr(FLAT_ABSOLUTE)
-_MEAN_MARGIN = tl.constexpr(MEAN_MARGIN)
-
-
-@triton.jit
-def _load(pointer, stride, start, dtype: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
-    """Pixels from `start` on; zero behind the last."""
-    pixel = start + tl.arange(0, BLOCK)
-    return tl.load(pointer + pixel * stride, mask=pixel < P, other=0).to(dtype)
-
-
-@triton.jit
-def _plane(pointer, stride, dtype: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
-    return _load(pointer, stride, 0, dtype, P, BLOCK), pointer, stride
-
-
-@triton.jit
-def _block(plane, start, P: tl.constexpr, BLOCK: tl.constexpr):
-    """Pixels from `start` on: the first block if that is the whole plane, else read again."""
-    held, pointer, stride = plane
-    if P <= BLOCK:
-        return held
-    else:
-        return _load(pointer, stride, start, held.dtype, P, BLOCK)
-
-
-@triton.jit
-def _normalize(values, low, span):
-    # Rounded to nearest, so that the maximum becomes 1 exactly; float64 always is.
-    return tl.fdiv(values - low, span, ieee_rounding=values.dtype == tl.float32)
-
-
-@triton.jit
-def _move(mean, offset):
-    """The threshold that an offset makes of a mean, and its derivatives by the mean and by the offset."""
-    # A plain number would be rounded to float32 in a `where`. Comparisons keep a NaN.
-    margin = tl.full((), _MEAN_MARGIN, mean.dtype)
-    kept = tl.where(mean < margin, margin, tl.where(mean > 1 - margin, 1 - margin, mean))
-    logit = tl.log(kept / (1 - kept))
-    w = tl.sigmoid(-2 * offset)
-    cut = tl.sigmoid(2 * w * logit)
-    slope = cut * (1 - cut)
-    to_mean = tl.where(kept == mean, 2 * slope * w / (mean * (1 - mean)), 0)
-    return cut, to_mean, -4 * slope * w * (1 - w) * logit
-
-
-@triton.jit
-def _prepare(pointer, stride, given, offsets, number, dtype: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
-    """All that a CAM needs before it meets the other: its plane, minimum, maximum, divisor and threshold; the mean, and
-    the threshold's derivatives by it and by what was given."""
-    cam = _plane(pointer, stride, dtype, P, BLOCK)
-    low = tl.full((), float("inf"), dtype)
-    high = tl.full((), float("-inf"), dtype)
-    flaw = tl.full((), 0, dtype)
-    for start in range(0, P, BLOCK):
-        values = _block(cam, start, P, BLOCK)
-        inside = start + tl.arange(0, BLOCK) < P
-        low = tl.minimum(low, tl.min(tl.where(inside, values, float("inf"))))
-        high = tl.maximum(high, tl.max(tl.where(inside, values, float("-inf"))))
-        # A minimum may skip a NaN; a value minus itself is 0 if it is finite, else NaN.
-        flaw += tl.sum(values - values)
-    span = high - low
-    flat = span <= tl.maximum(tl.abs(low), tl.abs(high)) * _FLAT_RELATIVE + _FLAT_ABSOLUTE
-    # Dividing by infinity gives a constant map the value 0 and the gradient 0.
-    span = tl.where(flat, float("inf"), span) + flaw
-    zero, one = tl.full((), 0, dtype), tl.full((), 1, dtype)
-    if given is not None:
-        return cam, low, high, span, tl.load(given + number).to(dtype), zero, zero, one
-    total = tl.full((), 0, dtype)
-    for start in range(0, P, BLOCK):
-        inside = start + tl.arange(0, BLOCK) < P
-        total += tl.sum(tl.where(inside, _normalize(_block(cam, start, P, BLOCK), low, span), 0))
-    mean = total / P
-    if offsets is not None:
-        cut, to_mean, to_offset = _move(mean, tl.load(offsets + number).to(dtype))
-        return cam, low, high, span, cut, mean, to_mean, to_offset
-    return cam, low, high, span, mean, mean, one, zero
-
-
-@triton.jit
-def _prepare_both(
-    cam_a,
-    cam_b,
-    given,
-    offsets,
-    a_sample,
-    a_pixel,
-    b_sample,
-    b_pixel,
-    dtype: tl.constexpr,
-    P: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """`_prepare` for both CAMs of the program's sample."""
-    sample = tl.program_id(0).to(tl.int64)
-    a = _prepare(cam_a + sample * a_sample, a_pixel, given, offsets, 2 * sample, dtype, P, BLOCK)
-    b = _prepare(cam_b + sample * b_sample, b_pixel, given, offsets, 2 * sample + 1, dtype, P, BLOCK)
-    return a, b
 
 
 @triton.jit
 def _masked(cam, start, tau, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
     """Block of a prepared CAM: its values, normalized map, soft mask, and the mask in use."""
     plane, low, _high, span, cut, _mean, _to_mean, _to_given = cam
-    values = _block(plane, start, P, BLOCK)
-    normalized = _normalize(values, low, span)
+    values = read_block(plane, start, P, BLOCK)
+    normalized = normalize(values, low, span)
     distance = normalized - cut
     soft = tl.sigmoid(distance / tau)
     mask = soft
@@ -145,12 +51,16 @@ def _masked(cam, start, tau, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.cons
     return values, normalized, soft, mask
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUN_TIME)
 def _regulate_forward_kernel(
     cam_a,
     cam_b,
     given,
     offsets,
+    pooled,
+    offset_weights,
+    offset_biases,
+    cams,
     terms,
     masks,
     maps,
@@ -160,14 +70,33 @@ def _regulate_forward_kernel(
     a_pixel,
     b_sample,
     b_pixel,
+    parts,
+    part_stride,
+    pooled_map,
     HARD: tl.constexpr,
     P: tl.constexpr,
     BLOCK: tl.constexpr,
+    C: tl.constexpr,
 ):
     sample = tl.program_id(0).to(tl.int64)
     dtype: tl.constexpr = maps.dtype.element_ty
     tau = tl.full((), temperature, dtype)
-    a, b = _prepare_both(cam_a, cam_b, given, offsets, a_sample, a_pixel, b_sample, b_pixel, dtype, P, BLOCK)
+    offset_a, offset_b = None, None
+    if offset_weights is not None:
+        offset_a = offset_of(pooled + sample * C, offset_weights, offset_biases, dtype, C)
+        offset_b = offset_of(pooled + pooled_map + sample * C, offset_weights + C, offset_biases + 1, dtype, C)
+        tl.store(offsets + 2 * sample, offset_a)
+        tl.store(offsets + 2 * sample + 1, offset_b)
+    elif offsets is not None:
+        offset_a, offset_b = tl.load(offsets + 2 * sample).to(dtype), tl.load(offsets + 2 * sample + 1).to(dtype)
+    plane_a = read_plane(cam_a + sample * a_sample, a_pixel, parts, part_stride, dtype, P, BLOCK)
+    plane_b = read_plane(cam_b + sample * b_sample, b_pixel, parts, part_stride, dtype, P, BLOCK)
+    if cams is not None:
+        pixel = tl.arange(0, BLOCK)
+        tl.store(cams + 2 * sample * P + pixel, plane_a[0], mask=pixel < P)
+        tl.store(cams + (2 * sample + 1) * P + pixel, plane_b[0], mask=pixel < P)
+    a = prepare(plane_a, given, offset_a, 2 * sample, dtype, P, BLOCK)
+    b = prepare(plane_b, given, offset_b, 2 * sample + 1, dtype, P, BLOCK)
     tl.store(thresholds + 2 * sample, a[4])
     tl.store(thresholds + 2 * sample + 1, b[4])
     dual = tl.full((), 0, dtype)
@@ -201,10 +130,10 @@ def _z_and_q(
     _values, map_y, _soft, mask_y = _masked(other, start, tau, HARD, P, BLOCK)
     apart = map_x - map_y
     h = dual * (mask_y * map_x * map_y - (1 - mask_y) * apart * apart) + agreement * (1 - 2 * mask_y)
-    z = (_block(grad_mask, start, P, BLOCK) + h) * soft * (1 - soft) / tau
+    z = (read_block(grad_mask, start, P, BLOCK) + h) * soft * (1 - soft) / tau
     q = dual * (mask * mask_y * map_y + 2 * (1 - mask) * (1 - mask_y) * apart)
     if MAPS:
-        q += _block(grad_map, start, P, BLOCK)
+        q += read_block(grad_map, start, P, BLOCK)
     return values, map_x, z, q + z
 
 
@@ -253,7 +182,7 @@ def _write_gradient(
     return e * to_given
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUN_TIME)
 def _regulate_backward_kernel(
     grad_terms,
     grad_masks,
@@ -278,6 +207,8 @@ def _regulate_backward_kernel(
     a_pixel,
     b_sample,
     b_pixel,
+    parts,
+    part_stride,
     HARD: tl.constexpr,
     P: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -286,15 +217,21 @@ def _regulate_backward_kernel(
     dtype: tl.constexpr = grad_masks.dtype.element_ty
     MAPS: tl.constexpr = grad_maps is not None
     tau = tl.full((), temperature, dtype)
+    offset_a, offset_b = None, None
+    if offsets is not None:
+        offset_a, offset_b = tl.load(offsets + 2 * sample).to(dtype), tl.load(offsets + 2 * sample + 1).to(dtype)
+    plane_a = read_plane(cam_a + sample * a_sample, a_pixel, 1, 0, dtype, P, BLOCK)
+    plane_b = read_plane(cam_b + sample * b_sample, b_pixel, 1, 0, dtype, P, BLOCK)
+    a = prepare(plane_a, given, offset_a, 2 * sample, dtype, P, BLOCK)
+    b = prepare(plane_b, given, offset_b, 2 * sample + 1, dtype, P, BLOCK)
     grad_masks += sample * masks_sample
-    grad_mask_a = _plane(grad_masks, masks_pixel, dtype, P, BLOCK)
-    grad_mask_b = _plane(grad_masks + masks_map, masks_pixel, dtype, P, BLOCK)
+    grad_mask_a = read_plane(grad_masks, masks_pixel, parts, part_stride, dtype, P, BLOCK)
+    grad_mask_b = read_plane(grad_masks + masks_map, masks_pixel, parts, part_stride, dtype, P, BLOCK)
     grad_map_a, grad_map_b = grad_mask_a, grad_mask_b
     if MAPS:
         grad_maps += sample * maps_sample
-        grad_map_a = _plane(grad_maps, maps_pixel, dtype, P, BLOCK)
-        grad_map_b = _plane(grad_maps + maps_map, maps_pixel, dtype, P, BLOCK)
-    a, b = _prepare_both(cam_a, cam_b, given, offsets, a_sample, a_pixel, b_sample, b_pixel, dtype, P, BLOCK)
+        grad_map_a = read_plane(grad_maps, maps_pixel, 1, 0, dtype, P, BLOCK)
+        grad_map_b = read_plane(grad_maps + maps_map, maps_pixel, 1, 0, dtype, P, BLOCK)
     dual = tl.load(grad_terms + 2 * sample) / P
     agreement = tl.load(grad_terms + 2 * sample + 1) / P
     to_a = grad_mask_a, grad_map_a, dual, agreement
@@ -311,51 +248,87 @@ def _regulate_backward_kernel(
         tl.store(grad_cuts + 2 * sample + 1, to_given_b.to(grad_cuts.dtype.element_ty))
 
 
-class _Inputs(NamedTuple):
-    """What regulate takes."""
-
-    cam_a: Tensor
-    cam_b: Tensor
-    thresholds: Tensor | None
-    offsets: Tensor | None
-    temperature: float
-    hard: bool
-
-    def launch(
-        self, kernel: Any, gradients: dict[str, Tensor | None], results: dict[str, Tensor], strides: dict[str, int]
-    ) -> Launch:
-        """The launch of a kernel that has these arguments besides."""
-        # Views unless H and W cannot be walked with one stride; the CAMs are small.
-        flat_a, flat_b = self.cam_a.flatten(1), self.cam_b.flatten(1)
-        given, offsets = (None if each is None else each.contiguous() for each in (self.thresholds, self.offsets))
-        pixels = flat_a.shape[1]
-        block = triton.next_power_of_2(pixels) if pixels <= LARGEST_HELD else LOOP_BLOCK
-        return Launch(
-            kernel,
-            (len(flat_a),),
-            {
-                **gradients,
-                **{"cam_a": flat_a, "cam_b": flat_b, "given": given, "offsets": offsets},
-                **results,
-                "temperature": self.temperature,
-                **strides,
-                **strides_of("a", flat_a),
-                **strides_of("b", flat_b),
-            },
-            {"HARD": self.hard, "P": pixels, "BLOCK": block},
-            num_warps=max(1, min(MOST_WARPS, block // PIXELS_PER_WARP)),
-        )
+def _launch(
+    kernel: Any,
+    inputs: Inputs,
+    gradients: dict[str, Tensor | None],
+    results: dict[str, Tensor | None],
+    strides: dict[str, int],
+    constants: dict[str, int],
+) -> Launch:
+    """The launch of a kernel that has these arguments besides."""
+    # Views unless H and W cannot be walked with one stride; the CAMs are small.
+    flat_a, flat_b = inputs.cam_a.flatten(1), inputs.cam_b.flatten(1)
+    given, offsets = (None if each is None else each.contiguous() for each in (inputs.thresholds, inputs.offsets))
+    pixels = flat_a.shape[1]
+    block = triton.next_power_of_2(pixels) if pixels <= LARGEST_HELD else LOOP_BLOCK
+    return Launch(
+        kernel,
+        (len(flat_a),),
+        {
+            **gradients,
+            **{"cam_a": flat_a, "cam_b": flat_b, "given": given, "offsets": offsets},
+            **results,
+            "temperature": inputs.temperature,
+            **strides_of("a", flat_a),
+            **strides_of("b", flat_b),
+            **strides,
+        },
+        {"HARD": inputs.hard, "P": pixels, "BLOCK": block, **constants},
+        num_warps=max(1, min(MOST_WARPS, block // PIXELS_PER_WARP)),
+    )
 
 
 def plan_forward(*arguments: Any) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[Launch]]:
     """Allocate the results of `forward` and describe the launch that fills them."""
-    inputs = _Inputs(*arguments)
+    results, launch = _plan_forward(Inputs(*arguments), {}, {"parts": 1, "part_stride": 0, "pooled_map": 0}, 1)
+    return results, [launch]
+
+
+def plan_from_sources(
+    sources: Sources, thresholds: Tensor | None, temperature: float
+) -> tuple[tuple[Tensor, ...], list[Launch]]:
+    """The same from the CAMs' parts; before the results of `forward` come the CAMs [B,2,H,W], and the offsets [B,2],
+    which are empty if there are none."""
+    parts, launches = sources.cams, []
+    _, batch, _, height, width = parts.shape
+    written = None
+    if len(parts) == 1:
+        cams = parts[0]
+    elif height * width > LARGEST_HELD:
+        cams, launches = plan_total(parts)
+        parts = cams.unsqueeze(0)
+    else:
+        cams = written = parts.new_empty(parts.shape[1:])
+    more, channels, offsets = {"cams": written}, 1, None
+    if sources.offset_weights is not None and sources.offset_biases is not None:
+        channels, offsets = sources.pooled.shape[2], parts.new_empty(batch, 2)
+        more |= {
+            "pooled": sources.pooled.contiguous(),
+            "offset_weights": sources.offset_weights.contiguous(),
+            "offset_biases": sources.offset_biases.contiguous(),
+        }
+    strides = {
+        "parts": len(parts),
+        "part_stride": parts.stride(0),
+        "pooled_map": 0 if len(sources.pooled) == 1 else batch * channels,
+    }
+    inputs = Inputs(*parts[0].unbind(1), thresholds, offsets, temperature, False)
+    results, launch = _plan_forward(inputs, more, strides, channels)
+    return (cams, parts.new_empty(0) if offsets is None else offsets, *results), [*launches, launch]
+
+
+def _plan_forward(
+    inputs: Inputs, more: dict[str, Tensor | None], strides: dict[str, int], channels: int
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Launch]:
     batch, height, width = inputs.cam_a.shape
     like = inputs.cam_a.new_empty(0, dtype=accumulation_dtype(inputs.cam_a, inputs.cam_b))
     terms, cuts = like.new_empty(batch, 2), like.new_empty(batch, 2)
     masks, maps = (like.new_empty(batch, 2, height, width) for _ in range(2))
-    results = {"terms": terms, "masks": masks, "maps": maps, "thresholds": cuts}
-    return (terms, masks, maps, cuts), [inputs.launch(_regulate_forward_kernel, {}, results, {})]
+    results: dict[str, Tensor | None] = dict.fromkeys(("pooled", "offset_weights", "offset_biases", "cams"))
+    results |= {**more, "terms": terms, "masks": masks, "maps": maps, "thresholds": cuts}
+    launch = _launch(_regulate_forward_kernel, inputs, {}, results, strides, {"C": channels})
+    return (terms, masks, maps, cuts), launch
 
 
 def plan_backward(
@@ -364,14 +337,45 @@ def plan_backward(
     grad_maps: Tensor | None,
     grad_thresholds: Tensor | None,
     *arguments: Any,
-    grad_cams: Tensor | None = None,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], list[Launch]]:
-    """The same for `backward`; `grad_cams` [B,2,H,W]: where the gradients of both CAMs go."""
-    inputs = _Inputs(*arguments)
-    own = [each.new_empty(each.shape) for each in inputs[:2]] if grad_cams is None else grad_cams.unbind(1)
-    grad_a, grad_b = own
+    """The same for `backward`."""
+    cam_a, cam_b = arguments[:2]
+    grad_a, grad_b = cam_a.new_empty(cam_a.shape), cam_b.new_empty(cam_b.shape)
+    gradients = grad_terms, grad_masks.unsqueeze(0), grad_maps, grad_thresholds
+    grad_cuts, launch = _plan_backward(*gradients, Inputs(*arguments), grad_a, grad_b)
+    return (grad_a, grad_b, grad_cuts), [launch]
+
+
+def plan_backward_of_both(
+    grad_terms: Tensor,
+    grad_masks: Tensor,
+    grad_maps: Tensor | None,
+    grad_thresholds: Tensor | None,
+    *arguments: Any,
+) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
+    """The same with one tensor [B,2,H,W] for both CAMs' gradients, in the dtype of the first; `grad_masks`
+    [S,B,2,H,W] is the sum of its parts."""
+    cam_a, launches = arguments[0], []
+    if len(grad_masks) > 1 and math.prod(cam_a.shape[1:]) > LARGEST_HELD:
+        total, launches = plan_total(grad_masks)
+        grad_masks = total.unsqueeze(0)
+    grad_cams = cam_a.new_empty((len(cam_a), 2, *cam_a.shape[1:]))
+    gradients = grad_terms, grad_masks, grad_maps, grad_thresholds
+    grad_cuts, launch = _plan_backward(*gradients, Inputs(*arguments), *grad_cams.unbind(1))
+    return (grad_cams, grad_cuts), [*launches, launch]
+
+
+def _plan_backward(
+    grad_terms: Tensor,
+    grad_masks: Tensor,
+    grad_maps: Tensor | None,
+    grad_thresholds: Tensor | None,
+    inputs: Inputs,
+    grad_a: Tensor,
+    grad_b: Tensor,
+) -> tuple[Tensor, Launch]:
     grad_cuts = gradient_of_cuts(inputs.cam_a, inputs.thresholds, inputs.offsets)
-    flat_masks = grad_masks.flatten(2)
+    flat_masks = grad_masks.flatten(3)
     flat_maps = None if grad_maps is None else grad_maps.flatten(2)
     gradients = {
         "grad_terms": grad_terms.contiguous(),
@@ -380,18 +384,15 @@ def plan_backward(
         "grad_thresholds": None if grad_thresholds is None else grad_thresholds.contiguous(),
     }
     results = {"grad_a": grad_a, "grad_b": grad_b, "grad_cuts": grad_cuts}
-    # Strides of maps that are not there are of no use.
-    of_maps = strides_of("maps", flat_masks if flat_maps is None else flat_maps)
-    strides = {"grad_sample": grad_a.stride(0), **strides_of("masks", flat_masks), **of_maps}
-    return (grad_a, grad_b, grad_cuts), [inputs.launch(_regulate_backward_kernel, gradients, results, strides)]
-
-
-def plan_backward_of_both(*arguments: Any) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
-    """The same with one tensor [B,2,H,W] for both CAMs' gradients, in the dtype of the first."""
-    cam_a = arguments[4]
-    grad_cams = cam_a.new_empty((len(cam_a), 2, *cam_a.shape[1:]))
-    (_, _, grad_cuts), launches = plan_backward(*arguments, grad_cams=grad_cams)
-    return (grad_cams, grad_cuts), launches
+    strides = {
+        "grad_sample": grad_a.stride(0),
+        **strides_of("masks", flat_masks[0]),
+        # Strides of maps that are not there are of no use.
+        **strides_of("maps", flat_masks[0] if flat_maps is None else flat_maps),
+        "parts": len(flat_masks),
+        "part_stride": flat_masks.stride(0),
+    }
+    return grad_cuts, _launch(_regulate_backward_kernel, inputs, gradients, results, strides, {})
 
 
 forward = launched(plan_forward)

@@ -19,6 +19,8 @@ Forward: the loss is symmetric, so rows meet only those behind them. Backward: r
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -26,32 +28,38 @@ from torch import Tensor
 
 from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype
 from iir_fast.kernels.launch import Launch, recorded, run
+from iir_fast.kernels.subgroup_similarity.places import PLACES, new_places
 
 # Rows of a program, two samples' under both classifiers, and channels of a warp: what a thread has of the rows fits 64
 # registers, forward u, backward u, v and p. Of rows longer than MOST_WARPS take there are fewer.
 ROWS = 4
-FORWARD_CHANNELS, BACKWARD_CHANNELS = 128, 64
+FORWARD_CHANNELS, BACKWARD_CHANNELS = 128, 32
 MOST_WARPS = 16
-# Rows that one program finds the places of.
-PLACES = 32
 
 _SHORT_NORM = tl.constexpr(SHORT_NORM)
 _PLACES = tl.constexpr(PLACES)
 
 
 @triton.jit
-def _rows(matrix, stride, row, inside, C: tl.constexpr, BLOCK: tl.constexpr):
-    """Rows of a matrix [N,C], zero where there is none."""
+def _rows(matrix, inverse, mean, stride, row, inside, C: tl.constexpr, BLOCK: tl.constexpr):
+    """Rows x of a matrix [N,C], zero where there is none; x / |x| + mean if there are inverse lengths and a mean."""
     channel = tl.arange(0, BLOCK)
     mask = inside[:, None] & (channel < C)[None, :]
-    return tl.load(matrix + row[:, None].to(tl.int64) * stride + channel[None, :], mask=mask, other=0)
+    values = tl.load(matrix + row[:, None].to(tl.int64) * stride + channel[None, :], mask=mask, other=0)
+    if mean is not None:
+        scale = tl.load(inverse + row, mask=inside, other=0)
+        values = values * scale[:, None] + tl.load(mean + channel, mask=channel < C, other=0)[None, :]
+    return values
 
 
 @triton.jit
-def _row(matrix, stride, row, C: tl.constexpr, BLOCK: tl.constexpr):
-    """One row of a matrix [N,C]."""
+def _row(matrix, inverse, mean, stride, row, C: tl.constexpr, BLOCK: tl.constexpr):
+    """One row of them."""
     channel = tl.arange(0, BLOCK)
-    return tl.load(matrix + row.to(tl.int64) * stride + channel, mask=channel < C, other=0)
+    values = tl.load(matrix + row.to(tl.int64) * stride + channel, mask=channel < C, other=0)
+    if mean is not None:
+        values = values * tl.load(inverse + row) + tl.load(mean + channel, mask=channel < C, other=0)
+    return values
 
 
 @triton.jit
@@ -81,12 +89,11 @@ def _softplus(x):
     return tl.maximum(x, 0) + tl.log(1 + tl.exp(-tl.abs(x)))
 
 
-@triton.jit(do_not_specialize=["N"])
-def _order_kernel(groups, order, first, last, pairs, N, REPEATS: tl.constexpr):
-    """The rows in the order of their groups, each group's first place and its end at every place of it, and the number
-    of pairs, counted by their later row and summed over this program's rows. Places behind the last belong to no group:
-    whoever reads a few places at once needs no mask."""
-    begin = tl.program_id(0) * _PLACES
+@triton.jit
+def order_rows(groups, places, program, programs, N, REPEATS: tl.constexpr):
+    """Write what `new_places` says, of one program's rows. Places behind the last row belong to no group: whoever reads
+    a few places at once needs no mask."""
+    begin = program * _PLACES
     row = begin + tl.arange(0, _PLACES)
     own = tl.load(groups + row // REPEATS, mask=row < N, other=0)
     smaller = tl.full([_PLACES], 0, tl.int32)
@@ -103,20 +110,27 @@ def _order_kernel(groups, order, first, last, pairs, N, REPEATS: tl.constexpr):
         members += tl.sum(same.to(tl.int32), 0)
         earlier += tl.sum((same & (other[:, None] < row[None, :])).to(tl.int32), 0)
     place = tl.where(row < N, smaller + earlier, row)
-    tl.store(order + place, tl.where(row < N, row, 0))
-    tl.store(first + place, tl.where(row < N, smaller, N))
-    tl.store(last + place, tl.where(row < N, smaller + members, 0))
-    tl.store(pairs + tl.program_id(0), tl.sum(tl.where(row < N, earlier, 0).to(tl.int64)))
+    size = programs * _PLACES
+    tl.store(places + place, tl.where(row < N, row, 0))
+    tl.store(places + size + place, tl.where(row < N, smaller, N))
+    tl.store(places + 2 * size + place, tl.where(row < N, smaller + members, 0))
+    pairs = tl.sum(tl.where(row < N, earlier, 0))
+    tl.store(places + 3 * size + row, tl.where(row == begin, pairs, 0))
+
+
+@triton.jit(do_not_specialize=["N"])
+def _order_kernel(groups, places, N, REPEATS: tl.constexpr):
+    order_rows(groups, places, tl.program_id(0), tl.num_programs(0), N, REPEATS)
 
 
 @triton.jit
-def _count(pairs, N, dtype: tl.constexpr):
+def _count(places, N, dtype: tl.constexpr):
     """Unordered pairs in all, at least 1."""
     programs = tl.cdiv(N, _PLACES)
     total = tl.full([_PLACES], 0, tl.int64)
     for start in range(0, programs, _PLACES):
         part = start + tl.arange(0, _PLACES)
-        total += tl.load(pairs + part, mask=part < programs, other=0)
+        total += tl.load(places + (3 * programs + part) * _PLACES, mask=part < programs, other=0)
     return tl.maximum(tl.sum(total), 1).to(dtype)
 
 
@@ -124,9 +138,9 @@ def _count(pairs, N, dtype: tl.constexpr):
 def _similarity_forward_kernel(
     foreground,
     background,
-    order,
-    last,
-    pairs,
+    inverse,
+    mean,
+    places,
     shares,
     N,
     f_stride,
@@ -140,12 +154,13 @@ def _similarity_forward_kernel(
     position = begin + lane
     inside = position < N
     dtype: tl.constexpr = foreground.dtype.element_ty
-    row = tl.load(order + position)
+    last = places + 2 * tl.cdiv(N, _PLACES) * _PLACES
+    row = tl.load(places + position)
     stop = tl.load(last + position)
-    u = _rows(foreground, f_stride, row, inside, C, BLOCK)
-    g = _rows(background, g_stride, row, inside, C, BLOCK)
-    inverse, _g_inverse, e = _contrast(u, g)
-    u *= inverse[:, None]
+    u = _rows(foreground, None, None, f_stride, row, inside, C, BLOCK)
+    g = _rows(background, inverse, mean, g_stride, row, inside, C, BLOCK)
+    f_inverse, _g_inverse, e = _contrast(u, g)
+    u *= f_inverse[:, None]
 
     total = tl.full([ROWS], 0, dtype)
     for j in tl.static_range(ROWS):
@@ -153,14 +168,15 @@ def _similarity_forward_kernel(
         other_e = tl.sum(tl.where(lane == j, e, 0))
         a = e + other_e - 2 * tl.sum(u * _pick(u, j)[None, :], 1)
         total += tl.where((other > position) & (other < stop), _softplus(a), 0)
-    for other in range(begin + ROWS, tl.max(stop)):
-        other_row = tl.load(order + other)
-        other_f = _row(foreground, f_stride, other_row, C, BLOCK)
-        other_g = _row(background, g_stride, other_row, C, BLOCK)
+    # What could be computed before the loop would wait in registers that are not there.
+    for other in tl.range(begin + ROWS, tl.max(stop), disable_licm=True):
+        other_row = tl.load(places + other)
+        other_f = _row(foreground, None, None, f_stride, other_row, C, BLOCK)
+        other_g = _row(background, inverse, mean, g_stride, other_row, C, BLOCK)
         other_inverse, _other_g_inverse, other_e = _contrast(other_f, other_g)
         a = e + other_e - 2 * other_inverse * tl.sum(u * other_f[None, :], 1)
         total += tl.where(other < stop, _softplus(a), 0)
-    tl.store(shares + tl.program_id(0), tl.sum(total) / _count(pairs, N, dtype))
+    tl.store(shares + tl.program_id(0), tl.sum(total) / _count(places, N, dtype))
 
 
 @triton.jit(do_not_specialize=["N"])
@@ -168,10 +184,9 @@ def _similarity_backward_kernel(
     grad_inter,
     foreground,
     background,
-    order,
-    first,
-    last,
-    pairs,
+    inverse,
+    mean,
+    places,
     grad_foreground,
     grad_background,
     weight: tl.float64,
@@ -187,11 +202,12 @@ def _similarity_backward_kernel(
     position = begin + lane
     inside = position < N
     dtype: tl.constexpr = foreground.dtype.element_ty
-    row = tl.load(order + position)
+    first = places + tl.cdiv(N, _PLACES) * _PLACES
+    row = tl.load(places + position)
     start = tl.load(first + position)
-    stop = tl.load(last + position)
-    u = _rows(foreground, f_stride, row, inside, C, BLOCK)
-    g = _rows(background, g_stride, row, inside, C, BLOCK)
+    stop = tl.load(first + tl.cdiv(N, _PLACES) * _PLACES + position)
+    u = _rows(foreground, None, None, f_stride, row, inside, C, BLOCK)
+    g = _rows(background, inverse, mean, g_stride, row, inside, C, BLOCK)
     f_inverse, g_inverse, e = _contrast(u, g)
     u *= f_inverse[:, None]
     v = g * g_inverse[:, None]
@@ -207,21 +223,20 @@ def _similarity_backward_kernel(
         r += s
         p += s[:, None] * other_u[None, :]
     lowest, end = tl.min(start), tl.max(stop)
-    # What could be computed before the loop would wait in registers that are not there.
     for step in tl.range(0, begin - lowest + tl.maximum(end - begin - ROWS, 0), disable_licm=True):
         # Behind the program's own rows the range goes on after them.
         other = lowest + step
         other += tl.where(other >= begin, ROWS, 0)
-        other_row = tl.load(order + other)
-        other_f = _row(foreground, f_stride, other_row, C, BLOCK)
-        other_g = _row(background, g_stride, other_row, C, BLOCK)
+        other_row = tl.load(places + other)
+        other_f = _row(foreground, None, None, f_stride, other_row, C, BLOCK)
+        other_g = _row(background, inverse, mean, g_stride, other_row, C, BLOCK)
         other_inverse, _other_g_inverse, other_e = _contrast(other_f, other_g)
         a = e + other_e - 2 * other_inverse * tl.sum(u * other_f[None, :], 1)
         s = tl.where(start == tl.load(first + other), tl.sigmoid(a), 0)
         r += s
         p += (s * other_inverse)[:, None] * other_f[None, :]
 
-    scale = tl.load(grad_inter).to(dtype) * tl.full((), weight, dtype) / _count(pairs, N, dtype)
+    scale = tl.load(grad_inter).to(dtype) * tl.full((), weight, dtype) / _count(places, N, dtype)
     k = tl.sum(u * p, 1)
     cosine = tl.sum(u * v, 1)
     df = (scale * f_inverse)[:, None] * (r[:, None] * v - 2 * p + (2 * k - r * cosine)[:, None] * u)
@@ -233,7 +248,7 @@ def _similarity_backward_kernel(
     tl.store(grad_background + offset, dg, mask=mask)
 
 
-def _readable(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+def readable(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     """The matrix itself if it has that dtype and its channels lie side by side, else such a copy."""
     matrix = matrix.to(dtype)
     return matrix if matrix.stride(1) == 1 else matrix.contiguous()
@@ -246,85 +261,75 @@ def _blocking(channels: int, channels_of_warp: int) -> tuple[dict[str, int], int
     return {"C": channels, "BLOCK": block, "ROWS": rows}, max(1, min(MOST_WARPS, block // channels_of_warp))
 
 
-def _places(groups: Tensor, repeats: int) -> tuple[dict[str, Tensor], Launch]:
-    """What `_order_kernel` finds, by its own names, and the launch that does."""
-    count = len(groups) * repeats
-    programs = triton.cdiv(count, PLACES)
-    # Whole programs' worth of places, so that all three begin where loads are aligned, whatever N.
-    order, first, last = torch.empty((3, programs * PLACES), dtype=torch.int32, device=groups.device)
-    pairs = groups.new_empty(programs, dtype=torch.int64)
-    found = {"order": order, "first": first, "last": last, "pairs": pairs}
-    arguments = {"groups": groups.contiguous(), **found, "N": count}
-    return found, Launch(_order_kernel, (programs,), arguments, {"REPEATS": repeats})
+def _order(groups: Tensor) -> tuple[Tensor, Launch]:
+    places = new_places(groups)
+    arguments = {"groups": groups.contiguous(), "places": places, "N": len(groups)}
+    return places, Launch(_order_kernel, (places.shape[1] // PLACES,), arguments, {"REPEATS": 1})
 
 
-def plan_forward(
-    foreground: Tensor, background: Tensor, groups: Tensor, repeats: int = 1
-) -> tuple[tuple[Tensor], list[Launch]]:
-    """Allocate the programs' shares of the loss and describe the launches that fill them; `repeats` rows in turn are of
-    one element of `groups`."""
-    count, channels = foreground.shape
-    dtype = accumulation_dtype(foreground, background)
-    foreground, background = _readable(foreground, dtype), _readable(background, dtype)
-    places, ordering = _places(groups, repeats)
-    constants, warps = _blocking(channels, FORWARD_CHANNELS)
-    programs = triton.cdiv(count, constants["ROWS"])
-    shares = foreground.new_empty(programs)
-    launch = Launch(
-        _similarity_forward_kernel,
-        (programs,),
-        {
-            "foreground": foreground,
-            "background": background,
-            "order": places["order"],
-            "last": places["last"],
-            "pairs": places["pairs"],
-            "shares": shares,
-            "N": count,
-            "f_stride": foreground.stride(0),
-            "g_stride": background.stride(0),
-        },
-        constants,
-        num_warps=warps,
-    )
-    return (shares,), [ordering, launch]
+class Pairs(NamedTuple):
+    """The rows that are compared, all in one dtype: foregrounds, and what they are held against."""
+
+    foreground: Tensor
+    background: Tensor
+    inverse: Tensor | None
+    """Inverse lengths [N] of background, if that is to be x / |x| + mean."""
+    mean: Tensor | None
+    """[C]"""
+    places: Tensor
+
+    @classmethod
+    def of(cls, foreground: Tensor, background: Tensor, places: Tensor) -> Pairs:
+        """Of any two matrices [N,C], as they are."""
+        dtype = accumulation_dtype(foreground, background)
+        return cls(readable(foreground, dtype), readable(background, dtype), None, None, places)
+
+    def launch(self, kernel: Any, channels_of_warp: int, given: dict[str, Any], results: dict[str, Any]) -> Launch:
+        """The launch of a kernel that has these arguments besides."""
+        count, channels = self.foreground.shape
+        constants, warps = _blocking(channels, channels_of_warp)
+        arguments = {**given, **self._asdict(), **results, "N": count}
+        arguments |= {"f_stride": self.foreground.stride(0), "g_stride": self.background.stride(0)}
+        return Launch(kernel, (triton.cdiv(count, constants["ROWS"]),), arguments, constants, num_warps=warps)
+
+
+def plan_shares(pairs: Pairs) -> tuple[Tensor, Launch]:
+    """Allocate the programs' shares of the loss and describe the launch that fills them."""
+    count, channels = pairs.foreground.shape
+    constants, _ = _blocking(channels, FORWARD_CHANNELS)
+    shares = pairs.foreground.new_empty(triton.cdiv(count, constants["ROWS"]))
+    return shares, pairs.launch(_similarity_forward_kernel, FORWARD_CHANNELS, {}, {"shares": shares})
+
+
+def plan_gradients(grad_inter: Tensor, pairs: Pairs, weight: float = 1.0) -> tuple[tuple[Tensor, Tensor], Launch]:
+    """Allocate the gradients of both matrices and describe the launch that fills them; `weight` is multiplied with
+    `grad_inter`."""
+    shape = pairs.foreground.shape
+    gradients = pairs.foreground.new_empty(shape), pairs.foreground.new_empty(shape)
+    results = {"grad_foreground": gradients[0], "grad_background": gradients[1], "weight": weight}
+    given = {"grad_inter": grad_inter}
+    return gradients, pairs.launch(_similarity_backward_kernel, BACKWARD_CHANNELS, given, results)
+
+
+def plan_forward(foreground: Tensor, background: Tensor, groups: Tensor) -> tuple[Tensor, list[Launch]]:
+    """Allocate the programs' shares of the loss and describe the launches that fill them."""
+    places, ordering = _order(groups)
+    shares, launch = plan_shares(Pairs.of(foreground, background, places))
+    return shares, [ordering, launch]
 
 
 def plan_backward(
-    grad_inter: Tensor, foreground: Tensor, background: Tensor, groups: Tensor, repeats: int = 1, weight: float = 1.0
+    grad_inter: Tensor, foreground: Tensor, background: Tensor, groups: Tensor
 ) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
-    """Allocate both gradients in the accumulation dtype and describe the launches that fill them; `repeats` as in
-    `plan_forward`, and `weight` is multiplied with `grad_inter`."""
-    count, channels = foreground.shape
-    dtype = accumulation_dtype(foreground, background)
-    foreground, background = _readable(foreground, dtype), _readable(background, dtype)
-    places, ordering = _places(groups, repeats)
-    constants, warps = _blocking(channels, BACKWARD_CHANNELS)
-    gradients = foreground.new_empty(foreground.shape), background.new_empty(background.shape)
-    launch = Launch(
-        _similarity_backward_kernel,
-        (triton.cdiv(count, constants["ROWS"]),),
-        {
-            "grad_inter": grad_inter,
-            "foreground": foreground,
-            "background": background,
-            **places,
-            "grad_foreground": gradients[0],
-            "grad_background": gradients[1],
-            "weight": weight,
-            "N": count,
-            "f_stride": foreground.stride(0),
-            "g_stride": background.stride(0),
-        },
-        constants,
-        num_warps=warps,
-    )
+    """Allocate both gradients in the accumulation dtype and describe the launches that fill them."""
+    places, ordering = _order(groups)
+    gradients, launch = plan_gradients(grad_inter, Pairs.of(foreground, background, places))
     return gradients, [ordering, launch]
 
 
 @recorded
 def forward(foreground: Tensor, background: Tensor, groups: Tensor) -> Tensor:
-    (shares,), launches = plan_forward(foreground, background, groups)
+    shares, launches = plan_forward(foreground, background, groups)
     run(launches)
     return shares.sum()
 

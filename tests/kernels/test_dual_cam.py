@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from importlib import import_module
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from iir_fast import DualCAMHead, IIRLoss, backend, functional
@@ -135,6 +139,58 @@ class TestOneStepOfAutograd:
         else:
             assert all(each.grad is None for each in head.parameters())
             assert_same([features.grad], expected[:1])
+
+
+def _exact_and_found(arguments: list[Tensor], **options) -> list[list[Tensor]]:
+    """All results, and gradients of all floating arguments, of the reference in float64 and of what is under test."""
+    results = []
+    for dtype, name in ((torch.float64, "reference"), (None, None)):
+        leaves = [each.detach().to(dtype or each.dtype).requires_grad_() for each in arguments]
+        features, weights, biases, *maps = leaves
+        with backend(name) if name else nullcontext():
+            labels = torch.arange(len(features)) % weights.shape[1]
+            given = {"maps": tuple(maps)} if maps else {}
+            found = tree_leaves(functional.dual_cam(features, weights, biases, labels, **given, **options))
+            incoming = [torch.linspace(-1, 1, each.numel(), dtype=each.dtype).view_as(each) for each in found]
+            gradients = torch.autograd.grad(found, leaves, incoming)
+        results.append([*(each.detach() for each in found), *gradients])
+    return results
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "formats"),
+    [
+        ((torch.float32, torch.float32), (torch.contiguous_format, torch.channels_last)),
+        ((torch.bfloat16, torch.float32), (torch.channels_last, torch.channels_last)),
+    ],
+    ids=["layout", "dtype"],
+)
+def test_maps_that_differ(dtypes, formats, random):
+    maps = [
+        random(3, 6, 5, 4, dtype=dtype, seed=seed).contiguous(memory_format=form)
+        for seed, (dtype, form) in enumerate(zip(dtypes, formats, strict=True))
+    ]
+    arguments = [random(3, 7, 5, 4, seed=2), random(2, 4, 6, seed=3), random(2, 4, seed=4), *maps]
+    expected, found = _exact_and_found(arguments)
+    assert [each.dtype for each in found[-2:]] == list(dtypes)
+    assert all(one.stride() == each.stride() for one, each in zip(found[-2:], maps, strict=True))
+    for position, (one, other) in enumerate(zip(found, expected, strict=True)):
+        tolerance = 1e-2 if one.dtype == torch.bfloat16 else 1e-5
+        assert (one.double() - other).abs().max() <= tolerance * other.abs().max(), position
+
+
+@pytest.mark.parametrize("held", [16, 1024])
+def test_sums_of_parts(held, random, implementation, monkeypatch):
+    """CAMs and gradients of masks in parts, of more pixels than a program of `regulate` keeps, and of fewer."""
+    if implementation == "triton":
+        room = import_module("iir_fast.kernels.regulate.triton")
+        for name in ("LARGEST_HELD", "LOOP_BLOCK"):
+            monkeypatch.setattr(room, name, held)
+    features = random(1, 264, 5, 6, seed=1).contiguous(memory_format=torch.channels_last)
+    arguments = [features, random(2, 3, 264, seed=2), random(2, 3, seed=3)]
+    offsets = {"offset_weights": random(2, 264, seed=4) / 16, "offset_biases": random(2, seed=5)}
+    expected, found = _exact_and_found(arguments, **offsets)
+    assert_same(found, expected)
 
 
 @pytest.mark.host

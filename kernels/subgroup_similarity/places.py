@@ -1,0 +1,19 @@
+"""Where rows come in the order of their groups: what the Triton kernels go by."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PLACES = 32
+"""Rows that one program finds the places of."""
+
+
+def new_places(groups: Tensor, repeats: int = 1) -> Tensor:
+    """Room for the places of `repeats` rows in turn for each element of `groups`: int32 [4,L], L whole programs' rows.
+
+    The rows in the order of their groups; each group's first place, and its end, at every place of it; and the number
+    of pairs, counted by their later row, of each program's rows at the first of these.
+    """
+    rows = len(groups) * repeats
+    return torch.empty((4, -(-rows // PLACES) * PLACES), dtype=torch.int32, device=groups.device)
