@@ -226,4 +226,5 @@ def _plan_parameters(
 def _as_its_map(gradient: Tensor, of: Tensor) -> Tensor:
     """In the dtype and layout of a map that was copied to be like the other one."""
     wanted = gradient_like(of)
-    return gradient if wanted.stride() == gradient.stride() else wanted.copy_(gradient)
+    same = (wanted.dtype, wanted.stride()) == (gradient.dtype, gradient.stride())
+    return gradient if same else wanted.copy_(gradient)

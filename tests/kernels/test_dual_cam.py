@@ -161,7 +161,7 @@ def _exact_and_found(arguments: list[Tensor], **options) -> list[list[Tensor]]:
     ("dtypes", "formats"),
     [
         ((torch.float32, torch.float32), (torch.contiguous_format, torch.channels_last)),
-        ((torch.bfloat16, torch.float32), (torch.channels_last, torch.channels_last)),
+        ((torch.bfloat16, torch.float32), (torch.contiguous_format, torch.contiguous_format)),
     ],
     ids=["layout", "dtype"],
 )
@@ -170,13 +170,19 @@ def test_maps_that_differ(dtypes, formats, random):
         random(3, 6, 5, 4, dtype=dtype, seed=seed).contiguous(memory_format=form)
         for seed, (dtype, form) in enumerate(zip(dtypes, formats, strict=True))
     ]
-    arguments = [random(3, 7, 5, 4, seed=2), random(2, 4, 6, seed=3), random(2, 4, seed=4), *maps]
-    expected, found = _exact_and_found(arguments)
+    features, weights, biases = random(3, 7, 5, 4, seed=2), random(2, 4, 6, seed=3), random(2, 4, seed=4)
+    expected, found = _exact_and_found([features, weights, biases, *maps])
     assert [each.dtype for each in found[-2:]] == list(dtypes)
     assert all(one.stride() == each.stride() for one, each in zip(found[-2:], maps, strict=True))
     for position, (one, other) in enumerate(zip(found, expected, strict=True)):
         tolerance = 1e-2 if one.dtype == torch.bfloat16 else 1e-5
         assert (one.double() - other).abs().max() <= tolerance * other.abs().max(), position
+    # Autograd would hide a gradient in another dtype.
+    given = features, *maps, weights, biases, torch.tensor([0, 3, 3]), None, None, None, torch.float64
+    outputs = torch.ops.iir_fast.dual_cam(*given)
+    saved = (outputs[number] for number in (1, 3, 6, 7, 8, 9))
+    gradients = torch.ops.iir_fast.dual_cam_backward(*outputs[:8], *given, *saved, True, True, True)
+    assert [(each.dtype, each.stride()) for each in gradients[1:3]] == [(each.dtype, each.stride()) for each in maps]
 
 
 @pytest.mark.parametrize("held", [16, 1024])
