@@ -1,9 +1,9 @@
-"""Compile every kernel variant for GPUs that are not there: ``python -m benchmarks.resources``.
+"""Compile every kernel variant for GPUs that are not there: ``python -m benchmarks.resources [TARGET ...]``.
 
 The launchers plan each operator's calls on tensors without memory, for all `SHAPES`; each launch is compiled for every
-target of `benchmarks.compiled`. Fails on a spill, on an atomic, on less than half occupancy on sm_90, and on loads of F
-that are narrower than the alignment of its rows allows. Writes ``results/resources.md``, with the figures of
-`benchmarks.sectors` where there are any.
+target of `benchmarks.compiled`, or for those that are named. Fails on a spill, on an atomic, on less than half
+occupancy on sm_90, and on loads of F that are narrower than the alignment of its rows allows. For all targets it writes
+``results/resources.md``, with the figures of `benchmarks.sectors` where there are any.
 """
 
 from __future__ import annotations
@@ -183,14 +183,16 @@ def _span(values: Iterable[int]) -> str:
     return "-" if not ordered else str(ordered[0]) if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
 
 
-def main() -> None:
-    compiled = compile_all()
-    RESULTS.write_text(render(compiled), encoding="utf-8")
+def main(targets: Collection[str]) -> None:
+    compiled = compile_all(SHAPES, targets or tuple(TARGETS))
     faults = [fault for each in compiled for fault in each.faults()]
     variants = len({each.variant for each in compiled})
-    print(*faults, f"{variants} variants, {len(faults)} faults; table in {RESULTS}.", sep="\n")
+    print(*faults, f"{variants} variants, {len(faults)} faults.", sep="\n")
+    if not targets:
+        RESULTS.write_text(render(compiled), encoding="utf-8")
+        print(f"Table in {RESULTS}.")
     sys.exit(bool(faults))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
