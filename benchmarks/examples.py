@@ -117,9 +117,11 @@ def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[
     """
     like = torch.empty(0, device=device)
     batch, channels, side = shape.batch, shape.channels, shape.side
-    features = _random(batch, channels, side, side, like=like).to(shape.dtype)
-    if shape.channels_last:
-        features = features.contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if shape.channels_last else torch.contiguous_format
+    features, map_a, map_b = (
+        _random(batch, channels, side, side, like=like, seed=seed).to(shape.dtype).contiguous(memory_format=layout)
+        for seed in (0, 14, 15)
+    )
     weights = _random(2, classes, channels, like=like, seed=1)
     labels = (torch.arange(batch) // 2 % classes).to(device)
     cams = _random(batch, 2, side, side, like=like, seed=2).unbind(1)
@@ -141,7 +143,7 @@ def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[
     offsets_of_maps = _random(2, channels, like=like, seed=11) / channels**0.5, _random(2, like=like, seed=12)
     dual = Example("dual_cam", (features, None, None, *classifiers, *offsets_of_maps, None, torch.float32))
     own = Example(
-        "dual_cam", (features, features, features, *classifiers, None, None, None, torch.float32), option="own maps"
+        "dual_cam", (features, map_a, map_b, *classifiers, None, None, None, torch.float32), option="own maps"
     )
     regions = _random(batch, 2, channels, like=like, seed=5), _random(batch, 2, channels, like=like, seed=6)
     loss = Example("inter_intra", (_random(batch, 2, like=like, seed=13), *regions, labels, None, 5.0, 5.0))

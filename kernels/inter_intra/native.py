@@ -10,7 +10,7 @@ from torch import Tensor
 from iir_fast.kernels.contract import SHORT_NORM
 from iir_fast.kernels.inter_intra.inputs import Inputs, incoming
 from iir_fast.kernels.subgroup_similarity import native as subgroup_similarity
-from iir_fast.kernels.subgroup_similarity.places import new_places
+from iir_fast.kernels.subgroup_similarity.places import find_places
 
 
 def forward(*arguments: Any) -> tuple[Tensor, ...]:
@@ -25,7 +25,7 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
     mean = own.sum(0) / max(len(own), 1)
     inter = subgroup_similarity.forward(inputs.foregrounds, own + mean, inputs.groups)
     loss = inputs.intra_weight * intra + inputs.inter_weight * inter
-    return loss, intra, inter, mean, inverse, new_places(inputs.labels, inputs.foreground.shape[1]).zero_()
+    return loss, intra, inter, mean, inverse, find_places(inputs.labels, inputs.foreground.shape[1])
 
 
 def backward(

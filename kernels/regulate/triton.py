@@ -288,11 +288,10 @@ def plan_forward(*arguments: Any) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor]
 def plan_from_sources(
     sources: Sources, thresholds: Tensor | None, temperature: float
 ) -> tuple[tuple[Tensor, ...], list[Launch]]:
-    """The same from the CAMs' parts; before the results of `forward` come the CAMs [B,2,H,W], and the offsets [B,2],
-    which are empty if there are none."""
-    parts, launches = sources.cams, []
+    """The same from parts; first come the CAMs [B,2,H,W], and the offsets [B,2], empty if there are none."""
+    parts, launches, channels = sources.cams, [], 1
     _, batch, _, height, width = parts.shape
-    written = None
+    written, offsets = None, None
     if len(parts) == 1:
         cams = parts[0]
     elif height * width > LARGEST_HELD:
@@ -300,7 +299,8 @@ def plan_from_sources(
         parts = cams.unsqueeze(0)
     else:
         cams = written = parts.new_empty(parts.shape[1:])
-    more, channels, offsets = {"cams": written}, 1, None
+    # All parts belong to what the launch is given.
+    more = {"cam_a": parts[:, :, 0], "cam_b": parts[:, :, 1], "cams": written}
     if sources.offset_weights is not None and sources.offset_biases is not None:
         channels, offsets = sources.pooled.shape[2], parts.new_empty(batch, 2)
         more |= {

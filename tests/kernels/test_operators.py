@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import Tensor
@@ -193,6 +195,21 @@ def test_same_bits_on_every_run(case, implementation):
     tensors = case.make(size, torch.float32)
     first, second = (case.run_with_gradients(tensors, size) for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(("forward", "backward"), [("host", None), (None, "host")], ids=["host_first", "host_last"])
+def test_backward_goes_on_from_what_another_backend_kept(differentiable, implementation, forward, backward):
+    """As where a backend is forced around the forward pass alone."""
+    if implementation == "host":
+        pytest.skip("compares the host implementations with others")
+    size = (4, 6, 5, 9)
+    tensors = differentiable.make(size, torch.float64)
+    expected = differentiable.run_with_gradients(tensors, size, "reference")
+    leaves = [tensor.requires_grad_() for tensor in tensors]
+    outs = differentiable.run(leaves, size, forward)
+    with backend(backward) if backward else nullcontext():
+        gradients = torch.autograd.grad(outs, leaves, differentiable.weights(outs))
+    assert_close([*(out.detach() for out in outs), *gradients], expected, 1e-12)
 
 
 def test_a_second_derivative_is_refused(differentiable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -41,14 +42,18 @@ def test_launches_go_to_the_tool_whole():
 
     def launch(kernel, arguments, constants, grid, **options):
         calls.append((grid, options))
-        counts = {"features": {"ld_sectors": 30, "ld_unique_sectors": 10}, "out": {"ld_sectors": 0}}
+        counts = {
+            "features": Counter(ld_sectors=30, ld_unique_sectors=10),
+            "second": Counter(ld_unique_sectors=15),
+            "out": Counter(st_sectors=4),
+        }
         return SimpleNamespace(arg=counts)
 
     kernel = SimpleNamespace(fn=SimpleNamespace(__name__="some_kernel"))
     described = Launch(kernel, (3,), {"features": torch.zeros(4)}, num_warps=8)
     with emulated(SimpleNamespace(launch=launch)) as counted:
         described()
-    assert counted == {"some_kernel": {"features": (30, 10)}}
+    assert counted == {"some_kernel": {"features": (30, 25)}}
     ((grid, options),) = calls
     assert grid == (3,)
     assert options == described.options
