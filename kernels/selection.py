@@ -100,6 +100,11 @@ def _choice(device_type: str) -> Choice:
     return Choice("host", f"triton, which has the GPU kernels, {fault}")
 
 
+def may_run_triton(device_type: str) -> bool:
+    """Whether Triton's kernels may be chosen on tensors of a device type, now or after what is forced has ended."""
+    return device_type == "cuda" or _interprets() or _environment == "triton"
+
+
 def _require_triton(device_type: str | None = None) -> None:
     """Raise RuntimeError where triton cannot run kernels on a type of device; None: where it cannot run any."""
     fault = _fault(device_type)

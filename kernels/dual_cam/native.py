@@ -29,7 +29,8 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
         weights = inputs.offset_weights.to(pooled.dtype)
         offsets = (pooled * weights.unsqueeze(1)).sum(2).T if len(found) == 2 else pooled[0] @ weights.T
         offsets = offsets.contiguous() + inputs.offset_biases.to(pooled.dtype)
-    regulated = regulate.forward(*cams.unbind(1), inputs.thresholds, offsets, TEMPERATURE, False)
+    cam_a, cam_b = cams.unbind(1)
+    regulated = regulate.forward(cam_a, cam_b, inputs.thresholds, offsets, TEMPERATURE, False)
     terms, masks, maps, thresholds = regulated
     descriptors = masked_pool.forward(inputs.features, masks)
     offsets = pooled.new_empty(0) if offsets is None else offsets
@@ -111,6 +112,8 @@ def _through_regulate(
     grad_terms = saved.masks.new_zeros(len(saved.masks), 2) if given.terms is None else given.terms
     gradients = grad_terms, or_zeros(grad_masks, saved.masks), given.maps, given.thresholds
     offsets = None if inputs.offset_weights is None else saved.offsets
-    inputs_of_regulate = *saved.cams.unbind(1), inputs.thresholds, offsets, TEMPERATURE, False
-    grad_cams, grad_cuts = regulate.backward_of_both(*gradients, *inputs_of_regulate)
+    cam_a, cam_b = saved.cams.unbind(1)
+    grad_cams, grad_cuts = regulate.backward_of_both(
+        *gradients, cam_a, cam_b, inputs.thresholds, offsets, TEMPERATURE, False
+    )
     return grad_cams if given.cams is None else grad_cams + given.cams, grad_cuts

@@ -196,7 +196,7 @@ def _plan_parameters(
     """Allocate gradients of biases, offsets' weights and offsets' biases, and describe the launch that fills them and
     adds the labels' rows to `sums`, if there are any."""
     batch, classes, channels = len(inputs.labels), *inputs.weights.shape[1:]
-    results = tuple(
+    grad_biases, grad_offset_weights, grad_offset_biases = (
         pooled.new_empty(0) if each is None else each.new_empty(each.shape)
         for each in (inputs.biases, inputs.offset_weights, inputs.offset_biases)
     )
@@ -209,18 +209,18 @@ def _plan_parameters(
             "labels": inputs.labels.contiguous(),
             "grad_weights": sums,
             "grad_logits": None if grad_logits is None else grad_logits.contiguous(),
-            "grad_biases": results[0],
+            "grad_biases": grad_biases,
             "grad_offsets": grad_offsets,
             "pooled": pooled,
-            "grad_offset_weights": results[1],
-            "grad_offset_biases": results[2],
+            "grad_offset_weights": grad_offset_weights,
+            "grad_offset_biases": grad_offset_biases,
             "batch": batch,
             "classes": classes,
             "rows": rows,
         },
         {"MAPS": len(inputs.maps), "PARTS": per_sample.shape[1], "C": channels, "BLOCK": BLOCK},
     )
-    return results, launch
+    return (grad_biases, grad_offset_weights, grad_offset_biases), launch
 
 
 def _as_its_map(gradient: Tensor, of: Tensor) -> Tensor:

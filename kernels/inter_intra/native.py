@@ -9,8 +9,9 @@ from torch import Tensor
 
 from iir_fast.kernels.contract import SHORT_NORM
 from iir_fast.kernels.inter_intra.inputs import Inputs, incoming
+from iir_fast.kernels.selection import may_run_triton
 from iir_fast.kernels.subgroup_similarity import native as subgroup_similarity
-from iir_fast.kernels.subgroup_similarity.places import find_places
+from iir_fast.kernels.subgroup_similarity.places import find_places, new_places
 
 
 def forward(*arguments: Any) -> tuple[Tensor, ...]:
@@ -24,8 +25,11 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
     own = backgrounds * inverse.unsqueeze(1)
     mean = own.sum(0) / max(len(own), 1)
     inter = subgroup_similarity.forward(inputs.foregrounds, own + mean, inputs.groups)
+    # What the compiled kernels have no use for, Triton's may have to go on from.
+    given = inputs.labels, inputs.foreground.shape[1]
+    places = find_places(*given) if may_run_triton(mean.device.type) else new_places(*given).zero_()
     loss = inputs.intra_weight * intra + inputs.inter_weight * inter
-    return loss, intra, inter, mean, inverse, find_places(inputs.labels, inputs.foreground.shape[1])
+    return loss, intra, inter, mean, inverse, places
 
 
 def backward(

@@ -289,7 +289,7 @@ def plan_from_sources(
     sources: Sources, thresholds: Tensor | None, temperature: float
 ) -> tuple[tuple[Tensor, ...], list[Launch]]:
     """The same from parts; first come the CAMs [B,2,H,W], and the offsets [B,2], empty if there are none."""
-    parts, launches, channels = sources.cams, [], 1
+    parts, channels, launches = sources.cams, 1, list[Launch]()
     _, batch, _, height, width = parts.shape
     written, offsets = None, None
     if len(parts) == 1:
@@ -313,7 +313,7 @@ def plan_from_sources(
         "part_stride": parts.stride(0),
         "pooled_map": 0 if len(sources.pooled) == 1 else batch * channels,
     }
-    inputs = Inputs(*parts[0].unbind(1), thresholds, offsets, temperature, False)
+    inputs = Inputs(parts[0, :, 0], parts[0, :, 1], thresholds, offsets, temperature, False)
     results, launch = _plan_forward(inputs, more, strides, channels)
     return (cams, parts.new_empty(0) if offsets is None else offsets, *results), [*launches, launch]
 
@@ -355,7 +355,7 @@ def plan_backward_of_both(
 ) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
     """The same with one tensor [B,2,H,W] for both CAMs' gradients, in the dtype of the first; `grad_masks`
     [S,B,2,H,W] is the sum of its parts."""
-    cam_a, launches = arguments[0], []
+    cam_a, launches = arguments[0], list[Launch]()
     if len(grad_masks) > 1 and math.prod(cam_a.shape[1:]) > LARGEST_HELD:
         total, launches = plan_total(grad_masks)
         grad_masks = total.unsqueeze(0)
@@ -383,7 +383,7 @@ def _plan_backward(
         "grad_maps": flat_maps,
         "grad_thresholds": None if grad_thresholds is None else grad_thresholds.contiguous(),
     }
-    results = {"grad_a": grad_a, "grad_b": grad_b, "grad_cuts": grad_cuts}
+    results: dict[str, Tensor | None] = {"grad_a": grad_a, "grad_b": grad_b, "grad_cuts": grad_cuts}
     strides = {
         "grad_sample": grad_a.stride(0),
         **strides_of("masks", flat_masks[0]),

@@ -263,7 +263,7 @@ def _blocking(channels: int, channels_of_warp: int) -> tuple[dict[str, int], int
 
 def _order(groups: Tensor) -> tuple[Tensor, Launch]:
     places = new_places(groups)
-    arguments = {"groups": groups.contiguous(), "places": places, "N": len(groups)}
+    arguments: dict[str, Tensor | int] = {"groups": groups.contiguous(), "places": places, "N": len(groups)}
     return places, Launch(_order_kernel, (places.shape[1] // PLACES,), arguments, {"REPEATS": 1})
 
 
