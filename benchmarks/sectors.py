@@ -1,9 +1,10 @@
-"""Run the compiled kernels without a GPU: ``python -m benchmarks.sectors PTXRUN``.
+"""Run the compiled kernels without a GPU: ``python -m benchmarks.sectors PTXRUN [DTYPE]``.
 
 PTXRUN is the file of a PTX interpreter whose ``launch(kernel, arguments, constants, grid, **options)`` compiles a
 kernel for sm_80, runs it on CPU tensors and counts 32-byte sectors by argument. Every call of every operator runs at
 real channel counts and map sizes in memory that was NaN before, is compared with the float64 reference, and must not
-read sectors of F much more than once. Writes ``results/sectors.json``, which `benchmarks.resources` shows in its table.
+read sectors of F much more than once. DTYPE, bf16 or the like, leaves it at features of that one; for all it writes
+``results/sectors.json``, which `benchmarks.resources` shows in its table.
 """
 
 from __future__ import annotations
@@ -101,14 +102,18 @@ def _run(path: str, shape: Shape) -> tuple[list[dict[str, Any]], list[str]]:
     return records, problems
 
 
-def main(path: str) -> None:
-    shapes = [replace(shape, batch=BATCH) for shape in SHAPES]
+def main(path: str, dtype: str | None = None) -> None:
+    shapes = [replace(shape, batch=BATCH) for shape in SHAPES if dtype in (None, shape.dtype_name)]
+    if not shapes:
+        sys.exit(f"DTYPE is {dtype!r}; accepted are {', '.join(sorted({shape.dtype_name for shape in SHAPES}))}.")
     # Not forked: the parent may hold threads of torch.
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         results = list(pool.map(_run, [path] * len(shapes), shapes))
     records, problems = ([each for result in results for each in result[part]] for part in (0, 1))
-    SECTORS.write_text("[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n", encoding="utf-8")
-    print(*problems, f"{len(records)} calls run, {len(problems)} faults; sectors in {SECTORS}.", sep="\n")
+    print(*problems, f"{len(records)} calls run, {len(problems)} faults.", sep="\n")
+    if dtype is None:
+        SECTORS.write_text("[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n", encoding="utf-8")
+        print(f"Sectors in {SECTORS}.")
     sys.exit(bool(problems))
 
 
