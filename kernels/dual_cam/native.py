@@ -9,7 +9,7 @@ from torch import Tensor
 
 from iir_fast.kernels.contract import Factors
 from iir_fast.kernels.dual_cam.inputs import Gradients, Inputs, Saved
-from iir_fast.kernels.dual_cam.products import logits_of, or_zeros, through_logits
+from iir_fast.kernels.dual_cam.products import logits_of, or_zeros, through_logits, through_regulate
 from iir_fast.kernels.label_cam import native as label_cam
 from iir_fast.kernels.masked_pool import native as masked_pool
 from iir_fast.kernels.regulate import TEMPERATURE
@@ -43,7 +43,7 @@ def backward(*arguments: Any) -> tuple[Tensor, ...]:
     shared = len(inputs.maps) == 1
     features, weights, labels, pooled = inputs.features, inputs.weights, inputs.labels, saved.pooled
     grad_features, factors, grad_masks = _through_pool(given, inputs, saved, features_needed)
-    grad_cams, grad_cuts = _through_regulate(given, grad_masks, inputs, saved)
+    grad_cams, grad_cuts = through_regulate(regulate.backward_of_both, given, grad_masks, saved.masks, inputs, saved)
     grad_pooled, sums = through_logits(given.logits, inputs, pooled, weights_needed)
     if given.logits is None:
         grad_biases = torch.zeros_like(inputs.biases)
@@ -100,20 +100,3 @@ def _through_pool(
     else:
         grad_features, grad_masks = masked_pool.backward(*arguments, features_needed, True)
     return grad_features, factors, grad_masks if given.masks is None else grad_masks + given.masks
-
-
-def _through_regulate(
-    given: Gradients, grad_masks: Tensor | None, inputs: Inputs, saved: Saved
-) -> tuple[Tensor, Tensor | None]:
-    """The gradient of the CAMs, and of thresholds or offsets, if there were any."""
-    incoming = given.terms, grad_masks, given.maps, given.thresholds
-    if all(each is None for each in incoming):
-        return or_zeros(given.cams, saved.cams), None
-    grad_terms = saved.masks.new_zeros(len(saved.masks), 2) if given.terms is None else given.terms
-    gradients = grad_terms, or_zeros(grad_masks, saved.masks), given.maps, given.thresholds
-    offsets = None if inputs.offset_weights is None else saved.offsets
-    cam_a, cam_b = saved.cams.unbind(1)
-    grad_cams, grad_cuts = regulate.backward_of_both(
-        *gradients, cam_a, cam_b, inputs.thresholds, offsets, TEMPERATURE, False
-    )
-    return grad_cams if given.cams is None else grad_cams + given.cams, grad_cuts

@@ -1,11 +1,14 @@
-"""The matrix products of dual_cam, which are left to torch on every backend: logits, and through them."""
+"""What dual_cam does alike on every backend: torch's matrix products for the logits, and the way through regulate."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from iir_fast.kernels.dual_cam.inputs import Inputs
+from iir_fast.kernels.dual_cam.inputs import Gradients, Inputs, Saved
+from iir_fast.kernels.regulate import TEMPERATURE
 
 
 def logits_of(inputs: Inputs, pooled: Tensor) -> Tensor:
@@ -28,6 +31,27 @@ def through_logits(
     )
     of_weights = torch.bmm(lowered.transpose(1, 2), both).to(pooled.dtype) if weights_needed else None
     return torch.bmm(lowered, weights).to(pooled.dtype), of_weights
+
+
+def through_regulate(
+    backward_of_both: Callable[..., tuple[Tensor, Tensor]],
+    given: Gradients,
+    grad_masks: Tensor | None,
+    like: Tensor,
+    inputs: Inputs,
+    saved: Saved,
+) -> tuple[Tensor, Tensor | None]:
+    """The gradient of the CAMs, and of thresholds or offsets, if there were any; `like`: masks whose gradient a room's
+    `backward_of_both` takes."""
+    incoming = given.terms, grad_masks, given.maps, given.thresholds
+    if all(each is None for each in incoming):
+        return or_zeros(given.cams, saved.cams), None
+    grad_terms = saved.masks.new_zeros(len(saved.masks), 2) if given.terms is None else given.terms
+    gradients = grad_terms, or_zeros(grad_masks, like), given.maps, given.thresholds
+    offsets = None if inputs.offset_weights is None else saved.offsets
+    inputs_of_regulate = *saved.cams.unbind(1), inputs.thresholds, offsets, TEMPERATURE, False
+    grad_cams, grad_cuts = backward_of_both(*gradients, *inputs_of_regulate)
+    return grad_cams if given.cams is None else grad_cams + given.cams, grad_cuts
 
 
 def or_zeros(gradient: Tensor | None, like: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from iir_fast.kernels.contract import Factors, gradient_like
 from iir_fast.kernels.dual_cam.inputs import Gradients, Inputs, Saved
-from iir_fast.kernels.dual_cam.products import logits_of, or_zeros, through_logits
+from iir_fast.kernels.dual_cam.products import logits_of, or_zeros, through_logits, through_regulate
 from iir_fast.kernels.label_cam import triton as label_cam
 from iir_fast.kernels.label_cam.class_sums import sum_class
 from iir_fast.kernels.label_cam.parts import Incoming, Maps
@@ -126,7 +126,9 @@ def backward(*arguments: Any) -> tuple[Tensor, ...]:
     maps, features, pooled = inputs.maps, inputs.features, saved.pooled
     shared = len(maps) == 1
     grad_features, factors, grad_masks = _through_pool(given, inputs, saved, features_needed)
-    grad_cams, grad_cuts = _through_regulate(given, grad_masks, inputs, saved)
+    grad_cams, grad_cuts = through_regulate(
+        regulate.backward_of_both, given, grad_masks, saved.masks.unsqueeze(0), inputs, saved
+    )
     learned = inputs.offset_weights is not None
     if learned and grad_cuts is None:
         grad_cuts = torch.zeros_like(saved.offsets)
@@ -167,22 +169,6 @@ def _through_pool(
         (grad_features, parts), launch = masked_pool.plan_parts(*pooling, features_needed, True)
     run([launch])
     return grad_features, factors, parts if more is None else torch.cat((parts, more))
-
-
-def _through_regulate(
-    given: Gradients, grad_masks: Tensor | None, inputs: Inputs, saved: Saved
-) -> tuple[Tensor, Tensor | None]:
-    """The gradient of the CAMs, and of thresholds or offsets, if there were any."""
-    incoming = given.terms, grad_masks, given.maps, given.thresholds
-    if all(each is None for each in incoming):
-        return or_zeros(given.cams, saved.cams), None
-    grad_terms = saved.masks.new_zeros(len(saved.masks), 2) if given.terms is None else given.terms
-    gradients = grad_terms, or_zeros(grad_masks, saved.masks.unsqueeze(0)), given.maps, given.thresholds
-    offsets = None if inputs.offset_weights is None else saved.offsets
-    inputs_of_regulate = *saved.cams.unbind(1), inputs.thresholds, offsets, TEMPERATURE, False
-    (grad_cams, grad_cuts), launches = regulate.plan_backward_of_both(*gradients, *inputs_of_regulate)
-    run(launches)
-    return grad_cams if given.cams is None else grad_cams + given.cams, grad_cuts
 
 
 def _plan_parameters(
