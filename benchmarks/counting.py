@@ -27,6 +27,23 @@ class Access:
     """Bytes of an element."""
     bytes: int = 0
     """Bytes that were moved: a lane that is masked off does not count, an element that is touched twice does."""
+    again: int = 0
+    """Those among them that the same program had moved before."""
+    _program: object = None
+    _of_program: NDArray[np.bool_] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._of_program = np.zeros_like(self.touched)
+
+    def note(self, elements: NDArray[np.int64], program: object) -> None:
+        """Count an access to these elements."""
+        if program != self._program:
+            self._program = program
+            self._of_program[:] = False
+        self.bytes += elements.size * self.size
+        self.again += int(self._of_program[elements].sum()) * self.size
+        self._of_program[elements] = True
+        self.touched[elements] = True
 
     @property
     def once(self) -> int:
@@ -46,6 +63,11 @@ class Traffic:
     @property
     def bytes(self) -> int:
         return sum(access.bytes for access in (*self.read.values(), *self.written.values()))
+
+    @property
+    def again(self) -> int:
+        """Bytes that a program read again."""
+        return sum(access.again for access in self.read.values())
 
     @property
     def floor(self) -> int:
@@ -78,8 +100,7 @@ def counting() -> Iterator[list[Traffic]]:
             if offsets.size:
                 if start not in accesses:
                     accesses[start] = Access(np.zeros(storage.nbytes() // size, bool), size)
-                accesses[start].bytes += offsets.size * size
-                accesses[start].touched[offsets // size] = True
+                accesses[start].note(offsets // size, interpreter_builder.grid_idx)
 
     def counted_load(pointers: Any, mask: Any, *rest: Any) -> Any:
         note(counted[-1].read, pointers, mask)

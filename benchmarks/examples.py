@@ -20,6 +20,10 @@ from iir_fast.kernels.launch import Launch
 CLASSES = 12
 # Results that are not kept for the backward pass alone, and which ones the backward pass is given.
 RESULTS = {"dual_cam": 8, "inter_intra": 3}
+# Kernels whose programs take a whole sample, all of whose F is near: what one reads again comes from a cache.
+WHOLE = ("dual_cam_forward_kernel", "dual_cam_backward_kernel")
+# Results of dual_cam that the cross-entropies and `IIRLoss` read: logits, terms and descriptors.
+IN_A_STEP = (0, 2, 6, 7)
 SAVED = {"masked_pool": (0, 1), "dual_cam": (1, 3, 6, 7, 8, 9), "inter_intra": (3, 4, 5)}
 
 
@@ -56,8 +60,8 @@ class Example:
     operator: str
     inputs: tuple[Any, ...]
     """What the operator takes."""
-    gradients: tuple[Tensor, ...] = ()
-    """Backward: those of its outputs."""
+    gradients: tuple[Tensor | None, ...] = ()
+    """Backward: those of its outputs; None of one that nothing depends on."""
     needed: tuple[bool, ...] = ()
     """Backward: which gradients to make, for the operators that ask."""
     option: str = ""
@@ -91,7 +95,9 @@ class Example:
         if not self.gradients:
             return tuple(output.detach() for output in outputs)
         leaves = [value for value in exact if isinstance(value, Tensor) and value.requires_grad]
-        found = torch.autograd.grad(outputs, leaves, [gradient.double() for gradient in self.gradients])
+        reached = [number for number, given in enumerate(self.gradients) if given is not None]
+        incoming = [self.gradients[number].double() for number in reached]
+        found = torch.autograd.grad([outputs[number] for number in reached], leaves, incoming)
         # regulate has one gradient for thresholds and offsets, an empty one where neither is there.
         if self.operator == "regulate":
             return (*found, None)[:3]
@@ -108,6 +114,11 @@ class Example:
         outputs = _tuple(getattr(torch.ops.iir_fast, self.operator)(*self.inputs))[: RESULTS.get(self.operator)]
         gradients = tuple(_random(*output.shape, like=output, seed=9) for output in outputs)
         return replace(self, gradients=gradients, needed=needed)
+
+    def of_a_step(self) -> Example:
+        """The backward call of dual_cam with the gradients that a training step hands on."""
+        gradients = tuple(each if number in IN_A_STEP else None for number, each in enumerate(self.gradients))
+        return replace(self, gradients=gradients, option=", ".join(filter(None, (self.option, "of a step"))))
 
 
 def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[Example]:
@@ -167,9 +178,11 @@ def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[
         replace(pool, option="frozen features").backward(False, True),
         dual,
         dual.backward(True, False, True),
-        replace(dual, option="frozen features").backward(False, False, True),
+        dual.backward(True, False, True).of_a_step(),
+        replace(dual, option="frozen features").backward(False, False, True).of_a_step(),
         own,
         own.backward(True, True, True),
+        own.backward(True, True, True).of_a_step(),
         similarity,
         similarity.backward(),
         loss,

@@ -177,13 +177,19 @@ def _thread_rows(rows: int, lanes: int, warps: int) -> int:
 
 
 @triton.jit
-def own_share(tiles_each, tile: tl.constexpr):
-    """First and last row, first and last window element of this program, of axes 1 and 2 of the grid."""
-    row = tl.program_id(1) * tiles_each * tile.rows
-    window = tl.program_id(2) * tile.window_share
+def share_at(row_share, window_share, tiles_each, tile: tl.constexpr):
+    """First and last row, first and last window element of the share with these numbers."""
+    row = row_share * tiles_each * tile.rows
+    window = window_share * tile.window_share
     row_end = tl.minimum(row + tiles_each * tile.rows, tile.channels if tile.planar else tile.pixels)
     window_end = tl.minimum(window + tile.window_share, tile.pixels if tile.planar else tile.channels)
     return row, row_end, window, window_end
+
+
+@triton.jit
+def own_share(tiles_each, tile: tl.constexpr):
+    """The share whose numbers this program has on axes 1 and 2 of the grid."""
+    return share_at(tl.program_id(1), tl.program_id(2), tiles_each, tile)
 
 
 @triton.jit

@@ -21,6 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from iir_fast.kernels.contract import Factors, gradient_like
+from iir_fast.kernels.dual_cam import whole
 from iir_fast.kernels.dual_cam.inputs import Gradients, Inputs, Saved
 from iir_fast.kernels.dual_cam.products import logits_of, or_zeros, through_logits, through_regulate
 from iir_fast.kernels.label_cam import triton as label_cam
@@ -104,6 +105,11 @@ def _parameters_kernel(
 @recorded
 def forward(*arguments: Any) -> tuple[Tensor, ...]:
     inputs = Inputs(*arguments)
+    if whole.is_small(inputs):
+        (pooled, cams, offsets, *rest), launch = whole.plan_forward(inputs)
+        run([launch])
+        terms, masks, normalized, cuts, *descriptors = rest
+        return logits_of(inputs, pooled), cams, terms, masks, normalized, cuts, *descriptors, pooled, offsets
     maps = Maps.of(inputs.maps)
     parts, launch = label_cam.plan_parts(maps, inputs.weights, inputs.labels)
     pooled, summing = plan_total(parts.pooled)
@@ -122,9 +128,37 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
 @recorded
 def backward(*arguments: Any) -> tuple[Tensor, ...]:
     given, inputs, saved = Gradients(*arguments[:8]), Inputs(*arguments[8:18]), Saved(*arguments[18:24])
-    features_needed, maps_needed, weights_needed = arguments[24:]
-    maps, features, pooled = inputs.maps, inputs.features, saved.pooled
-    shared = len(maps) == 1
+    needed = _, maps_needed, weights_needed = arguments[24:]
+    grad_pooled, sums = through_logits(given.logits, inputs, saved.pooled, weights_needed)
+    pools = given.foreground is not None or given.background is not None
+    if pools and given.cams is None and given.masks is None and whole.is_small(inputs):
+        found, launch = whole.plan_backward(given, grad_pooled, inputs, saved, *needed)
+    else:
+        found, launch = _plan_maps(given, grad_pooled, inputs, saved, *needed)
+    of_offsets = None if inputs.offset_weights is None else found.cuts
+    results, summing = _plan_parameters(inputs, saved.pooled, given.logits, of_offsets, found.per_sample, sums)
+    run([launch, summing])
+    features = inputs.features
+    grad_maps = [features.new_empty(0), features.new_empty(0)]
+    if len(inputs.maps) > 1 and maps_needed:
+        grad_maps = [_as_its_map(gradient, each) for gradient, each in zip(found.maps, inputs.maps, strict=True)]
+    grad_thresholds = features.new_empty(0)
+    if inputs.thresholds is not None:
+        grad_thresholds = torch.zeros_like(inputs.thresholds) if found.cuts is None else found.cuts
+    grad_weights = features.new_empty(0) if sums is None else sums.to(inputs.weights.dtype)
+    return found.features, *grad_maps, grad_weights, *results, grad_thresholds
+
+
+def _plan_maps(
+    given: Gradients,
+    grad_pooled: Tensor,
+    inputs: Inputs,
+    saved: Saved,
+    features_needed: bool,
+    maps_needed: bool,
+    weights_needed: bool,
+) -> tuple[whole.Found, Launch]:
+    """Go through masked_pool and regulate, and describe the launch that fills the gradients of what was read."""
     grad_features, factors, grad_masks = _through_pool(given, inputs, saved, features_needed)
     grad_cams, grad_cuts = through_regulate(
         regulate.backward_of_both, given, grad_masks, saved.masks.unsqueeze(0), inputs, saved
@@ -132,22 +166,13 @@ def backward(*arguments: Any) -> tuple[Tensor, ...]:
     learned = inputs.offset_weights is not None
     if learned and grad_cuts is None:
         grad_cuts = torch.zeros_like(saved.offsets)
-    grad_pooled, sums = through_logits(given.logits, inputs, pooled, weights_needed)
     incoming = Incoming(grad_cams, grad_pooled, factors, grad_cuts if learned else None, inputs.offset_weights)
+    shared = len(inputs.maps) == 1
     needed = features_needed if shared else maps_needed, weights_needed
-    (of_maps, per_sample), launch = label_cam.plan_gradients(incoming, maps, inputs.weights, inputs.labels, *needed)
-    results, summing = _plan_parameters(inputs, pooled, given.logits, grad_cuts if learned else None, per_sample, sums)
-    run([launch, summing])
-    grad_maps = [features.new_empty(0), features.new_empty(0)]
-    if shared:
-        grad_features = of_maps[0]
-    elif maps_needed:
-        grad_maps = [_as_its_map(gradient, each) for gradient, each in zip(of_maps, maps, strict=True)]
-    grad_thresholds = features.new_empty(0)
-    if inputs.thresholds is not None:
-        grad_thresholds = torch.zeros_like(inputs.thresholds) if grad_cuts is None else grad_cuts
-    grad_weights = features.new_empty(0) if sums is None else sums.to(inputs.weights.dtype)
-    return grad_features, *grad_maps, grad_weights, *results, grad_thresholds
+    (of_maps, per_sample), launch = label_cam.plan_gradients(
+        incoming, inputs.maps, inputs.weights, inputs.labels, *needed
+    )
+    return whole.Found(of_maps[0] if shared else grad_features, of_maps, per_sample, grad_cuts), launch
 
 
 def _through_pool(

@@ -27,24 +27,9 @@ from torch import Tensor
 from iir_fast.kernels.contract import accumulation_dtype, gradient_like
 from iir_fast.kernels.label_cam.class_sums import class_sums
 from iir_fast.kernels.label_cam.parts import Incoming, Maps, Parts
+from iir_fast.kernels.label_cam.share import differentiate_share, sum_share
 from iir_fast.kernels.launch import Launch, launched
-from iir_fast.kernels.tiles import (
-    STAGES,
-    Tile,
-    channel_share,
-    deal_window,
-    load_tile,
-    load_window,
-    own_share,
-    pixel_share,
-    pixel_shares,
-    plan_total,
-    row_index,
-    store_tile,
-    sum_across_threads,
-    sum_in_threads,
-    window_index,
-)
+from iir_fast.kernels.tiles import Tile, channel_share, own_share, pixel_share, pixel_shares, plan_total
 
 # Programs that keep a large GPU busy, and the fewest channels one of them is worth.
 PROGRAMS = 512
@@ -91,72 +76,13 @@ def _label_cam_forward_kernel(
     MAPS: tl.constexpr,
     tile: tl.constexpr,
 ):
-    dtype: tl.constexpr = cams.dtype.element_ty
     sample, which = _own_sample(MAPS)
-    first_row, row_end, window, window_end = own_share(tiles_each, tile)
     features = _own_map(features, second, features_sample)
+    weights += which * R * (classes.to(tl.int64) * tile.channels)
     cams += ((channel_share(tile) * (tl.num_programs(0) // MAPS) + sample) * MAPS + which) * (R * tile.pixels)
     pooled += (pixel_share(tile) * tl.num_programs(0) + tl.program_id(0).to(tl.int64)) * tile.channels
-    label = tl.load(labels + sample)
-    known = (label >= 0) & (label < classes)
-    used = tl.where(known, R, 0)
-    missing = tl.where(known, 0.0, float("nan"))
-    stride = classes.to(tl.int64) * tile.channels
-    weights += label * tile.channels + which * R * stride
-    classifier = tl.arange(0, R_PADDED)[:, None, None, None]
-    elements = window_index(window, tile)
-
-    if tile.planar:
-        sums = tl.full([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], 0, dtype)
-        for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
-            rows = row_index(row, tile)
-            inside = rows < row_end
-            vectors = tl.load(weights + classifier * stride + rows, mask=(classifier < used) & inside, other=0)
-            values = load_tile(features, row, row_end, window, window_end, dtype, tile)
-            sums += sum_in_threads(vectors.to(dtype) * values, True, tile)
-            mean = sum_across_threads(sum_in_threads(values, False, tile), False) * (1 / tile.pixels)
-            tl.store(pooled + rows, mean, mask=inside)
-        sums = sum_across_threads(sums, True) + missing
-        tl.store(cams + classifier * tile.pixels + elements, sums, mask=(classifier < R) & (elements < window_end))
-    else:
-        vectors = load_window(weights, stride, used, window, window_end, R_PADDED, dtype, tile)
-        means = tl.full([1, tile.vector, tile.thread_rows, tile.lanes], 0, dtype)
-        for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
-            rows = row_index(row, tile)
-            values = load_tile(features, row, row_end, window, window_end, dtype, tile)
-            sums = sum_across_threads(sum_in_threads(vectors * values, False, tile), False) + missing
-            tl.store(cams + classifier * tile.pixels + rows, sums, mask=(classifier < R) & (rows < row_end))
-            means += sum_in_threads(values, True, tile)
-        tl.store(pooled + elements, sum_across_threads(means, True) * (1 / tile.pixels), mask=elements < window_end)
-
-
-@triton.jit
-def _at_every_pixel(
-    grad_pooled,
-    cuts,
-    offset_weights,
-    added,
-    sample,
-    channel,
-    inside,
-    R: tl.constexpr,
-    S: tl.constexpr,
-    dtype: tl.constexpr,
-    tile: tl.constexpr,
-):
-    """What a map's gradient holds at every pixel of these channels: that of the pooled map, and `added`."""
-    apart = tl.num_programs(0).to(tl.int64) * tile.channels
-    total = tl.load(grad_pooled + channel, mask=inside, other=0).to(dtype)
-    for part in tl.static_range(1, S):
-        total += tl.load(grad_pooled + part * apart + channel, mask=inside, other=0).to(dtype)
-    if cuts is not None:
-        for r in tl.static_range(R):
-            moved = tl.load(offset_weights + r * tile.channels + channel, mask=inside, other=0).to(dtype)
-            total += tl.load(cuts + r).to(dtype) * moved
-    total *= 1 / tile.pixels
-    if added is not None:
-        total += tl.load(added + sample * tile.channels + channel, mask=inside, other=0)
-    return total
+    share = own_share(tiles_each, tile)
+    sum_share(features, weights, tl.load(labels + sample), cams, pooled, classes, share, R, R_PADDED, tile)
 
 
 @triton.jit(do_not_specialize=RUN_TIME, do_not_specialize_on_alignment=["labels"])
@@ -190,85 +116,46 @@ def _label_cam_backward_kernel(
     tile: tl.constexpr,
     written: tl.constexpr,
 ):
-    dtype: tl.constexpr = per_sample.dtype.element_ty
     sample, which = _own_sample(MAPS)
-    first_row, row_end, window, window_end = own_share(tiles_each, tile)
     features = _own_map(features, second, features_sample)
     grad_features = _own_map(grad_features, grad_second, tile.channels * tile.pixels)
     grad_cams += sample * grad_cams_sample + which * (R * tile.pixels)
     grad_pooled += tl.program_id(0).to(tl.int64) * tile.channels
     per_sample += ((sample * pixel_shares(tile) + pixel_share(tile)) * MAPS + which) * (R * tile.channels)
-    label = tl.load(labels + sample)
-    used = tl.where((label >= 0) & (label < classes), R, 0)
-    stride = classes.to(tl.int64) * tile.channels
-    weights += label * tile.channels + which * R * stride
-    classifier = tl.arange(0, R_PADDED)[:, None, None, None]
-
+    weights += which * R * (classes.to(tl.int64) * tile.channels)
     if cuts is not None:
         cuts += (sample * MAPS + which) * R
         offset_weights += which * (R * tile.channels)
-
-    if tile.planar:
-        gradients = load_window(grad_cams, tile.pixels, R, window, window_end, R_PADDED, dtype, tile)
-
-    if FEATURES_NEEDED:
-        if not tile.planar:
-            channel = window + tl.arange(0, tile.vector * tile.lanes)
-            everywhere = _at_every_pixel(
-                grad_pooled, cuts, offset_weights, added, sample, channel, channel < window_end, R, S, dtype, tile
-            )
-            everywhere = deal_window(everywhere, 1, tile)
-            vectors = load_window(weights, stride, used, window, window_end, R_PADDED, dtype, tile)
-        if M > 0:
-            region = tl.arange(0, M_PADDED)[:, None, None, None]
-            differences += sample * (M * tile.channels)
-            masks += sample * (M * tile.pixels)
-            if tile.planar:
-                mask = load_window(masks, tile.pixels, M, window, window_end, M_PADDED, dtype, tile)
-            else:
-                difference = load_window(differences, tile.channels, M, window, window_end, M_PADDED, dtype, tile)
-        for row in range(first_row, row_end, tile.rows):
-            rows = row_index(row, tile)
-            inside = rows < row_end
-            if tile.planar:
-                vectors = tl.load(weights + classifier * stride + rows, mask=(classifier < used) & inside, other=0)
-                vectors = vectors.to(dtype)
-                everywhere = _at_every_pixel(
-                    grad_pooled, cuts, offset_weights, added, sample, rows, inside, R, S, dtype, tile
-                )
-                if M > 0:
-                    source = differences + region * tile.channels + rows
-                    difference = tl.load(source, mask=(region < M) & inside, other=0)
-            else:
-                source = grad_cams + classifier * tile.pixels + rows
-                gradients = tl.load(source, mask=(classifier < R) & inside, other=0)
-                gradients = gradients.to(dtype)
-                if M > 0:
-                    source = masks + region * tile.pixels + rows
-                    mask = tl.load(source, mask=(region < M) & inside, other=0).to(dtype)
-            gradient = tl.sum(vectors * gradients, 0, keep_dims=True) + everywhere
-            if M > 0:
-                gradient += tl.sum(difference * mask, 0, keep_dims=True)
-            store_tile(grad_features, gradient, row, row_end, window, window_end, written)
-
-    if WEIGHTS_NEEDED:
-        per_sample += classifier * tile.channels
-        sums = tl.full([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], 0, dtype)
-        for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
-            rows = row_index(row, tile)
-            inside = (classifier < R) & (rows < row_end)
-            if not tile.planar:
-                gradients = tl.load(grad_cams + classifier * tile.pixels + rows, mask=inside, other=0).to(dtype)
-            values = load_tile(features, row, row_end, window, window_end, dtype, tile)
-            products = sum_in_threads(values * gradients, not tile.planar, tile)
-            if tile.planar:
-                tl.store(per_sample + rows, sum_across_threads(products, False), mask=inside)
-            else:
-                sums += products
-        if not tile.planar:
-            elements = window_index(window, tile)
-            inside = (classifier < R) & (elements < window_end)
-            tl.store(per_sample + elements, sum_across_threads(sums, True), mask=inside)
+    if differences is not None:
+        differences += sample * (M * tile.channels)
+        masks += sample * (M * tile.pixels)
+        added += sample * tile.channels
+    differentiate_share(
+        grad_cams,
+        grad_pooled,
+        differences,
+        masks,
+        added,
+        cuts,
+        offset_weights,
+        features,
+        weights,
+        tl.load(labels + sample),
+        grad_features,
+        per_sample,
+        tl.num_programs(0).to(tl.int64) * tile.channels,
+        classes,
+        own_share(tiles_each, tile),
+        FEATURES_NEEDED,
+        WEIGHTS_NEEDED,
+        R,
+        R_PADDED,
+        S,
+        M,
+        M_PADDED,
+        tile,
+        written,
+    )
 
 
 def plan_parts(maps: Maps, weights: Tensor, labels: Tensor) -> tuple[Parts, Launch]:

@@ -25,7 +25,7 @@ from iir_fast.kernels.contract import accumulation_dtype
 from iir_fast.kernels.launch import Launch, launched, strides_of
 from iir_fast.kernels.regulate import gradient_of_cuts
 from iir_fast.kernels.regulate.inputs import Inputs, Sources
-from iir_fast.kernels.regulate.prepare import normalize, offset_of, prepare, read_block, read_plane
+from iir_fast.kernels.regulate.sample import differentiate_sample, regulate_sample
 from iir_fast.kernels.tiles import plan_total
 
 # Integers that change with the batch: no variant of a kernel depends on their values.
@@ -34,21 +34,6 @@ LARGEST_HELD = 1024
 LOOP_BLOCK = 512
 PIXELS_PER_WARP = 32
 MOST_WARPS = 16
-
-
-@triton.jit
-def _masked(cam, start, tau, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
-    """Block of a prepared CAM: its values, normalized map, soft mask, and the mask in use."""
-    plane, low, _high, span, cut, _mean, _to_mean, _to_given = cam
-    values = read_block(plane, start, P, BLOCK)
-    normalized = normalize(values, low, span)
-    distance = normalized - cut
-    soft = tl.sigmoid(distance / tau)
-    mask = soft
-    if HARD:
-        # The difference keeps a NaN a NaN.
-        mask = tl.where(distance >= 0, 1.0, 0.0).to(soft.dtype) + (distance - distance)
-    return values, normalized, soft, mask
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -79,107 +64,40 @@ def _regulate_forward_kernel(
     C: tl.constexpr,
 ):
     sample = tl.program_id(0).to(tl.int64)
-    dtype: tl.constexpr = maps.dtype.element_ty
-    tau = tl.full((), temperature, dtype)
-    offset_a, offset_b = None, None
-    if offset_weights is not None:
-        offset_a = offset_of(pooled + sample * C, offset_weights, offset_biases, dtype, C)
-        offset_b = offset_of(pooled + pooled_map + sample * C, offset_weights + C, offset_biases + 1, dtype, C)
-        tl.store(offsets + 2 * sample, offset_a)
-        tl.store(offsets + 2 * sample + 1, offset_b)
-    elif offsets is not None:
-        offset_a, offset_b = tl.load(offsets + 2 * sample).to(dtype), tl.load(offsets + 2 * sample + 1).to(dtype)
-    plane_a = read_plane(cam_a + sample * a_sample, a_pixel, parts, part_stride, dtype, P, BLOCK)
-    plane_b = read_plane(cam_b + sample * b_sample, b_pixel, parts, part_stride, dtype, P, BLOCK)
+    if given is not None:
+        given += 2 * sample
+    if offsets is not None:
+        offsets += 2 * sample
+    pooled_a, pooled_b = None, None
+    if pooled is not None:
+        pooled_a = pooled + sample * C
+        pooled_b = pooled_a + pooled_map
     if cams is not None:
-        pixel = tl.arange(0, BLOCK)
-        tl.store(cams + 2 * sample * P + pixel, plane_a[0], mask=pixel < P)
-        tl.store(cams + (2 * sample + 1) * P + pixel, plane_b[0], mask=pixel < P)
-    a = prepare(plane_a, given, offset_a, 2 * sample, dtype, P, BLOCK)
-    b = prepare(plane_b, given, offset_b, 2 * sample + 1, dtype, P, BLOCK)
-    tl.store(thresholds + 2 * sample, a[4])
-    tl.store(thresholds + 2 * sample + 1, b[4])
-    dual = tl.full((), 0, dtype)
-    agreement = tl.full((), 0, dtype)
-    for start in range(0, P, BLOCK):
-        pixel = start + tl.arange(0, BLOCK)
-        inside = pixel < P
-        _values_a, map_a, _soft_a, mask_a = _masked(a, start, tau, HARD, P, BLOCK)
-        _values_b, map_b, _soft_b, mask_b = _masked(b, start, tau, HARD, P, BLOCK)
-        apart = map_a - map_b
-        dual_here = mask_a * mask_b * map_a * map_b + (1 - mask_a) * (1 - mask_b) * apart * apart
-        agreement_here = mask_a * (1 - mask_b) + mask_b * (1 - mask_a)
-        dual += tl.sum(tl.where(inside, dual_here, 0))
-        agreement += tl.sum(tl.where(inside, agreement_here, 0))
-        offset = 2 * sample * P + pixel
-        tl.store(maps + offset, map_a, mask=inside)
-        tl.store(maps + offset + P, map_b, mask=inside)
-        tl.store(masks + offset, mask_a, mask=inside)
-        tl.store(masks + offset + P, mask_b, mask=inside)
-    tl.store(terms + 2 * sample, dual / P)
-    tl.store(terms + 2 * sample + 1, agreement / P)
-
-
-@triton.jit
-def _z_and_q(
-    own, other, incoming, start, tau, MAPS: tl.constexpr, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr
-):
-    """Block of one CAM: its values, normalized map, z, and q without the threshold's part."""
-    grad_mask, grad_map, dual, agreement = incoming
-    values, map_x, soft, mask = _masked(own, start, tau, HARD, P, BLOCK)
-    _values, map_y, _soft, mask_y = _masked(other, start, tau, HARD, P, BLOCK)
-    apart = map_x - map_y
-    h = dual * (mask_y * map_x * map_y - (1 - mask_y) * apart * apart) + agreement * (1 - 2 * mask_y)
-    z = (read_block(grad_mask, start, P, BLOCK) + h) * soft * (1 - soft) / tau
-    q = dual * (mask * mask_y * map_y + 2 * (1 - mask) * (1 - mask_y) * apart)
-    if MAPS:
-        q += read_block(grad_map, start, P, BLOCK)
-    return values, map_x, z, q + z
-
-
-@triton.jit
-def _write_gradient(
-    own,
-    other,
-    incoming,
-    grad_cut,
-    tau,
-    gradient,
-    MAPS: tl.constexpr,
-    HARD: tl.constexpr,
-    P: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Write the gradient of the CAM `own`, both being prepared. Returns that of what was given of its threshold."""
-    _plane, low, high, span, _cut, mean, to_mean, to_given = own
-    dtype: tl.constexpr = low.dtype
-    sum_z = tl.full((), 0, dtype)
-    through_low = tl.full((), 0, dtype)
-    through_high = tl.full((), 0, dtype)
-    at_low = tl.full((), 0, tl.int32)
-    at_high = tl.full((), 0, tl.int32)
-    for start in range(0, P, BLOCK):
-        inside = start + tl.arange(0, BLOCK) < P
-        values, normalized, z, q = _z_and_q(own, other, incoming, start, tau, MAPS, HARD, P, BLOCK)
-        sum_z += tl.sum(tl.where(inside, z, 0))
-        through_low += tl.sum(tl.where(inside, q * (normalized - 1), 0))
-        through_high += tl.sum(tl.where(inside, q * normalized, 0))
-        at_low += tl.sum((inside & (values == low)).to(tl.int32))
-        at_high += tl.sum((inside & (values == high)).to(tl.int32))
-    e = grad_cut - sum_z
-    # The mean's gradient at every pixel, and what that adds to the two sums.
-    to_all = e * to_mean / P
-    through_low += e * to_mean * (mean - 1)
-    through_high += e * to_mean * mean
-    to_lowest = through_low / (span * at_low)
-    to_highest = through_high / (span * at_high)
-    for start in range(0, P, BLOCK):
-        pixel = start + tl.arange(0, BLOCK)
-        values, normalized, z, q = _z_and_q(own, other, incoming, start, tau, MAPS, HARD, P, BLOCK)
-        result = (q + to_all) / span
-        result += tl.where(values == low, to_lowest, 0) - tl.where(values == high, to_highest, 0)
-        tl.store(gradient + pixel, result.to(gradient.dtype.element_ty), mask=pixel < P)
-    return e * to_given
+        cams += 2 * sample * P
+    regulate_sample(
+        cam_a + sample * a_sample,
+        cam_b + sample * b_sample,
+        given,
+        offsets,
+        pooled_a,
+        pooled_b,
+        offset_weights,
+        offset_biases,
+        cams,
+        terms + 2 * sample,
+        masks + 2 * sample * P,
+        maps + 2 * sample * P,
+        thresholds + 2 * sample,
+        temperature,
+        a_pixel,
+        b_pixel,
+        parts,
+        part_stride,
+        HARD,
+        P,
+        BLOCK,
+        C,
+    )
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -214,38 +132,41 @@ def _regulate_backward_kernel(
     BLOCK: tl.constexpr,
 ):
     sample = tl.program_id(0).to(tl.int64)
-    dtype: tl.constexpr = grad_masks.dtype.element_ty
-    MAPS: tl.constexpr = grad_maps is not None
-    tau = tl.full((), temperature, dtype)
-    offset_a, offset_b = None, None
-    if offsets is not None:
-        offset_a, offset_b = tl.load(offsets + 2 * sample).to(dtype), tl.load(offsets + 2 * sample + 1).to(dtype)
-    plane_a = read_plane(cam_a + sample * a_sample, a_pixel, 1, 0, dtype, P, BLOCK)
-    plane_b = read_plane(cam_b + sample * b_sample, b_pixel, 1, 0, dtype, P, BLOCK)
-    a = prepare(plane_a, given, offset_a, 2 * sample, dtype, P, BLOCK)
-    b = prepare(plane_b, given, offset_b, 2 * sample + 1, dtype, P, BLOCK)
-    grad_masks += sample * masks_sample
-    grad_mask_a = read_plane(grad_masks, masks_pixel, parts, part_stride, dtype, P, BLOCK)
-    grad_mask_b = read_plane(grad_masks + masks_map, masks_pixel, parts, part_stride, dtype, P, BLOCK)
-    grad_map_a, grad_map_b = grad_mask_a, grad_mask_b
-    if MAPS:
+    if grad_maps is not None:
         grad_maps += sample * maps_sample
-        grad_map_a = read_plane(grad_maps, maps_pixel, 1, 0, dtype, P, BLOCK)
-        grad_map_b = read_plane(grad_maps + maps_map, maps_pixel, 1, 0, dtype, P, BLOCK)
-    dual = tl.load(grad_terms + 2 * sample) / P
-    agreement = tl.load(grad_terms + 2 * sample + 1) / P
-    to_a = grad_mask_a, grad_map_a, dual, agreement
-    to_b = grad_mask_b, grad_map_b, dual, agreement
-    to_cut_a = tl.full((), 0, dtype)
-    to_cut_b = to_cut_a
     if grad_thresholds is not None:
-        to_cut_a += tl.load(grad_thresholds + 2 * sample)
-        to_cut_b += tl.load(grad_thresholds + 2 * sample + 1)
-    to_given_a = _write_gradient(a, b, to_a, to_cut_a, tau, grad_a + sample * grad_sample, MAPS, HARD, P, BLOCK)
-    to_given_b = _write_gradient(b, a, to_b, to_cut_b, tau, grad_b + sample * grad_sample, MAPS, HARD, P, BLOCK)
-    if (given is not None) or (offsets is not None):
-        tl.store(grad_cuts + 2 * sample, to_given_a.to(grad_cuts.dtype.element_ty))
-        tl.store(grad_cuts + 2 * sample + 1, to_given_b.to(grad_cuts.dtype.element_ty))
+        grad_thresholds += 2 * sample
+    if given is not None:
+        given += 2 * sample
+    if offsets is not None:
+        offsets += 2 * sample
+    if grad_cuts is not None:
+        grad_cuts += 2 * sample
+    differentiate_sample(
+        grad_terms + 2 * sample,
+        grad_masks + sample * masks_sample,
+        grad_maps,
+        grad_thresholds,
+        cam_a + sample * a_sample,
+        cam_b + sample * b_sample,
+        given,
+        offsets,
+        grad_a + sample * grad_sample,
+        grad_b + sample * grad_sample,
+        grad_cuts,
+        temperature,
+        masks_map,
+        masks_pixel,
+        maps_map,
+        maps_pixel,
+        a_pixel,
+        b_pixel,
+        parts,
+        part_stride,
+        HARD,
+        P,
+        BLOCK,
+    )
 
 
 def _launch(

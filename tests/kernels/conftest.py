@@ -15,9 +15,10 @@ from torch.utils._pytree import tree_leaves
 from iir_fast import functional
 from iir_fast.kernels import backend
 from iir_fast.kernels.contract import MASS_EPSILON
+from iir_fast.kernels.dual_cam import DualCAMs
 
-# Maps of 1 pixel, odd sides, the sides that backbones give; odd channel and batch counts.
-SHAPES = [(1, 1, 1, 1), (3, 5, 5, 9), (2, 17, 7, 7), (5, 33, 14, 14)]
+# Maps of 1 pixel, odd sides, the sides that backbones give, more pixels than a tile spans; odd channels and batches.
+SHAPES = [(1, 1, 1, 1), (3, 5, 5, 9), (2, 17, 7, 7), (5, 33, 14, 14), (2, 3, 17, 16)]
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,12 @@ def _labels(batch: int, classes: int) -> Tensor:
 def _classifiers(channels: int, dtype: torch.dtype) -> list[Tensor]:
     """Weights and biases of two classifiers over four classes."""
     return [_random(2, 4, channels, dtype=dtype, seed=1), _random(2, 4, dtype=dtype, seed=2)]
+
+
+def _in_a_step(out: DualCAMs) -> tuple[Tensor, ...]:
+    """All but CAMs and masks, which nothing but what is returned here depends on in a training step."""
+    terms, _masks, maps, thresholds = out.regulated
+    return out.logits, terms, maps, thresholds, *out.descriptors
 
 
 def _images(shape: tuple[int, int, int, int]) -> int:
@@ -272,9 +279,21 @@ CASES = [
         lambda s: [_labels(s[0], 4)],
     ),
     Case(
+        "dual_cam-in_a_step",
+        "dual_cam",
+        lambda f, w, b, v, o, y: _in_a_step(functional.dual_cam(f, w, b, y, offset_weights=v, offset_biases=o)),
+        lambda s, d: [
+            _random(*s, dtype=d),
+            *_classifiers(s[1], d),
+            _random(2, s[1], dtype=d, seed=3) / s[1] ** 0.5,
+            _random(2, dtype=d, seed=4),
+        ],
+        lambda s: [_labels(s[0], 4)],
+    ),
+    Case(
         "dual_cam-own_maps",
         "dual_cam",
-        lambda f, a, b, w, c, t, y: functional.dual_cam(f, w, c, y, maps=(a, b), thresholds=t),
+        lambda f, a, b, w, c, t, y: _in_a_step(functional.dual_cam(f, w, c, y, maps=(a, b), thresholds=t)),
         lambda s, d: [
             _random(*s, dtype=d),
             _random(s[0], 6, *s[2:], dtype=d, seed=5),

@@ -185,13 +185,15 @@ def test_maps_that_differ(dtypes, formats, random):
     assert [(each.dtype, each.stride()) for each in gradients[1:3]] == [(each.dtype, each.stride()) for each in maps]
 
 
-@pytest.mark.parametrize("held", [16, 1024])
+@pytest.mark.parametrize("held", [16, 1024, None])
 def test_sums_of_parts(held, random, implementation, monkeypatch):
-    """CAMs and gradients of masks in parts, of more pixels than a program of `regulate` keeps, and of fewer."""
-    if implementation == "triton":
+    """CAMs and gradients of masks in parts, of more pixels than a program of `regulate` keeps, and of fewer; None: all
+    parts made by one program."""
+    if implementation == "triton" and held is not None:
         room = import_module("iir_fast.kernels.regulate.triton")
         for name in ("LARGEST_HELD", "LOOP_BLOCK"):
             monkeypatch.setattr(room, name, held)
+        monkeypatch.setattr(import_module("iir_fast.kernels.dual_cam.whole"), "LARGEST", 0)
     features = random(1, 264, 5, 6, seed=1).contiguous(memory_format=torch.channels_last)
     arguments = [features, random(2, 3, 264, seed=2), random(2, 3, seed=3)]
     offsets = {"offset_weights": random(2, 264, seed=4) / 16, "offset_biases": random(2, seed=5)}

@@ -80,6 +80,6 @@ def test_a_step_does_the_same_on_other_data(hidden, compiled):
     # On a GPU labels are not looked at.
     with patch("iir_fast.kernels.label_cam.check_range", lambda *arguments: None):
         first, *others = (done_in(step, compiled) for step in steps)
-    assert len([each for each in first if each[0].endswith("_kernel")]) >= 12
+    assert len([each for each in first if each[0].endswith("_kernel")]) >= 10
     assert not any("_local_scalar_dense" in str(each[0]) for each in first)
     assert all(other == first for other in others)
