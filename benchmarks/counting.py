@@ -29,20 +29,17 @@ class Access:
     """Bytes that were moved: a lane that is masked off does not count, an element that is touched twice does."""
     again: int = 0
     """Those among them that the same program had moved before."""
-    _program: object = None
-    _of_program: NDArray[np.bool_] = field(init=False)
+    _last: NDArray[np.int64] = field(init=False)
+    """For every element the number of the program that touched it last."""
 
     def __post_init__(self) -> None:
-        self._of_program = np.zeros_like(self.touched)
+        self._last = np.full(self.touched.shape, -1)
 
-    def note(self, elements: NDArray[np.int64], program: object) -> None:
+    def note(self, elements: NDArray[np.int64], program: int) -> None:
         """Count an access to these elements."""
-        if program != self._program:
-            self._program = program
-            self._of_program[:] = False
         self.bytes += elements.size * self.size
-        self.again += int(self._of_program[elements].sum()) * self.size
-        self._of_program[elements] = True
+        self.again += int((self._last[elements] == program).sum()) * self.size
+        self._last[elements] = program
         self.touched[elements] = True
 
     @property
@@ -75,6 +72,12 @@ class Traffic:
         return sum(access.once for access in (*self.read.values(), *self.written.values()))
 
 
+def _program() -> int:
+    """A number for the program that runs."""
+    first, second, third = interpreter_builder.grid_idx
+    return first << 40 | second << 20 | third
+
+
 @contextmanager
 def counting() -> Iterator[list[Traffic]]:
     """Count the launches inside the block, in order. Needs a process started with TRITON_INTERPRET=1."""
@@ -100,7 +103,7 @@ def counting() -> Iterator[list[Traffic]]:
             if offsets.size:
                 if start not in accesses:
                     accesses[start] = Access(np.zeros(storage.nbytes() // size, bool), size)
-                accesses[start].note(offsets // size, interpreter_builder.grid_idx)
+                accesses[start].note(offsets // size, _program())
 
     def counted_load(pointers: Any, mask: Any, *rest: Any) -> Any:
         note(counted[-1].read, pointers, mask)

@@ -1,10 +1,10 @@
-"""Run the compiled kernels without a GPU: ``python -m benchmarks.sectors PTXRUN [DTYPE]``.
+"""Run the compiled kernels without a GPU: ``python -m benchmarks.sectors PTXRUN [DTYPE [CHANNELS]]``.
 
 PTXRUN is the file of a PTX interpreter whose ``launch(kernel, arguments, constants, grid, **options)`` compiles a
 kernel for sm_80, runs it on CPU tensors and counts 32-byte sectors by argument. Every call of every operator runs at
 real channel counts and map sizes in memory that was NaN before, is compared with the float64 reference, and must not
-read sectors of F much more than once. DTYPE, bf16 or the like, leaves it at features of that one; for all it writes
-``results/sectors.json``, which `benchmarks.resources` shows in its table.
+read sectors of F much more than once. DTYPE, bf16 or the like, and CHANNELS leave it at such features; for all it
+writes ``results/sectors.json``, which `benchmarks.resources` shows in its table.
 """
 
 from __future__ import annotations
@@ -106,10 +106,15 @@ def _run(path: str, shape: Shape) -> tuple[list[dict[str, Any]], list[str]]:
     return records, problems
 
 
-def main(path: str, dtype: str | None = None) -> None:
-    shapes = [replace(shape, batch=BATCH) for shape in SHAPES if dtype in (None, shape.dtype_name)]
+def main(path: str, dtype: str | None = None, channels: str | None = None) -> None:
+    shapes = [
+        replace(shape, batch=BATCH)
+        for shape in SHAPES
+        if dtype in (None, shape.dtype_name) and channels in (None, str(shape.channels))
+    ]
     if not shapes:
-        sys.exit(f"DTYPE is {dtype!r}; accepted are {', '.join(sorted({shape.dtype_name for shape in SHAPES}))}.")
+        accepted = sorted({f"{shape.dtype_name} {shape.channels}" for shape in SHAPES})
+        sys.exit(f"DTYPE and CHANNELS are {dtype} {channels}; accepted are {', '.join(accepted)}.")
     # Not forked: the parent may hold threads of torch.
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         results = list(pool.map(_run, [path] * len(shapes), shapes))

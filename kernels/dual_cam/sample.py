@@ -57,7 +57,7 @@ def dual_cam_forward_kernel(
     parts += sample * 2 * P
     pooled += sample * C
     for which in tl.static_range(MAPS):
-        own_map = first + sample * first_sample if which == 0 else second + sample * first_sample
+        own_map = (first if which == 0 else second) + sample * first_sample
         own_weights = weights + which * (classes.to(tl.int64) * C)
         for window in tl.range(0, read_split.window_shares, disable_licm=True):
             share = share_at(0, window, read_split.tiles_each, read)
@@ -128,10 +128,7 @@ def dual_cam_backward_kernel(
     masks,
     foreground,
     background,
-    parts,
-    differences,
-    added,
-    grad_cams,
+    scratch,
     grad_cuts,
     grad_features,
     grad_first,
@@ -150,6 +147,7 @@ def dual_cam_backward_kernel(
     MAPS: tl.constexpr,
     BLOCK: tl.constexpr,
     SPAN: tl.constexpr,
+    SCRATCH: tl.constexpr,
     pool: tl.constexpr,
     pool_split: tl.constexpr,
     pool_written: tl.constexpr,
@@ -164,13 +162,17 @@ def dual_cam_backward_kernel(
     TOGETHER: tl.constexpr = 2 if MAPS == 1 else 0
     C: tl.constexpr = read.channels
     P: tl.constexpr = read.pixels
-    parts += sample * 2 * P
     masks += sample * 2 * P
-    grad_cams += sample * 2 * P
-    if differences is not None:
-        differences += sample * 2 * C
-        added += sample * C
-    grad_features += sample * (pool.channels * P)
+    # Of a sample: the gradient of its CAMs, parts of that of its masks, and what pooling adds to that of F.
+    PARTS: tl.constexpr = pool_split.row_shares if pool.planar else pool_split.window_shares
+    grad_cams = scratch + sample * SCRATCH
+    parts = grad_cams + 2 * P
+    differences, added = None, None
+    if MAPS == 1:
+        differences = parts + PARTS * 2 * P
+        added = differences + 2 * C
+    if FEATURES_NEEDED:
+        grad_features += sample * (pool.channels * P)
     for row in tl.range(0, pool_split.row_shares, disable_licm=True):
         for window in tl.range(0, pool_split.window_shares, disable_licm=True):
             differentiate_pool(
@@ -181,7 +183,7 @@ def dual_cam_backward_kernel(
                 foreground + sample * 2 * pool.channels,
                 background + sample * 2 * pool.channels,
                 grad_features,
-                parts + (row if pool.planar else window) * batch * 2 * P,
+                parts + (row if pool.planar else window) * (2 * P),
                 differences,
                 added,
                 share_at(row, window, pool_split.tiles_each, pool),
@@ -198,20 +200,9 @@ def dual_cam_backward_kernel(
     tl.debug_barrier()
     if grad_maps is not None:
         grad_maps += sample * maps_sample
-    if grad_thresholds is not None:
-        grad_thresholds += 2 * sample
-    if given is not None:
-        given += 2 * sample
-    if offsets is not None:
-        offsets += 2 * sample
-    cuts = None
-    if grad_cuts is not None:
-        grad_cuts += 2 * sample
-        if offset_weights is not None:
-            cuts = grad_cuts
     cams += sample * 2 * P
     differentiate_sample(
-        grad_terms + 2 * sample,
+        grad_terms,
         parts,
         grad_maps,
         grad_thresholds,
@@ -222,6 +213,7 @@ def dual_cam_backward_kernel(
         grad_cams,
         grad_cams + P,
         grad_cuts,
+        sample,
         temperature,
         P,
         1,
@@ -229,8 +221,8 @@ def dual_cam_backward_kernel(
         maps_pixel,
         1,
         1,
-        pool_split.row_shares if pool.planar else pool_split.window_shares,
-        batch * 2 * P,
+        PARTS,
+        2 * P,
         False,
         P,
         BLOCK,
@@ -238,11 +230,11 @@ def dual_cam_backward_kernel(
     tl.debug_barrier()
     label = tl.load(labels + sample)
     for which in tl.static_range(MAPS):
-        own_map = first + sample * first_sample if which == 0 else second + sample * first_sample
+        own_map = (first if which == 0 else second) + sample * first_sample
         target = (grad_first if which == 0 else grad_second) + sample * (C * P)
         own_cuts, own_offsets = None, None
-        if cuts is not None:
-            own_cuts, own_offsets = cuts + which, offset_weights + which * C
+        if offset_weights is not None:
+            own_cuts, own_offsets = grad_cuts + 2 * sample + which, offset_weights + which * C
         for window in tl.range(0, read_split.window_shares, disable_licm=True):
             differentiate_cams(
                 grad_cams + which * P,

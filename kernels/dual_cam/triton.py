@@ -1,4 +1,5 @@
-"""dual_cam on Triton: the kernels of the operators that it is made of, on sums that the next one finishes.
+"""dual_cam on Triton: one launch each way beside the logits where F is small (`whole.py`), and else the kernels of the
+operators that it is made of, on sums that the next one finishes.
 
 forward    1. `label_cam`: parts of the CAMs, and the pooled map, of one map or of both in one launch
            2. logits, a matrix product of torch
@@ -106,10 +107,9 @@ def _parameters_kernel(
 def forward(*arguments: Any) -> tuple[Tensor, ...]:
     inputs = Inputs(*arguments)
     if whole.is_small(inputs):
-        (pooled, cams, offsets, *rest), launch = whole.plan_forward(inputs)
+        (pooled, offsets, *results), launch = whole.plan_forward(inputs)
         run([launch])
-        terms, masks, normalized, cuts, *descriptors = rest
-        return logits_of(inputs, pooled), cams, terms, masks, normalized, cuts, *descriptors, pooled, offsets
+        return logits_of(inputs, pooled), *results, pooled, offsets
     maps = Maps.of(inputs.maps)
     parts, launch = label_cam.plan_parts(maps, inputs.weights, inputs.labels)
     pooled, summing = plan_total(parts.pooled)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import triton
 from torch import Tensor
 
@@ -24,11 +23,12 @@ from iir_fast.kernels.regulate import TEMPERATURE, gradient_of_cuts
 from iir_fast.kernels.regulate.triton import LARGEST_HELD
 from iir_fast.kernels.tiles import Tile
 
-# Bytes of a sample's map: 128 of them fill 50 MB.
-LARGEST = 400 * 1024
-# With up to 128 registers to a thread they fill a multiprocessor, which then works on one sample, all of its loads in
-# flight.
+# Bytes of a sample's map: 128 of them take 48 MiB.
+LARGEST = 384 * 1024
+# With up to 128 registers to a thread they fill a multiprocessor, which then works on one sample.
 WARPS = 16
+# Of elements of four bytes and more: with more of them some variants spill.
+FEW_WARPS = 4
 # Elements of a tile that each thread holds, where one or two products meet them and where four do.
 PER_THREAD = 16
 FEW_PER_THREAD = 8
@@ -47,13 +47,17 @@ def _is_small(features: Tensor) -> bool:
     return held and channels * pixels * features.element_size() <= LARGEST
 
 
+def _warps(inputs: Inputs) -> int:
+    return WARPS if inputs.features.element_size() == 2 else FEW_WARPS
+
+
 def plan_forward(inputs: Inputs) -> tuple[tuple[Tensor, ...], Launch]:
-    """Allocate pooled maps, CAMs, offsets, terms, masks, normalized maps, thresholds and both descriptors, and describe
+    """Allocate pooled maps, offsets, CAMs, terms, masks, normalized maps, thresholds and both descriptors, and describe
     the launch that fills them."""
     maps, features = Maps.of(inputs.maps), inputs.features.flatten(2)
-    count, batch, (height, width) = len(inputs.maps), len(features), inputs.features.shape[2:]
-    read = Tile.over(maps.first, per_thread=PER_THREAD, warps=WARPS)
-    pool = Tile.over(features, per_thread=FEW_PER_THREAD, warps=WARPS)
+    count, batch, (height, width), warps = len(inputs.maps), len(features), inputs.features.shape[2:], _warps(inputs)
+    read = Tile.over(maps.first, per_thread=PER_THREAD if warps == WARPS else FEW_PER_THREAD, warps=warps)
+    pool = Tile.over(features, per_thread=FEW_PER_THREAD, warps=warps)
     read_split, pool_split = read.split(), pool.split()
     like = features.new_empty(0, dtype=accumulation_dtype(maps.first, inputs.weights))
     parts = like.new_empty((read_split.channel_shares, batch, 2, height, width))
@@ -100,10 +104,10 @@ def plan_forward(inputs: Inputs) -> tuple[tuple[Tensor, ...], Launch]:
             "pool": pool,
             "pool_split": pool_split,
         },
-        num_warps=WARPS,
+        num_warps=warps,
     )
     cams = parts[0] if written is None else written
-    return (pooled, cams, offsets, terms, masks, normalized, cuts, foreground, background), launch
+    return (pooled, offsets, cams, terms, masks, normalized, cuts, foreground, background), launch
 
 
 class Found(NamedTuple):
@@ -130,24 +134,17 @@ def plan_backward(
 ) -> tuple[Found, Launch]:
     """Allocate gradients and describe the launch that fills them; `given` holds neither CAMs nor masks."""
     maps, features = Maps.of(inputs.maps), inputs.features.flatten(2)
-    count, batch, shared = len(inputs.maps), len(features), len(inputs.maps) == 1
-    pool = Tile.over(features, per_thread=FEW_PER_THREAD, warps=WARPS)
+    count, batch, shared, warps = len(inputs.maps), len(features), len(inputs.maps) == 1, _warps(inputs)
+    pool = Tile.over(features, per_thread=FEW_PER_THREAD, warps=warps)
     pool = pool.thinner(min(THIN, pool.vector)) if pool.flat else pool
-    read = Tile.over(maps.first, per_thread=FEW_PER_THREAD if shared else PER_THREAD, warps=WARPS)
+    read = Tile.over(maps.first, per_thread=FEW_PER_THREAD if shared else PER_THREAD, warps=warps)
     read = read.thinner(min(THIN, read.vector)) if shared and read.flat else read
     pool_split, read_split = pool.split_evenly(SPAN) if pool.planar else pool.split(), read.split()
     like = saved.masks
     cuts = gradient_of_cuts(like, inputs.thresholds, None if inputs.offset_weights is None else saved.offsets)
     cut = inputs.thresholds is not None or inputs.offset_weights is not None
-    parts = like.new_empty(
-        (pool_split.channel_shares, *like.shape), dtype=accumulation_dtype(inputs.features, saved.masks)
-    )
-    apart: dict[str, Tensor | None] = dict.fromkeys(("differences", "added"))
-    if shared:
-        apart = {
-            "differences": torch.empty_like(saved.foreground),
-            "added": saved.foreground.new_empty(batch, pool.channels),
-        }
+    per_pixel, per_channel = 2 * pool.pixels * (1 + pool_split.channel_shares), 3 * pool.channels if shared else 0
+    scratch = like.new_empty((batch, per_pixel + per_channel), dtype=accumulation_dtype(inputs.features, saved.masks))
     nothing = features.new_empty(0)
     grad_features = nothing if shared or not features_needed else gradient_like(inputs.features)
     needed = features_needed if shared else maps_needed
@@ -179,11 +176,9 @@ def plan_backward(
             "masks": saved.masks.contiguous(),
             "foreground": saved.foreground.contiguous(),
             "background": saved.background.contiguous(),
-            "parts": parts,
-            **apart,
-            "grad_cams": torch.empty_like(saved.cams),
+            "scratch": scratch,
             "grad_cuts": cuts if cut else None,
-            "grad_features": grad_features,
+            "grad_features": None if shared else grad_features,
             "grad_first": of_maps[0],
             "grad_second": None if shared else of_maps[1],
             "per_sample": per_sample,
@@ -201,6 +196,7 @@ def plan_backward(
             "WEIGHTS_NEEDED": weights_needed,
             "MAPS": count,
             "BLOCK": triton.next_power_of_2(read.pixels),
+            "SCRATCH": scratch.shape[1],
             "SPAN": pool_split.tiles_each * pool.rows if pool.planar else pool.vector * pool.lanes,
             "pool": pool,
             "pool_split": pool_split,
@@ -209,6 +205,6 @@ def plan_backward(
             "read_split": read_split,
             "read_written": read.onto(of_maps[0].flatten(2)) if needed else read,
         },
-        num_warps=WARPS,
+        num_warps=warps,
     )
     return Found(of_maps[0] if shared else grad_features, of_maps, per_sample, cuts if cut else None), launch

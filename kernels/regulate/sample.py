@@ -164,6 +164,7 @@ def differentiate_sample(
     grad_a,
     grad_b,
     grad_cuts,
+    sample,
     temperature,
     masks_map,
     masks_pixel,
@@ -177,34 +178,34 @@ def differentiate_sample(
     P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Backward; the gradient of the masks is the sum of `parts`."""
+    """Backward; the gradient of the masks is the sum of `parts`. What has two numbers to a sample comes whole."""
     dtype: tl.constexpr = grad_masks.dtype.element_ty
     MAPS: tl.constexpr = grad_maps is not None
     tau = tl.full((), temperature, dtype)
     offset_a, offset_b = None, None
     if offsets is not None:
-        offset_a, offset_b = tl.load(offsets).to(dtype), tl.load(offsets + 1).to(dtype)
+        offset_a, offset_b = tl.load(offsets + 2 * sample).to(dtype), tl.load(offsets + 2 * sample + 1).to(dtype)
     plane_a = read_plane(cam_a, a_pixel, 1, 0, dtype, P, BLOCK)
     plane_b = read_plane(cam_b, b_pixel, 1, 0, dtype, P, BLOCK)
-    a = prepare(plane_a, given, offset_a, 0, dtype, P, BLOCK)
-    b = prepare(plane_b, given, offset_b, 1, dtype, P, BLOCK)
+    a = prepare(plane_a, given, offset_a, 2 * sample, dtype, P, BLOCK)
+    b = prepare(plane_b, given, offset_b, 2 * sample + 1, dtype, P, BLOCK)
     grad_mask_a = read_plane(grad_masks, masks_pixel, parts, part_stride, dtype, P, BLOCK)
     grad_mask_b = read_plane(grad_masks + masks_map, masks_pixel, parts, part_stride, dtype, P, BLOCK)
     grad_map_a, grad_map_b = grad_mask_a, grad_mask_b
     if MAPS:
         grad_map_a = read_plane(grad_maps, maps_pixel, 1, 0, dtype, P, BLOCK)
         grad_map_b = read_plane(grad_maps + maps_map, maps_pixel, 1, 0, dtype, P, BLOCK)
-    dual = tl.load(grad_terms) / P
-    agreement = tl.load(grad_terms + 1) / P
+    dual = tl.load(grad_terms + 2 * sample) / P
+    agreement = tl.load(grad_terms + 2 * sample + 1) / P
     to_a = grad_mask_a, grad_map_a, dual, agreement
     to_b = grad_mask_b, grad_map_b, dual, agreement
     to_cut_a = tl.full((), 0, dtype)
     to_cut_b = to_cut_a
     if grad_thresholds is not None:
-        to_cut_a += tl.load(grad_thresholds)
-        to_cut_b += tl.load(grad_thresholds + 1)
+        to_cut_a += tl.load(grad_thresholds + 2 * sample)
+        to_cut_b += tl.load(grad_thresholds + 2 * sample + 1)
     to_given_a = _write_gradient(a, b, to_a, to_cut_a, tau, grad_a, MAPS, HARD, P, BLOCK)
     to_given_b = _write_gradient(b, a, to_b, to_cut_b, tau, grad_b, MAPS, HARD, P, BLOCK)
     if (given is not None) or (offsets is not None):
-        tl.store(grad_cuts, to_given_a.to(grad_cuts.dtype.element_ty))
-        tl.store(grad_cuts + 1, to_given_b.to(grad_cuts.dtype.element_ty))
+        tl.store(grad_cuts + 2 * sample, to_given_a.to(grad_cuts.dtype.element_ty))
+        tl.store(grad_cuts + 2 * sample + 1, to_given_b.to(grad_cuts.dtype.element_ty))

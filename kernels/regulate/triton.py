@@ -134,16 +134,8 @@ def _regulate_backward_kernel(
     sample = tl.program_id(0).to(tl.int64)
     if grad_maps is not None:
         grad_maps += sample * maps_sample
-    if grad_thresholds is not None:
-        grad_thresholds += 2 * sample
-    if given is not None:
-        given += 2 * sample
-    if offsets is not None:
-        offsets += 2 * sample
-    if grad_cuts is not None:
-        grad_cuts += 2 * sample
     differentiate_sample(
-        grad_terms + 2 * sample,
+        grad_terms,
         grad_masks + sample * masks_sample,
         grad_maps,
         grad_thresholds,
@@ -154,6 +146,7 @@ def _regulate_backward_kernel(
         grad_a + sample * grad_sample,
         grad_b + sample * grad_sample,
         grad_cuts,
+        sample,
         temperature,
         masks_map,
         masks_pixel,

@@ -340,7 +340,7 @@ def differentiable(request: pytest.FixtureRequest) -> Case:
 def shape(request: pytest.FixtureRequest, implementation: str) -> tuple[int, int, int, int]:
     batch, *others = request.param
     # Triton's interpreter is slow.
-    return (batch if implementation == "host" else min(batch, 3), *others)
+    return (batch if implementation == "host" else min(batch, 2), *others)
 
 
 @pytest.fixture(scope="session")
