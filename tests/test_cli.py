@@ -245,11 +245,12 @@ def test_sigint_ends_with_a_checkpoint_and_resume_finishes(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_demo_prints_four_rows_and_saves_a_picture(cli, tmp_path):
+def test_demo_prints_six_rows_and_saves_a_picture(cli, tmp_path):
     out = tmp_path / "demo"
     result = cli("demo", out, "--seeds", 2, "--epochs", 1, "--train-images", 80, "--test-images", 10)
-    for row in ("CAM ", "CAM, evidence map", "IIR ", "IIR, evidence map"):
-        assert row in result.stdout
+    lines = result.stdout.splitlines()
+    for row in ("CAM", "CAM, evidence map", "CAM, both", "IIR", "IIR, evidence map", "IIR, both"):
+        assert sum(line.split("  ")[0].strip(" │|") == row for line in lines) == 1, row
     assert "±" in result.stdout
     assert (out / "localizations.png").stat().st_size > 10_000
     assert "exists; name a new one" in cli("demo", out, code=2).stderr

@@ -11,13 +11,22 @@ SCRIPT = Path(__file__).with_name("gather_rank.py")
 
 
 @pytest.mark.slow
-def test_any_number_of_ranks_equals_one_process_on_the_whole_batch(on_ranks, tmp_path):
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-4)])
+def test_any_number_of_ranks_equals_one_process_on_the_whole_batch(dtype, tolerance, on_ranks, tmp_path):
     found = {}
-    for ranks in (1, 2, 4):
-        on_ranks(ranks, SCRIPT, tmp_path)
+    for ranks in (1, 2, 4) if dtype == "float64" else (1, 2):
+        on_ranks(ranks, SCRIPT, tmp_path, dtype)
         found[ranks] = [torch.load(tmp_path / f"{ranks}-{rank}.pt", weights_only=True) for rank in range(ranks)]
     (alone,) = found.pop(1)
     assert alone["gradients"]
+    assert alone["features"].abs().min() > 0
     for result in (each for results in found.values() for each in results):
-        torch.testing.assert_close(result["loss"], alone["loss"], rtol=1e-12, atol=0)
-        torch.testing.assert_close(result["gradients"], alone["gradients"], rtol=1e-10, atol=1e-15)
+        torch.testing.assert_close(result["loss"], alone["loss"], rtol=tolerance / 100, atol=0)
+        # Of the largest magnitude: the smallest are what is left of terms that cancel.
+        atol = tolerance * max(float(each.abs().max()) for each in alone["gradients"])
+        torch.testing.assert_close(result["gradients"], alone["gradients"], rtol=tolerance, atol=atol)
+        first, last = result["rows"]
+        expected = alone["features"][first:last]
+        torch.testing.assert_close(
+            result["features"], expected, rtol=tolerance, atol=tolerance * expected.abs().max().item()
+        )

@@ -17,6 +17,7 @@ from torch import Tensor
 from iir_fast import backend, functional
 from iir_fast.kernels import native
 from iir_fast.kernels.native.memory import Memory
+from iir_fast.kernels.subgroup_similarity import native as similarity
 
 ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which("g++") or shutil.which("c++")
@@ -149,13 +150,21 @@ def test_without_the_kernels_aten_agrees_with_the_reference(case, shape, dtype, 
     assert_agrees(case, shape, case.make(shape, dtype), tolerance)
 
 
-def test_large_groups_are_left_to_aten():
-    foreground, background = torch.randn(2, 300, 8).requires_grad_().unbind()
-    for groups in (torch.zeros(300, dtype=torch.int64), torch.arange(300) // 4):
-        loss = functional.subgroup_similarity(foreground, background, groups)
-        with backend("reference"):
-            exact = functional.subgroup_similarity(foreground.double(), background.double(), groups)
-        assert error(loss, exact) <= 1e-5
+@needs_kernels
+@pytest.mark.parametrize(("size", "compiled"), [(1, True), (97, True), (98, False), (300, False)])
+def test_large_groups_are_left_to_aten(size, compiled, monkeypatch):
+    calls, run = [], similarity._run
+    monkeypatch.setattr(similarity, "_run", lambda *arguments, **named: calls.append(1) or run(*arguments, **named))
+    foreground, background = torch.randn(2, 4 * size, 8).unbind()
+    groups = torch.arange(4 * size) // size
+    loss = functional.subgroup_similarity(foreground.requires_grad_(), background, groups)
+    (found,) = torch.autograd.grad(loss, foreground)
+    assert len(calls) == (2 if compiled else 0)
+    with backend("reference"):
+        leaf = foreground.detach().double().requires_grad_()
+        exact = functional.subgroup_similarity(leaf, background.double(), groups)
+    assert error(loss, exact) <= 1e-5
+    assert error(found, torch.autograd.grad(exact, leaf)[0]) <= 1e-5
 
 
 def test_memory_is_used_again_and_never_while_it_is_in_use():
