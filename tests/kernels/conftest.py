@@ -17,8 +17,8 @@ from iir_fast.kernels import backend
 from iir_fast.kernels.contract import MASS_EPSILON
 from iir_fast.kernels.dual_cam import DualCAMs
 
-# Maps of 1 pixel, odd sides, the sides that backbones give, more pixels than a tile spans; odd channels and batches.
-SHAPES = [(1, 1, 1, 1), (3, 5, 5, 9), (2, 17, 7, 7), (5, 33, 14, 14), (2, 3, 17, 16)]
+# Maps of 1 pixel, the sides that backbones give, odd sides and more pixels than a tile spans; odd channels and batches.
+SHAPES = [(1, 1, 1, 1), (2, 17, 7, 7), (5, 33, 14, 14), (3, 5, 15, 19)]
 
 
 @dataclass(frozen=True)
@@ -269,18 +269,6 @@ CASES = [
     Case(
         "dual_cam-learned_thresholds",
         "dual_cam",
-        lambda f, w, b, v, o, y: functional.dual_cam(f, w, b, y, offset_weights=v, offset_biases=o),
-        lambda s, d: [
-            _random(*s, dtype=d),
-            *_classifiers(s[1], d),
-            _random(2, s[1], dtype=d, seed=3) / s[1] ** 0.5,
-            _random(2, dtype=d, seed=4),
-        ],
-        lambda s: [_labels(s[0], 4)],
-    ),
-    Case(
-        "dual_cam-in_a_step",
-        "dual_cam",
         lambda f, w, b, v, o, y: _in_a_step(functional.dual_cam(f, w, b, y, offset_weights=v, offset_biases=o)),
         lambda s, d: [
             _random(*s, dtype=d),
@@ -293,7 +281,7 @@ CASES = [
     Case(
         "dual_cam-own_maps",
         "dual_cam",
-        lambda f, a, b, w, c, t, y: _in_a_step(functional.dual_cam(f, w, c, y, maps=(a, b), thresholds=t)),
+        lambda f, a, b, w, c, t, y: functional.dual_cam(f, w, c, y, maps=(a, b), thresholds=t),
         lambda s, d: [
             _random(*s, dtype=d),
             _random(s[0], 6, *s[2:], dtype=d, seed=5),

@@ -105,7 +105,7 @@ def test_expanded_inputs(case):
 
 def test_expanded_gradients(differentiable, implementation):
     """`loss.sum()` hands a gradient of stride 0 to the operator."""
-    shape = (4, 6, 5, 9)
+    shape = (2, 3, 4, 5)
     grads = []
     for name in (implementation, "reference"):
         leaves = [tensor.requires_grad_() for tensor in differentiable.make(shape, torch.float64)]
