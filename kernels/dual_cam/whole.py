@@ -23,6 +23,8 @@ from iir_fast.kernels.regulate import TEMPERATURE, gradient_of_cuts
 from iir_fast.kernels.regulate.triton import LARGEST_HELD
 from iir_fast.kernels.tiles import Tile
 
+# Where a loop's bounds are known to it, as they are here, Triton 3.5 copies two bytes at a time, and refuses to.
+COMPILES = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 6)
 # Bytes of a sample's map: 128 of them take 48 MiB.
 LARGEST = 384 * 1024
 # With up to 128 registers to a thread they fill a multiprocessor, which then works on one sample.
@@ -36,7 +38,7 @@ FEW_PER_THREAD = 8
 
 def is_small(inputs: Inputs) -> bool:
     """Whether a program takes a whole sample: all of its F is near, and a tile spans its pixels."""
-    return all(_is_small(each) for each in (inputs.features, *inputs.maps))
+    return COMPILES and all(_is_small(each) for each in (inputs.features, *inputs.maps))
 
 
 def _is_small(features: Tensor) -> bool:
