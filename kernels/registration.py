@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +32,8 @@ def deferred(module: str, function: str) -> Implementation:
     return lambda *arguments: resolve()(*arguments)
 
 
-class Operator(NamedTuple):
+@dataclass(frozen=True)
+class Operator:
     """A registered operator. Called without a gradient, it is called straight where nothing but the results matters.
 
     The way through torch's dispatcher and back to Python takes the host as long as a few launches. It is taken while
