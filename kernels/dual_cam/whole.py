@@ -143,8 +143,9 @@ def plan_backward(
     read = read.thinner(min(THIN, read.vector)) if shared and read.flat else read
     pool_split, read_split = pool.split_evenly(SPAN) if pool.planar else pool.split(), read.split()
     like = saved.masks
-    cuts = gradient_of_cuts(like, inputs.thresholds, None if inputs.offset_weights is None else saved.offsets)
-    cut = inputs.thresholds is not None or inputs.offset_weights is not None
+    offsets, cuts = None if inputs.offset_weights is None else saved.offsets, None
+    if inputs.thresholds is not None or offsets is not None:
+        cuts = gradient_of_cuts(like, inputs.thresholds, offsets)
     per_pixel, per_channel = 2 * pool.pixels * (1 + pool_split.channel_shares), 3 * pool.channels if shared else 0
     scratch = like.new_empty((batch, per_pixel + per_channel), dtype=accumulation_dtype(inputs.features, saved.masks))
     nothing = features.new_empty(0)
@@ -173,13 +174,13 @@ def plan_backward(
             "labels": inputs.labels.contiguous(),
             "given": None if inputs.thresholds is None else inputs.thresholds.contiguous(),
             "offset_weights": None if inputs.offset_weights is None else inputs.offset_weights.contiguous(),
-            "offsets": None if inputs.offset_weights is None else saved.offsets,
+            "offsets": offsets,
             "cams": saved.cams.contiguous(),
             "masks": saved.masks.contiguous(),
             "foreground": saved.foreground.contiguous(),
             "background": saved.background.contiguous(),
             "scratch": scratch,
-            "grad_cuts": cuts if cut else None,
+            "grad_cuts": cuts,
             "grad_features": None if shared else grad_features,
             "grad_first": of_maps[0],
             "grad_second": None if shared else of_maps[1],
@@ -209,4 +210,4 @@ def plan_backward(
         },
         num_warps=warps,
     )
-    return Found(of_maps[0] if shared else grad_features, of_maps, per_sample, cuts if cut else None), launch
+    return Found(of_maps[0] if shared else grad_features, of_maps, per_sample, cuts), launch

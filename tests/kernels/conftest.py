@@ -96,6 +96,11 @@ def _classifiers(channels: int, dtype: torch.dtype) -> list[Tensor]:
     return [_random(2, 4, channels, dtype=dtype, seed=1), _random(2, 4, dtype=dtype, seed=2)]
 
 
+def _offsets(channels: int, dtype: torch.dtype) -> list[Tensor]:
+    """Weights and biases of what moves the thresholds of two maps."""
+    return [_random(2, channels, dtype=dtype, seed=3) / channels**0.5, _random(2, dtype=dtype, seed=4)]
+
+
 def _in_a_step(out: DualCAMs) -> tuple[Tensor, ...]:
     """All but CAMs and masks, which nothing but what is returned here depends on in a training step."""
     terms, _masks, maps, thresholds = out.regulated
@@ -269,13 +274,15 @@ CASES = [
     Case(
         "dual_cam-learned_thresholds",
         "dual_cam",
+        lambda f, w, b, v, o, y: functional.dual_cam(f, w, b, y, offset_weights=v, offset_biases=o),
+        lambda s, d: [_random(*s, dtype=d), *_classifiers(s[1], d), *_offsets(s[1], d)],
+        lambda s: [_labels(s[0], 4)],
+    ),
+    Case(
+        "dual_cam-in_a_step",
+        "dual_cam",
         lambda f, w, b, v, o, y: _in_a_step(functional.dual_cam(f, w, b, y, offset_weights=v, offset_biases=o)),
-        lambda s, d: [
-            _random(*s, dtype=d),
-            *_classifiers(s[1], d),
-            _random(2, s[1], dtype=d, seed=3) / s[1] ** 0.5,
-            _random(2, dtype=d, seed=4),
-        ],
+        lambda s, d: [_random(*s, dtype=d), *_classifiers(s[1], d), *_offsets(s[1], d)],
         lambda s: [_labels(s[0], 4)],
     ),
     Case(
