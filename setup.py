@@ -7,11 +7,8 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, ExecError, LinkError, PlatformError
 
-# kernels/ stands at the top level, one room per operator, and is installed as iir_fast.kernels.
-PUBLIC = find_packages(include=["iir_fast", "iir_fast.*"])
-KERNELS = [f"iir_fast.{name}" for name in find_packages(include=["kernels", "kernels.*"])]
-
-NATIVE, EVALUATION = Path("kernels/native"), Path("iir_fast/evaluation")
+# kernels/ stands at the top level, one room per operator; iir_fast/kernels is a link to it.
+NATIVE, EVALUATION = Path("iir_fast/kernels/native"), Path("iir_fast/evaluation")
 
 
 def _library(name: str, sources: Iterable[Path], headers: Iterable[Path] = ()) -> Extension:
@@ -49,8 +46,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=[*PUBLIC, *KERNELS],
-    package_dir={"iir_fast": "iir_fast", "iir_fast.kernels": "kernels"},
+    packages=find_packages(include=["iir_fast", "iir_fast.*"]),
     package_data={"iir_fast": ["py.typed"], "iir_fast.report": ["web/*"]},
     ext_modules=[
         _library("iir_fast.kernels.native._kernels", NATIVE.glob("*.cpp"), NATIVE.glob("*.h")),
@@ -97,5 +93,5 @@ setup(
             "pycocotools>=2.0.8",
         ],
     },
-    entry_points={"console_scripts": ["iir-fast = iir_fast.cli:main"]},
+    entry_points={"console_scripts": ["iir-fast = iir_fast.__main__:main"]},
 )

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from benchmarks.exactness import Scores, search_every_threshold
 from benchmarks.machine import describe
 from benchmarks.scoremaps import Map, true_boxes, upsampled
+from iir_fast.app.machine import commit
 from iir_fast.data import GroundTruth
 from iir_fast.evaluation import Evaluator, ScoredImage, resize_scoremap
 from iir_fast.evaluation.boxes import thresholds
 from iir_fast.evaluation.contours import score_contours, search_contours
 from iir_fast.evaluation.evaluator import usable_cores
 from iir_fast.evaluation.library import compiled
-from iir_fast.machine import commit
 
 RESULTS = Path(__file__).parent / "results" / "evaluator.md"
 TIMED_MAPS = 24

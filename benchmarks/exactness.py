@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.scoremaps import KINDS, Map, true_boxes
+from iir_fast.app.machine import commit
 from iir_fast.evaluation.boxes import box_iou, thresholds
 from iir_fast.evaluation.contours import score_contours, search_contours
 from iir_fast.evaluation.library import compiled
-from iir_fast.machine import commit
 
 RESULTS = Path(__file__).parent / "results" / "exactness.md"
 SIDES = (5, 9, 16, 33, 64)

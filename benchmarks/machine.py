@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.clock import Clock
+from iir_fast.app.machine import memory_bytes, processor
 from iir_fast.kernels.native.memory import memory
-from iir_fast.machine import memory_bytes, processor
 
 COPY_BYTES = 1 << 28
 READS = 4

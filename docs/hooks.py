@@ -1,4 +1,4 @@
-"""What MkDocs does beyond its plugins: formulas as MathML, the help of the commands, where the package is."""
+"""What MkDocs does beyond its plugins: formulas as MathML, the help of the commands."""
 
 from __future__ import annotations
 
@@ -6,26 +6,14 @@ import html
 import io
 import os
 import re
-import tempfile
 from contextlib import redirect_stdout
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import tyro
 from latex2mathml.converter import convert
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.plugins import event_priority
 
-ROOT = Path(__file__).parents[1]
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 _HELP = re.compile(r"^<!-- help: (.*) -->$", re.MULTILINE)
-
-
-@event_priority(100)
-def on_config(config: MkDocsConfig) -> None:
-    """Tell mkdocstrings where the package is; before it sets up."""
-    config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [_installed_layout().name]
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -40,19 +28,8 @@ def on_page_content(content: str, **_: Any) -> str:
     )
 
 
-@cache
-def _installed_layout() -> tempfile.TemporaryDirectory[str]:
-    """A folder, gone with this process, that shows the tree as it is installed: kernels/ as iir_fast.kernels."""
-    layout = tempfile.TemporaryDirectory(prefix="iir_fast-docs-")
-    package = Path(layout.name, "iir_fast")
-    package.mkdir()
-    for source in [*(ROOT / "iir_fast").iterdir(), ROOT / "kernels"]:
-        (package / source.name).symlink_to(source)
-    return layout
-
-
 def _help_of(command: list[str]) -> str:
-    from iir_fast.cli import Command
+    from iir_fast.app.cli import Command
 
     os.environ["COLUMNS"] = "80"
     printed = io.StringIO()

@@ -7,23 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-try:
-    from iir_fast import functional
-except ModuleNotFoundError as error:
-    if error.name != "iir_fast.kernels":
-        raise
-    raise ModuleNotFoundError(
-        f"iir_fast is imported from its source folder, {__path__[0]}, where the kernels are not in their place. "
-        "Install it with 'pip install -e .', or start Python in another folder."
-    ) from error
+from iir_fast import functional
 from iir_fast.head import DualCAMHead, HeadOutput
 from iir_fast.kernels import backend
 from iir_fast.loss import IIRLoss
 from iir_fast.prototypes import ClassPrototypes
 
 if TYPE_CHECKING:
+    from iir_fast.app.runs import load
     from iir_fast.models import IIRLocalizer
-    from iir_fast.runs import load
 
 __version__ = "0.1.0"
 
@@ -46,7 +38,7 @@ def __getattr__(name: str) -> Any:
 
         return IIRLocalizer
     if name == "load":
-        from iir_fast.runs import load
+        from iir_fast.app.runs import load
 
         return load
     raise AttributeError(f"module 'iir_fast' has no attribute {name!r}")

@@ -168,7 +168,7 @@ def start_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Star
     otherwise, most of them for torch and timm.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["iir_fast.cli"])
+    context.set_forkserver_preload(["iir_fast.app.cli"])
     folder, numbers = tmp_path_factory.mktemp("python"), count()
 
     def start(*arguments: object, **variables: str) -> Started:
@@ -187,7 +187,7 @@ def cli(start_python: Callable[..., Started]) -> Callable[..., subprocess.Comple
     """Runs `iir-fast ARGUMENTS` as a process and sees that it ends with the exit status `code`, 0 if not told."""
 
     def run(*arguments: object, code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
-        return start_python("-m", "iir_fast.cli", *arguments, **variables).finish(code)
+        return start_python("-m", "iir_fast", *arguments, **variables).finish(code)
 
     return run
 

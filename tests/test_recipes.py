@@ -108,7 +108,7 @@ def test_the_command_line_goes_before_the_recipe(cli, data, tmp_path):
     ],
 )
 def test_faults_of_a_recipe_end_with_a_sentence(text, words, tmp_path, capsys):
-    from iir_fast.cli import main
+    from iir_fast.app.cli import main
 
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(SystemExit, match="2"):

@@ -22,7 +22,7 @@ from benchmarks.workloads import Shape, make_features, make_labels, missing_comp
 from iir_fast import DualCAMHead, IIRLoss
 
 COMPILED_TOLERANCE = 1e-4
-"""Of a float32 step under inductor, which adds up in another order: as `iir_fast.doctor` has it of the operators."""
+"""Of a float32 step under inductor, which adds up in another order: as `app.doctor` has it of the operators."""
 DDP_TOLERANCE = 1e-6
 WARM_UPS, SECONDS_IN_TURNS = 3, 2.0
 STEPS, LEARNING_RATE, MOMENTUM = 20, 0.02, 0.9

@@ -19,10 +19,10 @@ import torch
 from benchmarks.first_light.processes import ROOT, Fault, Findings, Skipped, without_root
 from benchmarks.first_light.setting import Setting
 from benchmarks.machine import describe
-from iir_fast.machine import commit
+from iir_fast.app.machine import commit
 
 if TYPE_CHECKING:
-    from iir_fast.doctor import Check
+    from iir_fast.app.doctor import Check
 
 TESTS, MORE_TESTS_ON_GPUS, TINY_TESTS = "tests/kernels", "tests/gpu", "tests/kernels/test_regulate.py"
 RESULT = re.compile(r"(tests/\S+?::.+?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b")
@@ -43,9 +43,9 @@ def look(setting: Setting) -> Iterator[Findings]:
 def doctor(setting: Setting) -> Iterator[Findings]:
     """What `iir-fast doctor` says: every operator against the float64 reference on the device."""
     try:
-        from iir_fast.doctor import describe, examine
+        from iir_fast.app.doctor import describe, examine
     except ModuleNotFoundError as error:
-        raise Skipped(f"iir_fast.doctor asks for more than is installed ({error})") from error
+        raise Skipped(f"iir_fast.app.doctor asks for more than is installed ({error})") from error
     checks: list[Check] = []
     examined = examine(torch.device(setting.device))
     if setting.tiny:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
+from iir_fast.app.machine import describe_machine
 from iir_fast.comparison.figures import FIGURES, difference_spread, with_spread
 from iir_fast.comparison.plan import Comparison
 from iir_fast.comparison.results import RunResult
 from iir_fast.comparison.worker import Cost
-from iir_fast.machine import describe_machine
 from iir_fast.models import MapKind
 
 MAP_NAMES: dict[MapKind, str] = {"cam": "CAM", "evidence": "evidence", "both": "both"}

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
+from iir_fast.app.runs import evaluate_run
 from iir_fast.models import MapKind
-from iir_fast.runs import evaluate_run
 from iir_fast.training import Interrupted, RunFolder, TrainConfig, pick_device, train
 
 SPLIT = "test"

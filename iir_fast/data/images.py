@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
-from iir_fast.progress import console
+from iir_fast.app.progress import console
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -12,12 +12,12 @@ from rich.progress import track
 from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-untyped]
 from torchvision.transforms.v2.functional import pil_to_tensor  # type: ignore[import-untyped]
 
+from iir_fast.app.progress import console
 from iir_fast.data.images import PROGRESS_FROM
 from iir_fast.data.listing import ListedDataset
 from iir_fast.data.shard_index import find_shards
 from iir_fast.data.shards import CLASSES, list_shards, read_classes
 from iir_fast.data.sources import PROCEDURAL, has_split, open_split
-from iir_fast.progress import console
 
 SHARD_BYTES = 1_000_000_000
 """Size from which a shard is full: ILSVRC makes about 150 of them, few to open and each quick to copy."""

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-untyped]
 
-from iir_fast.cache import cache_folder
+from iir_fast.app.cache import cache_folder
+from iir_fast.app.progress import say
 from iir_fast.data.faults import Fault, OnFault
 from iir_fast.data.images import in_threads
 from iir_fast.data.records import parse_box, parse_whole
-from iir_fast.progress import say
 
 INDEX = "index.npz"
 """Name of the index beside the shards."""

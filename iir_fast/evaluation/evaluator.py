@@ -11,10 +11,10 @@ from typing import Any, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from iir_fast.app.threads import in_order
 from iir_fast.evaluation.boxes import thresholds
 from iir_fast.evaluation.measurement import Measurement, ScoredImage, measure
 from iir_fast.evaluation.metrics import BoxCurve, FixedThreshold, Metrics, box_curve, pixel_average_precision
-from iir_fast.threads import in_order
 
 Item = TypeVar("Item")
 

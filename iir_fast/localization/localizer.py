@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from iir_fast.app.threads import in_order
 from iir_fast.data import BrokenImageError, Transform, find_images, image_transform, read_image, to_rgb
 from iir_fast.evaluation import FixedThreshold, largest_box, resize_scoremap
 from iir_fast.localization.boxes import scale_box
 from iir_fast.models import DEFAULT_MAP, IIRLocalizer, Localization, LocalizerSpec, MapKind
-from iir_fast.threads import in_order
 
 DEFAULT_THRESHOLD = 0.3
 ImageInput: TypeAlias = str | PathLike[str] | Image.Image | NDArray[np.uint8]

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from iir_fast.app.runs import LoadedRun
 from iir_fast.data import LocalizationDataset
 from iir_fast.evaluation import PROTOCOL_SIZE, resize_scoremap, scale_boxes, score_contours
 from iir_fast.models import MapKind
-from iir_fast.runs import LoadedRun
 
 JPEG_QUALITY = 80
 

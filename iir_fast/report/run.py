@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iir_fast.app.progress import image_progress
+from iir_fast.app.runs import evaluate_run, image_batches, load_run
 from iir_fast.evaluation import thresholds
 from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, TRUE_COLOUR
 from iir_fast.models import MAP_KINDS, MapKind
-from iir_fast.progress import image_progress
 from iir_fast.report.images import report_images
 from iir_fast.report.page import write_page
-from iir_fast.runs import evaluate_run, image_batches, load_run
 from iir_fast.training import RunFolder
 
 STEP = 0.01

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from iir_fast.cache import cache_folder
+from iir_fast.app.cache import cache_folder
 from iir_fast.data import LocalizationDataset
 from iir_fast.models import Backbone
 

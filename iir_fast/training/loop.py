@@ -14,9 +14,9 @@ from rich.progress import Progress
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
+from iir_fast.app.progress import image_progress, say
 from iir_fast.data import AugmentedDataset, LocalizationDataset, image_transform, open_split
 from iir_fast.models import IIRLocalizer, LocalizerSpec
-from iir_fast.progress import image_progress, say
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.features import CachedFeatures, cached_features
 from iir_fast.training.loading import Source

@@ -11,10 +11,10 @@ import torch
 from rich.progress import Progress, TaskID
 from torch.utils.tensorboard import SummaryWriter
 
+from iir_fast.app.progress import say
 from iir_fast.data import LocalizationDataset, SubgroupSampler
 from iir_fast.methods import Method
 from iir_fast.models import IIRLocalizer, LocalizerSpec
-from iir_fast.progress import say
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.features import CachedFeatures
 from iir_fast.training.loading import Batch, Source, load_epoch

@@ -53,7 +53,7 @@ LITTLE = """
 import sys
 for name in ("timm", "torchvision", "cv2", "PIL", "yaml", "tyro", "rich", "tensorboard", "matplotlib", "pynvml"):
     sys.modules[name] = None
-import iir_fast.doctor
+import iir_fast.app.doctor
 from benchmarks.first_light.stages import STAGES
 print(sorted(STAGES))
 """

@@ -21,7 +21,7 @@ ROWS = {"CAM": {"method": "cam"}, "IIR": {}}
 # Under a shell's background process SIGINT would be ignored.
 MAIN = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from iir_fast.cli import main; main(sys.argv[1:])"
+    "from iir_fast.app.cli import main; main(sys.argv[1:])"
 )
 pytestmark = pytest.mark.slow
 

@@ -23,7 +23,7 @@ from typing import Any, get_args
 import pytest
 from torch.distributed.run import parse_args as parse_torchrun
 
-from iir_fast import cli
+from iir_fast.app import cli
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("configs", "examples")
@@ -101,12 +101,12 @@ def commands_of(call: list[str]) -> list[str] | None:
     program, *arguments = call
     if program == "iir-fast":
         return arguments
-    if program.startswith("python") and arguments[:2] == ["-m", "iir_fast.cli"]:
+    if program.startswith("python") and arguments[:2] == ["-m", "iir_fast"]:
         return arguments[2:]
     if program == "torchrun":
         launch = parse_torchrun(arguments)
         assert launch.module
-        assert launch.training_script == "iir_fast.cli"
+        assert launch.training_script == "iir_fast"
         return list(launch.training_script_args)
     if program.startswith("python") and arguments[0] == "-m":
         assert find_spec(arguments[1]), f"there is no module {arguments[1]}"
@@ -185,9 +185,9 @@ def test_what_can_run_does():
     [
         ("iir-fast train runs/x --no-such-option 3", "ends with status 2"),
         ("for method in cam no_method; do iir-fast train runs/x --method $method; done", "no_method"),
-        ("torchrun --standalone -m iir_fast.cli train runs/x --precision fp64", "fp64"),
+        ("torchrun --standalone -m iir_fast train runs/x --precision fp64", "fp64"),
         ("iir-fast train runs/x --recipe configs/no_such.yaml --data photos", "no_such.yaml"),
-        ("python -m iir_fast.cli no_such_command", "ends with status 2"),
+        ("python -m iir_fast no_such_command", "ends with status 2"),
         ("python -m benchmarks.no_such", "there is no module benchmarks.no_such"),
         ("python examples/no_such.py", "there is no file examples/no_such.py"),
         ("no_such_program", "no_such_program"),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch.distributed.run import parse_args
 
-from iir_fast import cli
-from iir_fast.commands.plan import Plan
-from iir_fast.commands.train import Train
+from iir_fast.app import cli
+from iir_fast.app.commands.plan import Plan
+from iir_fast.app.commands.train import Train
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "large_batch.md").read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ def test_training_is_shown_on_1_8_and_64_gpus(monkeypatch):
     for command in COMMANDS:
         if command[0] == "torchrun":
             launched = parse_args(command[1:])
-            assert launched.training_script == "iir_fast.cli"
+            assert launched.training_script == "iir_fast"
             ranks.append(int(launched.nnodes.rpartition(":")[2]) * int(launched.nproc_per_node))
             cli.main(launched.training_script_args)
         elif command[:2] == ["iir-fast", "train"]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import iir_fast
-from iir_fast import cli
+from iir_fast.app import cli
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 PAGES = {page.stem: page.read_text(encoding="utf-8") for page in REFERENCE.glob("*.md")}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from iir_fast import backend
-from iir_fast.doctor import examine
+from iir_fast.app.doctor import examine
 from iir_fast.kernels import selection
 from iir_fast.training import TrainConfig, train
 

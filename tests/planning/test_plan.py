@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from iir_fast.cli import main
+from iir_fast.app.cli import main
 from iir_fast.planning import GIB, LargestBatch, MemoryPlan, TrainingSetup, largest_batch, plan, tabulate
 
 BATCH, CLASSES = 4, 10

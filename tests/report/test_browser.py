@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from iir_fast.app.progress import image_progress
+from iir_fast.app.runs import image_batches, load_run
 from iir_fast.evaluation import largest_box, resize_scoremap, thresholds
-from iir_fast.progress import image_progress
 from iir_fast.report import write_report
 from iir_fast.report.images import ReportImage, report_images
 from iir_fast.report.page import write_page
-from iir_fast.runs import image_batches, load_run
 from iir_fast.training import RunFolder
 
 KINDS = ("evidence", "cam")

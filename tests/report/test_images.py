@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from iir_fast.app.progress import image_progress
+from iir_fast.app.runs import image_batches, load_run
 from iir_fast.evaluation import largest_box, resize_scoremap, scale_boxes
 from iir_fast.evaluation.boxes import box_iou
-from iir_fast.progress import image_progress
 from iir_fast.report.images import report_images
-from iir_fast.runs import image_batches, load_run
 
 KINDS = ("both", "evidence")
 TAUS = np.array([0.1, 0.35, 0.8])

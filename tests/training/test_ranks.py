@@ -42,7 +42,7 @@ def test_updates_on_any_number_of_ranks_are_those_of_one(on_ranks, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_under_torchrun_is_interrupted_and_resumed_to_the_same_bits(on_ranks, cli, tmp_path):
-    train = ["-m", "iir_fast.cli", "train"]
+    train = ["-m", "iir_fast", "train"]
     assert "".join(on_ranks(2, *train, tmp_path / "whole", *RUN)).count("MaxBoxAccV2") == 1
     process = subprocess.Popen(
         [*TORCHRUN, *train, str(tmp_path / "cut"), *RUN],
@@ -85,7 +85,7 @@ def test_batch_norm_is_synchronized_on_gpus_and_refused_elsewhere():
 
 @pytest.mark.slow
 def test_what_ranks_refuse_leaves_no_folder(on_ranks, tmp_path):
-    on_ranks(2, "-m", "iir_fast.cli", "train", tmp_path / "run", *RUN, "--sync-batch-norm", code=2)
+    on_ranks(2, "-m", "iir_fast", "train", tmp_path / "run", *RUN, "--sync-batch-norm", code=2)
     assert not (tmp_path / "run").exists()
 
 

@@ -11,8 +11,8 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from iir_fast.app.progress import say
 from iir_fast.data import check_data, pack_split
-from iir_fast.progress import say
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from iir_fast import cli, doctor, functional
+from iir_fast import functional
+from iir_fast.app import cli, doctor
 from iir_fast.kernels import selection
 
 
@@ -27,7 +28,7 @@ def test_a_healthy_machine(cli):
 
 
 def test_a_backend_that_cannot_run_is_named():
-    command = [sys.executable, "-m", "iir_fast.cli", "doctor", "--device", "cpu"]
+    command = [sys.executable, "-m", "iir_fast", "doctor", "--device", "cpu"]
     # Read when the package is imported.
     environment = {**os.environ, "IIR_FAST_BACKEND": "triton", "TRITON_INTERPRET": "0"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tyro
 
-from iir_fast.commands.recipe import named_recipe
+from iir_fast.app.commands.recipe import named_recipe
 from iir_fast.planning import GIB, TrainingSetup, largest_batch, plan
 from iir_fast.planning import tabulate as tabulate_plans
 from iir_fast.training import TrainConfig, from_options

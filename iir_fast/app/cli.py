@@ -10,17 +10,17 @@ from typing import Annotated
 
 import tyro
 
-from iir_fast.commands.compare import Compare
-from iir_fast.commands.data import Data
-from iir_fast.commands.demo import Demo
-from iir_fast.commands.doctor import Doctor
-from iir_fast.commands.evaluate import Evaluate, Score
-from iir_fast.commands.export import Export
-from iir_fast.commands.localize import Localize
-from iir_fast.commands.plan import Plan, plan_with_recipe
-from iir_fast.commands.report import Report
-from iir_fast.commands.train import Train, train_with_recipe
-from iir_fast.progress import say
+from iir_fast.app.commands.compare import Compare
+from iir_fast.app.commands.data import Data
+from iir_fast.app.commands.demo import Demo
+from iir_fast.app.commands.doctor import Doctor
+from iir_fast.app.commands.evaluate import Evaluate, Score
+from iir_fast.app.commands.export import Export
+from iir_fast.app.commands.localize import Localize
+from iir_fast.app.commands.plan import Plan, plan_with_recipe
+from iir_fast.app.commands.report import Report
+from iir_fast.app.commands.train import Train, train_with_recipe
+from iir_fast.app.progress import say
 from iir_fast.training import Interrupted
 
 INTERRUPTED = 130
@@ -59,7 +59,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         say(f"iir-fast: {error}")
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -11,13 +11,13 @@ import torch
 from PIL import Image, ImageDraw
 from rich.table import Table
 
+from iir_fast.app.runs import evaluate_run
 from iir_fast.comparison import FIGURES, with_spread
 from iir_fast.data import PROCEDURAL, LocalizationDataset, image_transform, open_split
 from iir_fast.evaluation import Metrics, largest_box, resize_scoremap
 from iir_fast.localization import PREDICTED_COLOUR, TRUE_COLOUR, overlay, scale_box
 from iir_fast.methods import MethodName
 from iir_fast.models import MAP_KINDS, IIRLocalizer, MapKind
-from iir_fast.runs import evaluate_run
 from iir_fast.training import TrainConfig, train
 
 ROWS: tuple[tuple[str, MethodName, MapKind], ...] = (

@@ -12,12 +12,12 @@ import tyro
 from rich.console import Console
 from torchvision.transforms.functional import pil_to_tensor  # type: ignore[import-untyped]
 
+from iir_fast.app.progress import image_progress
+from iir_fast.app.runs import evaluate_run
+from iir_fast.app.tables import metrics_table
 from iir_fast.data import open_split
 from iir_fast.evaluation import Evaluator, FixedThreshold, evaluate_scoremaps
 from iir_fast.models import MAP_KINDS, MapKind
-from iir_fast.progress import image_progress
-from iir_fast.runs import evaluate_run
-from iir_fast.tables import metrics_table
 
 
 @dataclass(frozen=True)

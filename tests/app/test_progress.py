@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from iir_fast import progress
+from iir_fast.app import progress
 
 
 def test_the_bar_is_whole_on_a_terminal_of_80_columns(monkeypatch, capsys):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import tyro
 
+from iir_fast.app.runs import load
 from iir_fast.localization import export_localizer
 from iir_fast.models import DEFAULT_MAP, MapKind
-from iir_fast.runs import load
 
 
 @dataclass(frozen=True)

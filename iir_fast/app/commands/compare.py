@@ -9,8 +9,8 @@ from pathlib import Path
 
 import tyro
 
+from iir_fast.app.progress import say
 from iir_fast.comparison import read_comparison, run_comparison, tables
-from iir_fast.progress import say
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import Literal, TextIO
 
 import tyro
 
+from iir_fast.app.progress import image_progress, say
+from iir_fast.app.runs import load
 from iir_fast.data import BrokenImageError, find_images, read_image
 from iir_fast.localization import PREDICTED_COLOUR, BoxFormat, LocalizedImage, overlay, write_boxes
 from iir_fast.models import DEFAULT_MAP, MapKind
-from iir_fast.progress import image_progress, say
-from iir_fast.runs import load
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
-from iir_fast.commands.recipe import named_recipe
+from iir_fast.app.commands.recipe import named_recipe
+from iir_fast.app.progress import say
+from iir_fast.app.runs import evaluate_run, validation
+from iir_fast.app.tables import metrics_table
 from iir_fast.data import has_split
-from iir_fast.progress import say
-from iir_fast.runs import evaluate_run, validation
-from iir_fast.tables import metrics_table
 from iir_fast.training import TrainConfig, WhenThere, from_options, train
 
 

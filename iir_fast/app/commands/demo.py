@@ -9,7 +9,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from iir_fast.demo import run_demo, tabulate
+from iir_fast.app.demo import run_demo, tabulate
 from iir_fast.training import (
     TrainConfig,
 )

@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     # As a user starts it; the others need not import torch again.
-    command = [sys.executable, "-m", "iir_fast.cli", "train", out, "--data", folder, *SMALL]
+    command = [sys.executable, "-m", "iir_fast", "train", out, "--data", folder, *SMALL]
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "MaxBoxAccV2" in result.stdout
@@ -157,7 +157,7 @@ def test_localize_keeps_its_bar_on_the_terminal_and_its_boxes_on_stdout(trained,
     listed = f"{folder}/images/test/05.png\n\n{folder}/images/test/00.png\n"
     sources = ["-", f"{folder}/images/test/0[0-3].png", folder / "images/test"]
     options = ["--model", trained, "--format", "coco", "--batch-size", 5, "--threshold", 0.4]
-    command = [sys.executable, "-m", "iir_fast.cli", "localize", *map(str, [*sources, *options])]
+    command = [sys.executable, "-m", "iir_fast", "localize", *map(str, [*sources, *options])]
     terminal, other_end = pty.openpty()
     shown: list[bytes] = []
 
@@ -231,7 +231,7 @@ def test_bad_data_is_named(cli, folder, tmp_path):
 def test_sigint_ends_with_a_checkpoint_and_resume_finishes(folder, tmp_path):
     arguments = ["train", tmp_path / "run", "--data", folder, *SMALL, "--epochs", "400"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "iir_fast.cli", *map(str, arguments)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "iir_fast", *map(str, arguments)], stderr=subprocess.PIPE, text=True
     )
     checkpoints = RunFolder(tmp_path / "run").checkpoints
     deadline = time.monotonic() + 120

@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 
 import iir_fast
+from iir_fast.app.runs import LoadedRun, evaluate, evaluate_run
 from iir_fast.data import ProceduralDataset, image_transform
 from iir_fast.evaluation import Evaluator, FixedThreshold
 from iir_fast.localization import DEFAULT_THRESHOLD
 from iir_fast.models import LocalizerSpec
-from iir_fast.runs import LoadedRun, evaluate, evaluate_run
 from iir_fast.training import RunFolder, TrainConfig, train
 
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from rich.progress import Progress
 from torch.utils.data import DataLoader
 
+from iir_fast.app.progress import image_progress, say
 from iir_fast.data import LocalizationDataset, image_transform, open_split
 from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, evaluate_maps, predict
 from iir_fast.localization import TrainedLocalizer
 from iir_fast.models import DEFAULT_MAP, MAP_KINDS, IIRLocalizer, LocalizerSpec, MapKind, load_localizer
-from iir_fast.progress import image_progress, say
 from iir_fast.training import RunFolder, TrainConfig, Validate, frozen_features, pick_device
 
 EVALUATION_BATCH = 32
