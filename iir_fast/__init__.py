@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from iir_fast import functional
+from iir_fast.extras import needs_system
 from iir_fast.head import DualCAMHead, HeadOutput
 from iir_fast.kernels import backend
 from iir_fast.loss import IIRLoss
 from iir_fast.prototypes import ClassPrototypes
+from iir_fast.sampler import SubgroupSampler
 
 if TYPE_CHECKING:
     from iir_fast.app.runs import load
@@ -25,6 +27,7 @@ __all__ = [
     "HeadOutput",
     "IIRLocalizer",
     "IIRLoss",
+    "SubgroupSampler",
     "backend",
     "functional",
     "load",
@@ -32,13 +35,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # These bring timm, which takes seconds to import; who needs only the loss does not wait for it.
+    # These belong to the system: an extra, and seconds to import. Who needs only the loss does without.
     if name == "IIRLocalizer":
         from iir_fast.models import IIRLocalizer
 
         return IIRLocalizer
     if name == "load":
-        from iir_fast.app.runs import load
+        with needs_system("iir_fast.load"):
+            from iir_fast.app.runs import load
 
         return load
     raise AttributeError(f"module 'iir_fast' has no attribute {name!r}")

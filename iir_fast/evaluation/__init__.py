@@ -1,12 +1,15 @@
 """Evaluation of score maps by the field's protocol: MaxBoxAcc, MaxBoxAccV2, PxAP, GT-known and Top-k localization."""
 
-from iir_fast.evaluation.boxes import largest_box, thresholds
-from iir_fast.evaluation.contours import score_contours
-from iir_fast.evaluation.evaluator import Evaluator
-from iir_fast.evaluation.measurement import ScoredImage, scale_boxes
-from iir_fast.evaluation.metrics import BoxCurve, FixedThreshold, Metrics
-from iir_fast.evaluation.model import Predictions, evaluate_maps, evaluate_scoremaps, predict
-from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, load_scoremap, resize_scoremap, save_scoremap
+from iir_fast.extras import needs_system
+
+with needs_system("iir_fast.evaluation"):
+    from iir_fast.evaluation.boxes import largest_box, thresholds
+    from iir_fast.evaluation.contours import score_contours
+    from iir_fast.evaluation.evaluator import Evaluator
+    from iir_fast.evaluation.measurement import ScoredImage, scale_boxes
+    from iir_fast.evaluation.metrics import BoxCurve, FixedThreshold, Metrics
+    from iir_fast.evaluation.model import Predictions, evaluate_maps, evaluate_scoremaps, predict
+    from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, load_scoremap, resize_scoremap, save_scoremap
 
 __all__ = [
     "PROTOCOL_SIZE",

@@ -1,16 +1,19 @@
 """What a trained localizer is for: from images to boxes, their pictures, their files, and networks to hand on."""
 
-from iir_fast.localization.boxes import scale_box
-from iir_fast.localization.export import export_localizer
-from iir_fast.localization.localizer import (
-    DEFAULT_THRESHOLD,
-    FoundObject,
-    ImageInput,
-    LocalizedImage,
-    TrainedLocalizer,
-)
-from iir_fast.localization.overlay import PREDICTED_COLOUR, TRUE_COLOUR, overlay
-from iir_fast.localization.writing import BoxFormat, write_boxes
+from iir_fast.extras import needs_system
+
+with needs_system("iir_fast.localization"):
+    from iir_fast.localization.boxes import scale_box
+    from iir_fast.localization.export import export_localizer
+    from iir_fast.localization.localizer import (
+        DEFAULT_THRESHOLD,
+        FoundObject,
+        ImageInput,
+        LocalizedImage,
+        TrainedLocalizer,
+    )
+    from iir_fast.localization.overlay import PREDICTED_COLOUR, TRUE_COLOUR, overlay
+    from iir_fast.localization.writing import BoxFormat, write_boxes
 
 __all__ = [
     "DEFAULT_THRESHOLD",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from iir_fast.data import SubgroupSampler
+from iir_fast import SubgroupSampler
 
 # Sizes of the classes, P, Q, batches.
 CASES = {
