@@ -1,8 +1,7 @@
-"""What MkDocs does beyond its plugins: formulas as MathML, the help of the commands."""
+"""What MkDocs does beyond its plugins: `<!-- help: train -->` becomes what `iir-fast train --help` prints."""
 
 from __future__ import annotations
 
-import html
 import io
 import os
 import re
@@ -10,27 +9,18 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import tyro
-from latex2mathml.converter import convert
 
-_FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+from iir_fast.app.cli import Command
+
 _HELP = re.compile(r"^<!-- help: (.*) -->$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """`<!-- help: train -->` becomes what `iir-fast train --help` prints."""
+    """Put the help of the commands where the page asks for it."""
     return _HELP.sub(lambda found: f"```text\n{_help_of(found[1].split())}\n```", markdown)
 
 
-def on_page_content(content: str, **_: Any) -> str:
-    """Formulas as MathML, which browsers render without a script."""
-    return _FORMULA.sub(
-        lambda found: convert(html.unescape(found[2]), display="inline" if found[1] == "span" else "block"), content
-    )
-
-
 def _help_of(command: list[str]) -> str:
-    from iir_fast.app.cli import Command
-
     os.environ["COLUMNS"] = "80"
     printed = io.StringIO()
     try:
