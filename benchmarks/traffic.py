@@ -20,8 +20,10 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -265,15 +267,22 @@ def _of_operators(shape: Shape, operators: Sequence[Operator], head: str) -> lis
     return lines
 
 
+def count(shape: Shape) -> tuple[list[str], list[str]]:
+    """Lines of the table for the features of one shape, and what is wrong there."""
+    others = inference(shape)
+    lines, problems = [], []
+    for of_step in (step(shape), step(shape, branches=True)):
+        lines += rows(shape, of_step)
+        problems += faults(shape, of_step, others)
+        print(f"{shape}, {of_step.head}: {of_step.ratio:.3f}, {of_step.launches} launches", file=sys.stderr)
+    return [*lines, *_of_operators(shape, others, "-")], problems
+
+
 def main() -> None:
-    lines, problems = list(HEADER), []
-    for shape in SHAPES:
-        others = inference(shape)
-        for of_step in (step(shape), step(shape, branches=True)):
-            lines += rows(shape, of_step)
-            problems += faults(shape, of_step, others)
-            print(f"{shape}, {of_step.head}: {of_step.ratio:.3f}, {of_step.launches} launches", file=sys.stderr)
-        lines += _of_operators(shape, others, "-")
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        counted = list(pool.map(count, SHAPES))
+    lines = [*HEADER, *(line for of_shape, _ in counted for line in of_shape)]
+    problems = [problem for _, of_shape in counted for problem in of_shape]
     introduction = INTRODUCTION.format(batch=SHAPES[0].batch, classes=CLASSES)
     RESULTS.write_text(introduction + "\n".join(lines) + "\n", encoding="utf-8")
     print(*problems, f"{len(problems)} faults; table in {RESULTS}.", sep="\n")
