@@ -83,4 +83,4 @@ struct InstructionSet {
     SimilarityPart similarity_lengths, similarity_forward, similarity_backward;
 };
 
-extern const InstructionSet avx512, avx2, baseline;
+extern const InstructionSet avx512_bf16, avx512, avx2, baseline;

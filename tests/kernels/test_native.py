@@ -82,6 +82,22 @@ def test_sums_and_products_agree_with_float64(instruction_set, shape, dtype, lay
 
 
 @needs_kernels
+def test_bfloat16_is_rounded_as_torch_rounds_it(instruction_set):
+    """To the bit: ties, largest and smallest numbers, and subnormal ones, which one instruction takes for zero."""
+    words = torch.randint(-(2**31), 2**31, (64, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.int32)
+    words[:, 0] &= -0x10000
+    words[:, 1] = words[:, 1] & -0x10000 | 0x8000  # halfway between two bfloat16
+    words[0, 2], words[1, 2] = words[0, 2] & 0x807FFFFF - 2**32, 0  # subnormal; zero
+    values = words.view(torch.float32)
+    like = torch.empty(64, 1, 16, 16, dtype=torch.bfloat16)
+    found = native.products(like, torch.ones(64, 1, 1), values.reshape(64, 1, 256), torch.zeros(64, 1)).squeeze(1)
+    expected = (values + 0.0).to(torch.bfloat16)
+    assert torch.equal(found.isnan(), expected.isnan())
+    assert torch.equal(found.nan_to_num(7.0).view(torch.int16), expected.nan_to_num(7.0).view(torch.int16))
+    assert (expected[0, 2] != 0).any()
+
+
+@needs_kernels
 def test_every_operator_agrees_with_the_reference(case, shape, instruction_set):
     tensors = case.make(shape, torch.float32)
     assert_agrees(case, shape, tensors, 1e-5)
