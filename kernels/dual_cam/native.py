@@ -1,4 +1,4 @@
-"""dual_cam on CPU tensors: the compiled host kernels of the operators that it is made of, and ATen for small things."""
+"""dual_cam on the compiled CPU kernels of the operators that it is made of, and on ATen for small things."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iir_fast.kernels import native
 from iir_fast.kernels.contract import Factors
 from iir_fast.kernels.dual_cam.inputs import Gradients, Inputs, Saved
 from iir_fast.kernels.dual_cam.products import logits_of, or_zeros, through_logits, through_regulate
@@ -14,6 +15,12 @@ from iir_fast.kernels.label_cam import native as label_cam
 from iir_fast.kernels.masked_pool import native as masked_pool
 from iir_fast.kernels.regulate import TEMPERATURE
 from iir_fast.kernels.regulate import native as regulate
+
+
+def supports(features: Tensor, map_a: Tensor | None, map_b: Tensor | None, *others: Tensor | None) -> bool:
+    """Tell whether the kernels take these."""
+    maps = (features, map_a, map_b)
+    return all(each is None or native.supports(each, *others) for each in maps)
 
 
 def forward(*arguments: Any) -> tuple[Tensor, ...]:
@@ -30,7 +37,7 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
         offsets = (pooled * weights.unsqueeze(1)).sum(2).T if len(found) == 2 else pooled[0] @ weights.T
         offsets = offsets.contiguous() + inputs.offset_biases.to(pooled.dtype)
     cam_a, cam_b = cams.unbind(1)
-    regulated = regulate.forward(cam_a, cam_b, inputs.thresholds, offsets, TEMPERATURE, False)
+    regulated = regulate.forward(cam_a, cam_b, inputs.thresholds, offsets, TEMPERATURE)
     terms, masks, maps, thresholds = regulated
     descriptors = masked_pool.forward(inputs.features, masks)
     offsets = pooled.new_empty(0) if offsets is None else offsets

@@ -29,5 +29,5 @@ def dual_cam(*arguments: Any) -> tuple[Tensor, ...]:
         offsets = torch.einsum("rbd,rd->br", pooled, inputs.offset_weights.to(pooled.dtype))
         offsets = offsets + inputs.offset_biases.to(pooled.dtype)
     cam_a, cam_b = cams.unbind(1)
-    terms, masks, normalized, cuts = regulate(cam_a, cam_b, inputs.thresholds, offsets, TEMPERATURE, False)
+    terms, masks, normalized, cuts = regulate(cam_a, cam_b, inputs.thresholds, offsets, TEMPERATURE)
     return logits, cams, terms, masks, normalized, cuts, *masked_pool(inputs.features, masks)

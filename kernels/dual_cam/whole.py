@@ -20,7 +20,7 @@ from iir_fast.kernels.label_cam.parts import Maps
 from iir_fast.kernels.launch import Launch
 from iir_fast.kernels.masked_pool.triton import SPAN, THIN
 from iir_fast.kernels.regulate import TEMPERATURE, gradient_of_cuts
-from iir_fast.kernels.regulate.triton import LARGEST_HELD
+from iir_fast.kernels.regulate.triton import MAX_HELD
 from iir_fast.kernels.tiles import Tile
 
 # Where a loop's bounds are known to it, as they are here, Triton 3.5 copies two bytes at a time, and refuses to.
@@ -45,7 +45,7 @@ def _is_small(features: Tensor) -> bool:
     channels, height, width = features.shape[1:]
     pixels = height * width
     tile = Tile.over(features.flatten(2))
-    held = pixels <= LARGEST_HELD and not (tile.planar and tile.windows > 1)
+    held = pixels <= MAX_HELD and not (tile.planar and tile.windows > 1)
     return held and channels * pixels * features.element_size() <= LARGEST
 
 

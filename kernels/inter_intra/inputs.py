@@ -17,7 +17,8 @@ class Inputs(NamedTuple):
     foreground: Tensor
     background: Tensor
     labels: Tensor
-    gate: Tensor | None
+    column: int
+    """Which of the terms is the regulation: 0 or 1."""
     intra_weight: float
     inter_weight: float
 

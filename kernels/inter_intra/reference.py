@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from iir_fast.kernels.inter_intra.inputs import Inputs
@@ -14,8 +13,7 @@ from iir_fast.kernels.subgroup_similarity.reference import subgroup_similarity, 
 def inter_intra(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     inputs = Inputs(*arguments)
     dtype = inputs.dtype
-    dual, agreement = (inputs.terms.to(dtype).sum(dim=0) / max(len(inputs.terms), 1)).unbind()
-    intra = dual if inputs.gate is None else torch.lerp(dual, agreement, inputs.gate.detach().to(dtype))
+    intra = inputs.terms[:, inputs.column].to(dtype).sum() / max(len(inputs.terms), 1)
     own = unit(inputs.backgrounds)
     contrast = own + own.sum(dim=0) / max(len(own), 1)
     inter = subgroup_similarity(inputs.foregrounds, contrast, inputs.groups)

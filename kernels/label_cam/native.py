@@ -1,4 +1,4 @@
-"""label_cam on the compiled host kernels: a read of the features forward, a read and a write of them backward."""
+"""label_cam on the compiled CPU kernels: a read of the features forward, a read and a write of them backward."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from torch import Tensor
 
 from iir_fast.kernels import native
 from iir_fast.kernels.contract import Factors
-from iir_fast.kernels.label_cam import host
 
-MOST_CLASSIFIERS = 2
+MAX_CLASSIFIERS = 2
 
 
-def _serves(features: Tensor, weights: Tensor) -> bool:
-    return native.serves(features, weights) and weights.shape[0] <= MOST_CLASSIFIERS
+def supports(features: Tensor, weights: Tensor) -> bool:
+    """Tell whether the kernels take these."""
+    return native.supports(features, weights) and weights.shape[0] <= MAX_CLASSIFIERS
 
 
 def forward(features: Tensor, weights: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    if not _serves(features, weights):
-        return host.forward(features, weights, labels)
     pixels = features.shape[2] * features.shape[3]
     everywhere = torch.full((1, 1, pixels), 1 / pixels)
     cams, pooled, _ = native.sums(features, weights[:, labels].transpose(0, 1), everywhere)
@@ -36,14 +34,12 @@ def backward(
     beside: Factors | None = None,
     sums: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`grad_pooled`, `beside` and `sums`: as in `host`."""
-    if not _serves(features, weights):
-        needed = features_needed, weights_needed
-        return host.backward(grad_cams, grad_pooled, features, weights, labels, *needed, beside, sums)
+    """`grad_pooled`: [B,C], or [S,B,C], whose sum it is. `beside`: what else the gradient of the features is to hold.
+    `sums` [R,K,C]: what that of the weights is added to, in place, in float32."""
     grad_cams = grad_cams.flatten(2)
     grad_features, grad_weights = features.new_empty(0), weights.new_empty(0)
     if features_needed:
-        everywhere = host.in_all(grad_pooled) / grad_cams.shape[2]
+        everywhere = (grad_pooled if grad_pooled.dim() == 2 else grad_pooled.sum(0)) / grad_cams.shape[2]
         factors = Factors(weights[:, labels].transpose(0, 1), grad_cams, everywhere)
         if beside is not None:
             factors = Factors(

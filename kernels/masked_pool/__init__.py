@@ -52,7 +52,7 @@ def masked_pool(features: Tensor, masks: Tensor) -> RegionDescriptors:
         ValueError: shapes do not fit, or C, H, W or R is 0.
     """
     check_arguments(features, masks)
-    if selection.is_reference_forced():
+    if selection.calls_reference(native.supports, features, masks):
         with full_precision(features.device):
             return RegionDescriptors(*reference.masked_pool(features, masks))
     return RegionDescriptors(*_call(features, masks))
@@ -105,14 +105,14 @@ def _backward(ctx: Any, grad_foreground: Tensor, grad_background: Tensor) -> tup
 _forward = register(
     "masked_pool",
     "(Tensor features, Tensor masks) -> (Tensor, Tensor)",
-    {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
+    {"native": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
 _call_backward = register(
     "masked_pool_backward",
     "(Tensor grad_foreground, Tensor grad_background, Tensor features, Tensor masks, Tensor foreground, "
     "Tensor background, bool features_needed, bool masks_needed) -> (Tensor, Tensor)",
-    {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
+    {"native": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )
 _call = register_gradient("masked_pool", _forward, _backward, _setup_context)

@@ -48,7 +48,7 @@ struct Regulation {
     const float* given;    // thresholds [samples, 2] or null: each map's mean, moved by
     const float* offsets;  // [samples, 2], or null: by nothing
     float temperature, flat_relative, flat_absolute, mean_margin;
-    long hard, samples, pixels;
+    long samples, pixels;
     // Forward.
     float *terms, *masks, *maps, *thresholds;  // [samples, 2], [samples, 2, pixels] twice, [samples, 2]
     // Backward: the gradients of these, then those that are asked for.

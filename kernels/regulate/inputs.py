@@ -15,7 +15,6 @@ class Inputs(NamedTuple):
     thresholds: Tensor | None
     offsets: Tensor | None
     temperature: float
-    hard: bool
 
 
 class Sources(NamedTuple):

@@ -22,7 +22,6 @@ def regulate(
     thresholds: Tensor | None,
     offsets: Tensor | None,
     temperature: float,
-    hard: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = accumulation_dtype(cam_a, cam_b)
     map_a, map_b = normalize(cam_a.to(dtype)), normalize(cam_b.to(dtype))
@@ -30,10 +29,7 @@ def regulate(
     cut = maps.mean(dim=(2, 3)) if thresholds is None else thresholds.to(dtype).clone()
     if offsets is not None:
         cut = torch.sigmoid((1 - torch.tanh(offsets.to(dtype))) * torch.logit(cut, eps=MEAN_MARGIN))
-    distance = maps - cut[:, :, None, None]
-    masks = torch.sigmoid(distance / temperature)
-    if hard:
-        masks = (distance >= 0).to(dtype) + (masks - masks.detach())
+    masks = torch.sigmoid((maps - cut[:, :, None, None]) / temperature)
     mask_a, mask_b = masks.unbind(dim=1)
     adversarial = mask_a * mask_b * map_a * map_b
     cooperative = (1 - mask_a) * (1 - mask_b) * (map_a - map_b) ** 2

@@ -9,18 +9,12 @@ from iir_fast.kernels.regulate.prepare import normalize, offset_of, prepare, rea
 
 
 @triton.jit
-def _masked(cam, start, tau, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
-    """Block of a prepared CAM: its values, normalized map, soft mask, and the mask in use."""
+def _masked(cam, start, tau, P: tl.constexpr, BLOCK: tl.constexpr):
+    """Block of a prepared CAM: its values, normalized map and mask."""
     plane, low, _high, span, cut, _mean, _to_mean, _to_given = cam
     values = read_block(plane, start, P, BLOCK)
     normalized = normalize(values, low, span)
-    distance = normalized - cut
-    soft = tl.sigmoid(distance / tau)
-    mask = soft
-    if HARD:
-        # The difference keeps a NaN a NaN.
-        mask = tl.where(distance >= 0, 1.0, 0.0).to(soft.dtype) + (distance - distance)
-    return values, normalized, soft, mask
+    return values, normalized, tl.sigmoid((normalized - cut) / tau)
 
 
 @triton.jit
@@ -43,7 +37,6 @@ def regulate_sample(
     b_pixel,
     parts,
     part_stride,
-    HARD: tl.constexpr,
     P: tl.constexpr,
     BLOCK: tl.constexpr,
     C: tl.constexpr,
@@ -74,8 +67,8 @@ def regulate_sample(
     for start in range(0, P, BLOCK):
         pixel = start + tl.arange(0, BLOCK)
         inside = pixel < P
-        _values_a, map_a, _soft_a, mask_a = _masked(a, start, tau, HARD, P, BLOCK)
-        _values_b, map_b, _soft_b, mask_b = _masked(b, start, tau, HARD, P, BLOCK)
+        _values_a, map_a, mask_a = _masked(a, start, tau, P, BLOCK)
+        _values_b, map_b, mask_b = _masked(b, start, tau, P, BLOCK)
         apart = map_a - map_b
         dual_here = mask_a * mask_b * map_a * map_b + (1 - mask_a) * (1 - mask_b) * apart * apart
         agreement_here = mask_a * (1 - mask_b) + mask_b * (1 - mask_a)
@@ -90,16 +83,14 @@ def regulate_sample(
 
 
 @triton.jit
-def _z_and_q(
-    own, other, incoming, start, tau, MAPS: tl.constexpr, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr
-):
+def _z_and_q(own, other, incoming, start, tau, MAPS: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
     """Block of one CAM: its values, normalized map, z, and q without the threshold's part."""
     grad_mask, grad_map, dual, agreement = incoming
-    values, map_x, soft, mask = _masked(own, start, tau, HARD, P, BLOCK)
-    _values, map_y, _soft, mask_y = _masked(other, start, tau, HARD, P, BLOCK)
+    values, map_x, mask = _masked(own, start, tau, P, BLOCK)
+    _values, map_y, mask_y = _masked(other, start, tau, P, BLOCK)
     apart = map_x - map_y
     h = dual * (mask_y * map_x * map_y - (1 - mask_y) * apart * apart) + agreement * (1 - 2 * mask_y)
-    z = (read_block(grad_mask, start, P, BLOCK) + h) * soft * (1 - soft) / tau
+    z = (read_block(grad_mask, start, P, BLOCK) + h) * mask * (1 - mask) / tau
     q = dual * (mask * mask_y * map_y + 2 * (1 - mask) * (1 - mask_y) * apart)
     if MAPS:
         q += read_block(grad_map, start, P, BLOCK)
@@ -115,7 +106,6 @@ def _write_gradient(
     tau,
     gradient,
     MAPS: tl.constexpr,
-    HARD: tl.constexpr,
     P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -129,7 +119,7 @@ def _write_gradient(
     at_high = tl.full((), 0, tl.int32)
     for start in range(0, P, BLOCK):
         inside = start + tl.arange(0, BLOCK) < P
-        values, normalized, z, q = _z_and_q(own, other, incoming, start, tau, MAPS, HARD, P, BLOCK)
+        values, normalized, z, q = _z_and_q(own, other, incoming, start, tau, MAPS, P, BLOCK)
         sum_z += tl.sum(tl.where(inside, z, 0))
         through_low += tl.sum(tl.where(inside, q * (normalized - 1), 0))
         through_high += tl.sum(tl.where(inside, q * normalized, 0))
@@ -144,7 +134,7 @@ def _write_gradient(
     to_highest = through_high / (span * at_high)
     for start in range(0, P, BLOCK):
         pixel = start + tl.arange(0, BLOCK)
-        values, normalized, z, q = _z_and_q(own, other, incoming, start, tau, MAPS, HARD, P, BLOCK)
+        values, normalized, z, q = _z_and_q(own, other, incoming, start, tau, MAPS, P, BLOCK)
         result = (q + to_all) / span
         result += tl.where(values == low, to_lowest, 0) - tl.where(values == high, to_highest, 0)
         tl.store(gradient + pixel, result.to(gradient.dtype.element_ty), mask=pixel < P)
@@ -174,7 +164,6 @@ def differentiate_sample(
     b_pixel,
     parts,
     part_stride,
-    HARD: tl.constexpr,
     P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -204,8 +193,8 @@ def differentiate_sample(
     if grad_thresholds is not None:
         to_cut_a += tl.load(grad_thresholds + 2 * sample)
         to_cut_b += tl.load(grad_thresholds + 2 * sample + 1)
-    to_given_a = _write_gradient(a, b, to_a, to_cut_a, tau, grad_a, MAPS, HARD, P, BLOCK)
-    to_given_b = _write_gradient(b, a, to_b, to_cut_b, tau, grad_b, MAPS, HARD, P, BLOCK)
+    to_given_a = _write_gradient(a, b, to_a, to_cut_a, tau, grad_a, MAPS, P, BLOCK)
+    to_given_b = _write_gradient(b, a, to_b, to_cut_b, tau, grad_b, MAPS, P, BLOCK)
     if (given is not None) or (offsets is not None):
         tl.store(grad_cuts + 2 * sample, to_given_a.to(grad_cuts.dtype.element_ty))
         tl.store(grad_cuts + 2 * sample + 1, to_given_b.to(grad_cuts.dtype.element_ty))

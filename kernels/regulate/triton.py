@@ -1,7 +1,7 @@
 """regulate on Triton: one launch forward, one backward, one program per sample.
 
 A program reads both CAMs of its sample, with their own strides, and holds them in registers when they have at most
-`LARGEST_HELD` pixels; a larger map is read again, block by block, in every pass. A pass ends in scalars that the
+`MAX_HELD` pixels; a larger map is read again, block by block, in every pass. A pass ends in scalars that the
 next one needs, summed in a fixed order:
 
     forward   1. minimum, maximum -> span   2. mean -> threshold, unless given   3. masks, maps, terms
@@ -30,10 +30,10 @@ from iir_fast.kernels.tiles import plan_total
 
 # Integers that change with the batch: no variant of a kernel depends on their values.
 RUN_TIME = ["parts", "part_stride", "pooled_map"]
-LARGEST_HELD = 1024
+MAX_HELD = 1024
 LOOP_BLOCK = 512
 PIXELS_PER_WARP = 32
-MOST_WARPS = 16
+MAX_WARPS = 16
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -58,7 +58,6 @@ def _regulate_forward_kernel(
     parts,
     part_stride,
     pooled_map,
-    HARD: tl.constexpr,
     P: tl.constexpr,
     BLOCK: tl.constexpr,
     C: tl.constexpr,
@@ -93,7 +92,6 @@ def _regulate_forward_kernel(
         b_pixel,
         parts,
         part_stride,
-        HARD,
         P,
         BLOCK,
         C,
@@ -127,7 +125,6 @@ def _regulate_backward_kernel(
     b_pixel,
     parts,
     part_stride,
-    HARD: tl.constexpr,
     P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -156,7 +153,6 @@ def _regulate_backward_kernel(
         b_pixel,
         parts,
         part_stride,
-        HARD,
         P,
         BLOCK,
     )
@@ -175,7 +171,7 @@ def _launch(
     flat_a, flat_b = inputs.cam_a.flatten(1), inputs.cam_b.flatten(1)
     given, offsets = (None if each is None else each.contiguous() for each in (inputs.thresholds, inputs.offsets))
     pixels = flat_a.shape[1]
-    block = triton.next_power_of_2(pixels) if pixels <= LARGEST_HELD else LOOP_BLOCK
+    block = triton.next_power_of_2(pixels) if pixels <= MAX_HELD else LOOP_BLOCK
     return Launch(
         kernel,
         (len(flat_a),),
@@ -188,8 +184,8 @@ def _launch(
             **strides_of("b", flat_b),
             **strides,
         },
-        {"HARD": inputs.hard, "P": pixels, "BLOCK": block, **constants},
-        num_warps=max(1, min(MOST_WARPS, block // PIXELS_PER_WARP)),
+        {"P": pixels, "BLOCK": block, **constants},
+        num_warps=max(1, min(MAX_WARPS, block // PIXELS_PER_WARP)),
     )
 
 
@@ -208,7 +204,7 @@ def plan_from_sources(
     written, offsets = None, None
     if len(parts) == 1:
         cams = parts[0]
-    elif height * width > LARGEST_HELD:
+    elif height * width > MAX_HELD:
         cams, launches = plan_total(parts)
         parts = cams.unsqueeze(0)
     else:
@@ -227,7 +223,7 @@ def plan_from_sources(
         "part_stride": parts.stride(0),
         "pooled_map": 0 if len(sources.pooled) == 1 else batch * channels,
     }
-    inputs = Inputs(parts[0, :, 0], parts[0, :, 1], thresholds, offsets, temperature, False)
+    inputs = Inputs(parts[0, :, 0], parts[0, :, 1], thresholds, offsets, temperature)
     results, launch = _plan_forward(inputs, more, strides, channels)
     return (cams, parts.new_empty(0) if offsets is None else offsets, *results), [*launches, launch]
 
@@ -270,7 +266,7 @@ def plan_backward_of_both(
     """The same with one tensor [B,2,H,W] for both CAMs' gradients, in the dtype of the first; `grad_masks`
     [S,B,2,H,W] is the sum of its parts."""
     cam_a, launches = arguments[0], list[Launch]()
-    if len(grad_masks) > 1 and math.prod(cam_a.shape[1:]) > LARGEST_HELD:
+    if len(grad_masks) > 1 and math.prod(cam_a.shape[1:]) > MAX_HELD:
         total, launches = plan_total(grad_masks)
         grad_masks = total.unsqueeze(0)
     grad_cams = cam_a.new_empty((len(cam_a), 2, *cam_a.shape[1:]))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from iir_fast import backend, functional
 from iir_fast.kernels import native
@@ -21,7 +22,7 @@ from iir_fast.kernels.subgroup_similarity import native as similarity
 
 ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which("g++") or shutil.which("c++")
-pytestmark = pytest.mark.host
+pytestmark = pytest.mark.native
 needs_kernels = pytest.mark.skipif(not native.all_kernels(), reason="installed without a C++ compiler")
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -147,14 +148,14 @@ def test_nan_stays_where_it_is(layout):
 
 
 @needs_kernels
-def test_what_the_kernels_do_not_take_is_left_to_aten():
+def test_what_the_kernels_take():
     features = features_of((2, 8, 6, 6), torch.float32, "NCHW")
-    assert native.serves(features)
-    assert native.serves(features[:, :, :, :].contiguous(memory_format=torch.channels_last))
-    assert native.serves(features.bfloat16(), torch.ones(1))
+    assert native.supports(features)
+    assert native.supports(features[:, :, :, :].contiguous(memory_format=torch.channels_last))
+    assert native.supports(features.bfloat16(), torch.ones(1))
     for refused in (features.half(), features.double(), features[:, :, ::2], features[:, ::2], features[:0]):
-        assert not native.serves(refused)
-    assert not native.serves(features, torch.ones(1, dtype=torch.float64))
+        assert not native.supports(refused)
+    assert not native.supports(features, torch.ones(1, dtype=torch.float64))
     with pytest.raises(ValueError, match="5 and 0 sums were asked for"):
         native.sums(features, None, torch.ones(2, 5, 36))
     with pytest.raises(ValueError, match="5 products were asked for"):
@@ -162,8 +163,49 @@ def test_what_the_kernels_do_not_take_is_left_to_aten():
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 8e-3)])
-def test_without_the_kernels_aten_agrees_with_the_reference(case, shape, dtype, tolerance, without_kernels):
+def test_without_the_kernels_the_closed_form_on_aten_agrees(case, shape, dtype, tolerance, without_kernels):
+    if case.operator not in ("subgroup_similarity", "inter_intra"):
+        pytest.skip("it is the reference that runs where nothing is compiled")
     assert_agrees(case, shape, case.make(shape, dtype), tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "compiled"), [(torch.float32, True), (torch.float32, False), (torch.float64, True)])
+def test_what_the_kernels_do_not_take_is_the_reference_s(case, dtype, compiled, monkeypatch):
+    """To the bit."""
+    if case.operator in ("subgroup_similarity", "inter_intra"):
+        pytest.skip("has a closed form on ATen for it")
+    if not compiled:
+        monkeypatch.setattr(native, "kernels", lambda: None)
+    if compiled and not native.all_kernels():
+        pytest.skip("installed without a C++ compiler")
+    size = (3, 4, 3, 5)
+    tensors = case.make(size, dtype)
+    with _Called() as called:
+        found = case.run_with_gradients(tensors, size)
+    taken = compiled and dtype == torch.float32 and case.name != "masked_pool-three_masks"
+    assert bool(called.names) == taken
+    same = map(torch.equal, found, case.run_with_gradients(tensors, size, "reference"))
+    assert taken or all(same)
+
+
+class _Called(TorchDispatchMode):
+    """Names of the operators of iir_fast that are called inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "iir_fast":
+            self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@needs_kernels
+def test_a_backward_pass_on_other_kernels_than_the_forward_pass_is_refused():
+    features, masks = torch.ones(1, 2, 2, 2, dtype=torch.float64), torch.ones(1, 1, 2, 2, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="backend is 'native', which does not take these tensors"):
+        torch.ops.iir_fast.masked_pool(features, masks)
 
 
 @needs_kernels
