@@ -50,7 +50,7 @@ def describe() -> list[str]:
     lines = [
         f"iir-fast {version('iir-fast')}, Python {platform.python_version()}",
         f"torch {torch.__version__}, triton {_triton_version()}",
-        f"cpu: {platform.machine()}, {torch.get_num_threads()} threads, host kernels {native.describe()}",
+        f"cpu: {platform.machine()}, {torch.get_num_threads()} threads, native kernels {native.describe()}",
     ]
     for index in range(torch.cuda.device_count()):
         found = torch.cuda.get_device_properties(index)

@@ -1,4 +1,4 @@
-// What the compiled host kernels are asked for. Plain C layout: Python fills these structures through ctypes.
+// What the native kernels are asked for. Plain C layout: Python fills these structures through ctypes.
 //
 // A sample's map is a matrix [rows, columns] with contiguous rows: channels by pixels in NCHW, pixels by channels in
 // channels_last. Everything but the maps is float32 and contiguous, samples `..._stride` elements apart (0: one for
