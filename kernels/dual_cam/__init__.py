@@ -29,7 +29,7 @@ from iir_fast.kernels.contract import (
     gradient_like,
 )
 from iir_fast.kernels.dual_cam import native, reference
-from iir_fast.kernels.dual_cam.inputs import Inputs
+from iir_fast.kernels.dual_cam.reference import Inputs
 from iir_fast.kernels.label_cam import check_arguments as check_label_cam
 from iir_fast.kernels.masked_pool import RegionDescriptors
 from iir_fast.kernels.registration import deferred, register, register_gradient

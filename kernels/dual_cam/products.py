@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from iir_fast.kernels.dual_cam.inputs import Gradients, Inputs, Saved
+from iir_fast.kernels.dual_cam.reference import Gradients, Inputs, Saved
 from iir_fast.kernels.regulate import TEMPERATURE
 
 

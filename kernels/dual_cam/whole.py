@@ -13,8 +13,8 @@ import triton
 from torch import Tensor
 
 from iir_fast.kernels.contract import accumulation_dtype, gradient_like
-from iir_fast.kernels.dual_cam.inputs import Gradients, Inputs, Saved
 from iir_fast.kernels.dual_cam.products import or_zeros
+from iir_fast.kernels.dual_cam.reference import Gradients, Inputs, Saved
 from iir_fast.kernels.dual_cam.sample import dual_cam_backward_kernel, dual_cam_forward_kernel
 from iir_fast.kernels.label_cam.parts import Maps
 from iir_fast.kernels.launch import Launch
@@ -145,7 +145,7 @@ def plan_backward(
     like = saved.masks
     offsets, cuts = None if inputs.offset_weights is None else saved.offsets, None
     if inputs.thresholds is not None or offsets is not None:
-        cuts = gradient_of_cuts(like, inputs.thresholds, offsets)
+        cuts = gradient_of_cuts(like, offsets if inputs.thresholds is None else inputs.thresholds)
     per_pixel, per_channel = 2 * pool.pixels * (1 + pool_split.channel_shares), 3 * pool.channels if shared else 0
     scratch = like.new_empty((batch, per_pixel + per_channel), dtype=accumulation_dtype(inputs.features, saved.masks))
     nothing = features.new_empty(0)

@@ -27,7 +27,7 @@ from iir_fast.kernels.contract import (
     full_precision,
 )
 from iir_fast.kernels.inter_intra import native, reference
-from iir_fast.kernels.inter_intra.inputs import Inputs
+from iir_fast.kernels.inter_intra.reference import Inputs
 from iir_fast.kernels.registration import deferred, register, register_gradient
 from iir_fast.kernels.subgroup_similarity.places import new_places
 

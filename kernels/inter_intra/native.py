@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from iir_fast.kernels.contract import SHORT_NORM
-from iir_fast.kernels.inter_intra.inputs import Inputs, incoming
+from iir_fast.kernels.inter_intra.reference import Inputs, incoming
 from iir_fast.kernels.selection import may_run_triton
 from iir_fast.kernels.subgroup_similarity import native as subgroup_similarity
 from iir_fast.kernels.subgroup_similarity.places import find_places, new_places

@@ -84,18 +84,12 @@ def _fake(features: Tensor, weights: Tensor, labels: Tensor) -> tuple[Tensor, Te
     )
 
 
-def _fake_backward(
-    grad_cams: Tensor,
-    grad_pooled: Tensor,
-    features: Tensor,
-    weights: Tensor,
-    labels: Tensor,
-    features_needed: bool,
-    weights_needed: bool,
-) -> tuple[Tensor, Tensor]:
+def _fake_backward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    given = reference.BackwardInputs(*arguments)
+    features, weights = given.features, given.weights
     return (
-        gradient_like(features) if features_needed else features.new_empty(0),
-        weights.new_empty(weights.shape) if weights_needed else weights.new_empty(0),
+        gradient_like(features) if given.features_needed else features.new_empty(0),
+        weights.new_empty(weights.shape) if given.weights_needed else weights.new_empty(0),
     )
 
 

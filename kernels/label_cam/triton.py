@@ -19,6 +19,7 @@ A label outside [0,K) touches no memory: it gives NaN CAMs and no weight gradien
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import triton
 import triton.language as tl
@@ -27,6 +28,7 @@ from torch import Tensor
 from iir_fast.kernels.contract import accumulation_dtype, gradient_like
 from iir_fast.kernels.label_cam.class_sums import class_sums
 from iir_fast.kernels.label_cam.parts import Incoming, Maps, Parts
+from iir_fast.kernels.label_cam.reference import BackwardInputs
 from iir_fast.kernels.label_cam.share import differentiate_share, sum_share
 from iir_fast.kernels.launch import Launch, launched
 from iir_fast.kernels.tiles import Tile, channel_share, own_share, pixel_share, pixel_shares, plan_total
@@ -267,21 +269,14 @@ def plan_gradients(
     return (gradients, per_sample), launch
 
 
-def plan_backward(
-    grad_cams: Tensor,
-    grad_pooled: Tensor,
-    features: Tensor,
-    weights: Tensor,
-    labels: Tensor,
-    features_needed: bool,
-    weights_needed: bool,
-) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
+def plan_backward(*arguments: Any) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
     """Allocate the results of `backward` and describe the launches that fill them."""
-    incoming = Incoming(grad_cams, grad_pooled.unsqueeze(0))
-    (gradients, per_sample), launch = plan_gradients(
-        incoming, [features], weights, labels, features_needed, weights_needed
-    )
-    if not weights_needed:
+    given = BackwardInputs(*arguments)
+    incoming = Incoming(given.grad_cams, given.grad_pooled.unsqueeze(0))
+    weights, labels = given.weights, given.labels
+    needed = given.features_needed, given.weights_needed
+    (gradients, per_sample), launch = plan_gradients(incoming, [given.features], weights, labels, *needed)
+    if not given.weights_needed:
         return (gradients[0], weights.new_empty(0)), [launch]
     grad_weights = weights.new_empty(weights.shape)
     return (gradients[0], grad_weights), [launch, class_sums(per_sample, labels.contiguous(), grad_weights)]

@@ -74,19 +74,12 @@ def _fake(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     return features.new_empty(shape, dtype=dtype), features.new_empty(shape, dtype=dtype)
 
 
-def _fake_backward(
-    grad_foreground: Tensor,
-    grad_background: Tensor,
-    features: Tensor,
-    masks: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-    features_needed: bool,
-    masks_needed: bool,
-) -> tuple[Tensor, Tensor]:
+def _fake_backward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    given = reference.BackwardInputs(*arguments)
+    features, masks = given.features, given.masks
     return (
-        gradient_like(features) if features_needed else features.new_empty(0),
-        masks.new_empty(masks.shape) if masks_needed else masks.new_empty(0),
+        gradient_like(features) if given.features_needed else features.new_empty(0),
+        masks.new_empty(masks.shape) if given.masks_needed else masks.new_empty(0),
     )
 
 

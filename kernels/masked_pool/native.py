@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from iir_fast.kernels import native
 from iir_fast.kernels.contract import MASS_EPSILON, Factors
+from iir_fast.kernels.masked_pool.reference import BackwardInputs
 
 # Each with its complement.
 MAX_MASKS = 2
@@ -26,42 +29,27 @@ def forward(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     return foreground.contiguous(), background.contiguous()
 
 
-def backward(
-    grad_foreground: Tensor,
-    grad_background: Tensor,
-    features: Tensor,
-    masks: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-    features_needed: bool,
-    masks_needed: bool,
-) -> tuple[Tensor, Tensor]:
-    u, v = _per_mass(grad_foreground, grad_background, masks)
+def backward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    given = BackwardInputs(*arguments)
+    features, masks = given.features, given.masks
+    u, v = _per_mass(given)
     grad_features, grad_masks = features.new_empty(0), masks.new_empty(0)
-    if features_needed:
+    if given.features_needed:
         regions, mass = _both_regions(masks)
         if mass.min() < MIN_SHARE * regions.shape[2]:
             factors = Factors(torch.cat((u, v), dim=1), regions, torch.zeros_like(v[:, 0]))
         else:
             factors = Factors(u - v, masks.flatten(2), v.sum(1))
         grad_features = native.products(features, *factors)
-    if masks_needed:
-        grad_masks = _gradient_of_masks(u, v, features, masks, foreground, background)
+    if given.masks_needed:
+        grad_masks = _gradient_of_masks(u, v, given)
     return grad_features, grad_masks
 
 
-def backward_in_factors(
-    grad_foreground: Tensor,
-    grad_background: Tensor,
-    features: Tensor,
-    masks: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-) -> tuple[Factors, Tensor]:
+def backward_in_factors(given: BackwardInputs) -> tuple[Factors, Tensor]:
     """Both gradients, that of the features not written: m u + (1 - m) v = m (u - v) + v."""
-    u, v = _per_mass(grad_foreground, grad_background, masks)
-    grad_masks = _gradient_of_masks(u, v, features, masks, foreground, background)
-    return Factors(u - v, masks.flatten(2), v.sum(1)), grad_masks
+    u, v = _per_mass(given)
+    return Factors(u - v, given.masks.flatten(2), v.sum(1)), _gradient_of_masks(u, v, given)
 
 
 def _both_regions(masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,15 +60,13 @@ def _both_regions(masks: Tensor) -> tuple[Tensor, Tensor]:
     return regions, regions.sum(2, keepdim=True) + MASS_EPSILON
 
 
-def _per_mass(grad_foreground: Tensor, grad_background: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+def _per_mass(given: BackwardInputs) -> tuple[Tensor, Tensor]:
     """u and v [B,R,C]: the gradients of the descriptors over the masses of masks and complements."""
-    inside_mass, outside_mass = _both_regions(masks)[1].chunk(2, dim=1)
-    return grad_foreground.float() / inside_mass, grad_background.float() / outside_mass
+    inside_mass, outside_mass = _both_regions(given.masks)[1].chunk(2, dim=1)
+    return given.grad_foreground.float() / inside_mass, given.grad_background.float() / outside_mass
 
 
-def _gradient_of_masks(
-    u: Tensor, v: Tensor, features: Tensor, masks: Tensor, foreground: Tensor, background: Tensor
-) -> Tensor:
-    constant = (background * v - foreground * u).sum(2, keepdim=True)
-    along_channels, _, _ = native.sums(features, u - v, None)
-    return (along_channels + constant).view(masks.shape).to(masks.dtype)
+def _gradient_of_masks(u: Tensor, v: Tensor, given: BackwardInputs) -> Tensor:
+    constant = (given.background * v - given.foreground * u).sum(2, keepdim=True)
+    along_channels, _, _ = native.sums(given.features, u - v, None)
+    return (along_channels + constant).view(given.masks.shape).to(given.masks.dtype)

@@ -31,6 +31,7 @@ from iir_fast.kernels import selection
 from iir_fast.kernels.contract import accumulation_dtype, check_floating, check_shape, full_precision
 from iir_fast.kernels.registration import deferred, register, register_gradient
 from iir_fast.kernels.regulate import native, reference
+from iir_fast.kernels.regulate.reference import Inputs
 
 TEMPERATURE = 0.1
 """Width of the soft masks, in units of the normalized CAM, unless told otherwise."""
@@ -98,41 +99,24 @@ def regulate(
     return RegulatedCAMs(*_call(cam_a, cam_b, thresholds, offsets, temperature))
 
 
-def _fake(
-    cam_a: Tensor,
-    cam_b: Tensor,
-    thresholds: Tensor | None,
-    offsets: Tensor | None,
-    temperature: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dtype = accumulation_dtype(cam_a, cam_b)
-    batch, height, width = cam_a.shape
-    return (
-        cam_a.new_empty((batch, 2), dtype=dtype),
-        cam_a.new_empty((batch, 2, height, width), dtype=dtype),
-        cam_a.new_empty((batch, 2, height, width), dtype=dtype),
-        cam_a.new_empty((batch, 2), dtype=dtype),
-    )
+def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    inputs = Inputs(*arguments)
+    dtype = accumulation_dtype(inputs.cam_a, inputs.cam_b)
+    batch, height, width = inputs.cam_a.shape
+    shapes = (batch, 2), (batch, 2, height, width), (batch, 2, height, width), (batch, 2)
+    terms, masks, maps, thresholds = (inputs.cam_a.new_empty(shape, dtype=dtype) for shape in shapes)
+    return terms, masks, maps, thresholds
 
 
-def _fake_backward(
-    grad_terms: Tensor,
-    grad_masks: Tensor,
-    grad_maps: Tensor | None,
-    grad_thresholds: Tensor | None,
-    cam_a: Tensor,
-    cam_b: Tensor,
-    thresholds: Tensor | None,
-    offsets: Tensor | None,
-    temperature: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return cam_a.new_empty(cam_a.shape), cam_b.new_empty(cam_b.shape), gradient_of_cuts(cam_a, thresholds, offsets)
+def _fake_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    inputs = Inputs(*arguments[4:])
+    cam_a, cam_b = inputs.cam_a, inputs.cam_b
+    return cam_a.new_empty(cam_a.shape), cam_b.new_empty(cam_b.shape), gradient_of_cuts(cam_a, inputs.given)
 
 
-def gradient_of_cuts(cam_a: Tensor, thresholds: Tensor | None, offsets: Tensor | None) -> Tensor:
-    """An uninitialized gradient of what was given of thresholds and offsets; empty if neither was."""
-    given = offsets if thresholds is None else thresholds
-    return cam_a.new_empty(0) if given is None else given.new_empty(given.shape)
+def gradient_of_cuts(cam: Tensor, given: Tensor | None) -> Tensor:
+    """Allocate the gradient of given thresholds or offsets; empty, beside a CAM, if there are none."""
+    return cam.new_empty(0) if given is None else given.new_empty(given.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

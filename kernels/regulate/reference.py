@@ -1,11 +1,37 @@
-"""The oracle of regulate: plain differentiable torch."""
+"""The oracle of regulate, plain differentiable torch, and what its implementations are given."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from iir_fast.kernels.contract import FLAT_ABSOLUTE, FLAT_RELATIVE, MEAN_MARGIN, accumulation_dtype
+
+
+class Inputs(NamedTuple):
+    """What regulate takes."""
+
+    cam_a: Tensor
+    cam_b: Tensor
+    thresholds: Tensor | None
+    offsets: Tensor | None
+    temperature: float
+
+    @property
+    def given(self) -> Tensor | None:
+        """Thresholds or offsets, whichever there are."""
+        return self.offsets if self.thresholds is None else self.thresholds
+
+
+class Gradients(NamedTuple):
+    """Of the results; None for one that nothing depends on."""
+
+    terms: Tensor
+    masks: Tensor
+    maps: Tensor | None
+    thresholds: Tensor | None
 
 
 def normalize(cam: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ float64, for Triton takes a float that is not declared as float32.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
@@ -24,7 +24,7 @@ from torch import Tensor
 from iir_fast.kernels.contract import accumulation_dtype
 from iir_fast.kernels.launch import Launch, launched, strides_of
 from iir_fast.kernels.regulate import gradient_of_cuts
-from iir_fast.kernels.regulate.inputs import Inputs, Sources
+from iir_fast.kernels.regulate.reference import Gradients, Inputs
 from iir_fast.kernels.regulate.sample import differentiate_sample, regulate_sample
 from iir_fast.kernels.tiles import plan_total
 
@@ -34,6 +34,19 @@ MAX_HELD = 1024
 LOOP_BLOCK = 512
 PIXELS_PER_WARP = 32
 MAX_WARPS = 16
+
+
+class Sources(NamedTuple):
+    """What `dual_cam` makes the CAMs of, and the offsets of their thresholds if these are learned."""
+
+    cams: Tensor
+    """[S,B,2,H,W], whose sum they are."""
+    pooled: Tensor
+    """[1,B,C] of one map, [2,B,C] of a map for each classifier."""
+    offset_weights: Tensor | None
+    """[2,C]"""
+    offset_biases: Tensor | None
+    """[2]"""
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -241,57 +254,37 @@ def _plan_forward(
     return (terms, masks, maps, cuts), launch
 
 
-def plan_backward(
-    grad_terms: Tensor,
-    grad_masks: Tensor,
-    grad_maps: Tensor | None,
-    grad_thresholds: Tensor | None,
-    *arguments: Any,
-) -> tuple[tuple[Tensor, Tensor, Tensor], list[Launch]]:
+def plan_backward(*arguments: Any) -> tuple[tuple[Tensor, Tensor, Tensor], list[Launch]]:
     """The same for `backward`."""
-    cam_a, cam_b = arguments[:2]
-    grad_a, grad_b = cam_a.new_empty(cam_a.shape), cam_b.new_empty(cam_b.shape)
-    gradients = grad_terms, grad_masks.unsqueeze(0), grad_maps, grad_thresholds
-    grad_cuts, launch = _plan_backward(*gradients, Inputs(*arguments), grad_a, grad_b)
+    incoming, inputs = Gradients(*arguments[:4]), Inputs(*arguments[4:])
+    grad_a, grad_b = (cam.new_empty(cam.shape) for cam in (inputs.cam_a, inputs.cam_b))
+    incoming = incoming._replace(masks=incoming.masks.unsqueeze(0))
+    grad_cuts, launch = _plan_backward(incoming, inputs, grad_a, grad_b)
     return (grad_a, grad_b, grad_cuts), [launch]
 
 
-def plan_backward_of_both(
-    grad_terms: Tensor,
-    grad_masks: Tensor,
-    grad_maps: Tensor | None,
-    grad_thresholds: Tensor | None,
-    *arguments: Any,
-) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
-    """The same with one tensor [B,2,H,W] for both CAMs' gradients, in the dtype of the first; `grad_masks`
-    [S,B,2,H,W] is the sum of its parts."""
-    cam_a, launches = arguments[0], list[Launch]()
-    if len(grad_masks) > 1 and math.prod(cam_a.shape[1:]) > MAX_HELD:
-        total, launches = plan_total(grad_masks)
-        grad_masks = total.unsqueeze(0)
+def plan_backward_of_both(*arguments: Any) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
+    """The same with one tensor [B,2,H,W] for both CAMs' gradients, in the dtype of the first; that of the masks
+    [S,B,2,H,W] comes in parts, whose sum it is."""
+    incoming, inputs = Gradients(*arguments[:4]), Inputs(*arguments[4:])
+    cam_a, launches = inputs.cam_a, list[Launch]()
+    if len(incoming.masks) > 1 and math.prod(cam_a.shape[1:]) > MAX_HELD:
+        total, launches = plan_total(incoming.masks)
+        incoming = incoming._replace(masks=total.unsqueeze(0))
     grad_cams = cam_a.new_empty((len(cam_a), 2, *cam_a.shape[1:]))
-    gradients = grad_terms, grad_masks, grad_maps, grad_thresholds
-    grad_cuts, launch = _plan_backward(*gradients, Inputs(*arguments), *grad_cams.unbind(1))
+    grad_cuts, launch = _plan_backward(incoming, inputs, *grad_cams.unbind(1))
     return (grad_cams, grad_cuts), [*launches, launch]
 
 
-def _plan_backward(
-    grad_terms: Tensor,
-    grad_masks: Tensor,
-    grad_maps: Tensor | None,
-    grad_thresholds: Tensor | None,
-    inputs: Inputs,
-    grad_a: Tensor,
-    grad_b: Tensor,
-) -> tuple[Tensor, Launch]:
-    grad_cuts = gradient_of_cuts(inputs.cam_a, inputs.thresholds, inputs.offsets)
-    flat_masks = grad_masks.flatten(3)
-    flat_maps = None if grad_maps is None else grad_maps.flatten(2)
+def _plan_backward(incoming: Gradients, inputs: Inputs, grad_a: Tensor, grad_b: Tensor) -> tuple[Tensor, Launch]:
+    grad_cuts = gradient_of_cuts(inputs.cam_a, inputs.given)
+    flat_masks = incoming.masks.flatten(3)
+    flat_maps = None if incoming.maps is None else incoming.maps.flatten(2)
     gradients = {
-        "grad_terms": grad_terms.contiguous(),
+        "grad_terms": incoming.terms.contiguous(),
         "grad_masks": flat_masks,
         "grad_maps": flat_maps,
-        "grad_thresholds": None if grad_thresholds is None else grad_thresholds.contiguous(),
+        "grad_thresholds": None if incoming.thresholds is None else incoming.thresholds.contiguous(),
     }
     results: dict[str, Tensor | None] = {"grad_a": grad_a, "grad_b": grad_b, "grad_cuts": grad_cuts}
     strides = {
