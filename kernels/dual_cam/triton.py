@@ -27,7 +27,7 @@ from iir_fast.kernels.dual_cam.products import logits_of, or_zeros, through_logi
 from iir_fast.kernels.dual_cam.reference import Gradients, Inputs, Saved
 from iir_fast.kernels.label_cam import triton as label_cam
 from iir_fast.kernels.label_cam.class_sums import sum_class
-from iir_fast.kernels.label_cam.parts import Incoming, Maps
+from iir_fast.kernels.label_cam.triton import Incoming, Maps
 from iir_fast.kernels.launch import Launch, recorded, run
 from iir_fast.kernels.masked_pool import triton as masked_pool
 from iir_fast.kernels.masked_pool.reference import BackwardInputs

@@ -16,7 +16,7 @@ from iir_fast.kernels.contract import accumulation_dtype, gradient_like
 from iir_fast.kernels.dual_cam.products import or_zeros
 from iir_fast.kernels.dual_cam.reference import Gradients, Inputs, Saved
 from iir_fast.kernels.dual_cam.sample import dual_cam_backward_kernel, dual_cam_forward_kernel
-from iir_fast.kernels.label_cam.parts import Maps
+from iir_fast.kernels.label_cam.triton import Maps
 from iir_fast.kernels.launch import Launch
 from iir_fast.kernels.masked_pool.triton import SPAN, THIN
 from iir_fast.kernels.regulate import TEMPERATURE, gradient_of_cuts

@@ -19,15 +19,15 @@ A label outside [0,K) touches no memory: it gives NaN CAMs and no weight gradien
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from iir_fast.kernels.contract import accumulation_dtype, gradient_like
+from iir_fast.kernels.contract import Factors, accumulation_dtype, gradient_like
 from iir_fast.kernels.label_cam.class_sums import class_sums
-from iir_fast.kernels.label_cam.parts import Incoming, Maps, Parts
 from iir_fast.kernels.label_cam.reference import BackwardInputs
 from iir_fast.kernels.label_cam.share import differentiate_share, sum_share
 from iir_fast.kernels.launch import Launch, launched
@@ -38,6 +38,49 @@ PROGRAMS = 512
 CHANNELS = 256
 # Integers that change from batch to batch and from task to task: no variant of a kernel depends on their values.
 RUN_TIME = ["batch", "classes", "tiles_each"]
+
+
+class Maps(NamedTuple):
+    """What classifiers read: one map, or a map for each of two."""
+
+    first: Tensor
+    """[B,C,P]"""
+    second: Tensor | None
+    """As `first`, strides and dtype included."""
+
+    @classmethod
+    def of(cls, maps: Sequence[Tensor]) -> Maps:
+        """Of maps [B,C,H,W]; two that differ are copied."""
+        if len(maps) == 1:
+            return cls(maps[0].flatten(2), None)
+        first, second = maps
+        if first.stride() != second.stride() or first.dtype != second.dtype:
+            dtype = torch.promote_types(first.dtype, second.dtype)
+            first, second = (each.to(dtype).contiguous() for each in maps)
+        return cls(first.flatten(2), second.flatten(2))
+
+
+class Parts(NamedTuple):
+    """What programs that share a sum have each made of it."""
+
+    cams: Tensor
+    """[S,B,R,P], S shares of the channels."""
+    pooled: Tensor
+    """[S,M,B,C], S shares of the pixels, M maps."""
+
+
+class Incoming(NamedTuple):
+    """All that gradients of maps come from; R classifiers."""
+
+    cams: Tensor
+    """[B,R,H,W]"""
+    pooled: Tensor
+    """[S,B,C], whose sum it is, of one map; [M,B,C] of several."""
+    beside: Factors | None = None
+    """What else the gradient of the one map is to hold."""
+    cuts: Tensor | None = None
+    """[B,R]: gradients of thresholds' offsets, which are of `offset_weights` [R,C] and the pooled map."""
+    offset_weights: Tensor | None = None
 
 
 @triton.jit
