@@ -1,13 +1,13 @@
-"""Tables for a terminal."""
+"""Tables for a terminal, and in Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from iir_fast.evaluation import Metrics
     from iir_fast.models import MapKind
 
@@ -20,12 +20,24 @@ def tabulate(
     text_columns: int = 1,
 ) -> Table:
     """Make a table whose first columns are text, to the left, and whose others are figures, to the right."""
+    from rich.table import Table  # not above: Markdown is text
+
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     for number, name in enumerate(header):
         table.add_column(name, justify="left" if number < text_columns else "right")
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
+    """Write a table likewise in Markdown, its columns wide enough to read as well in a terminal."""
+    columns = []
+    for number, (name, *cells) in enumerate(zip(header, *rows, strict=True)):
+        width = max(map(len, (name, *cells)))
+        justify, rule = (str.ljust, "-" * width) if number < text_columns else (str.rjust, "-" * (width - 1) + ":")
+        columns.append([justify(name, width), rule, *(justify(cell, width) for cell in cells)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in zip(*columns, strict=True))
 
 
 def metrics_table(metrics: Mapping[str, Metrics] | Mapping[MapKind, Metrics]) -> Table:
