@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from rich.console import Console
@@ -69,3 +70,8 @@ def image_progress(shown: bool = True) -> Progress:
         console=console,
         disable=not shown,
     )
+
+
+def count_images(progress: Progress, description: str, total: int) -> Callable[[int], None]:
+    """Add a bar to an `image_progress`; what is returned moves it on by so many images."""
+    return partial(progress.advance, progress.add_task(description, total=total, note=""))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.progress import Progress
 from torch.utils.data import DataLoader
 
-from iir_fast.app.progress import image_progress, say
+from iir_fast.app.progress import count_images, image_progress, say
 from iir_fast.data import LocalizationDataset, image_transform, open_split
 from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, evaluate_maps, predict
 from iir_fast.localization import TrainedLocalizer
@@ -152,18 +151,14 @@ def evaluate(
     run: LoadedRun, kinds: tuple[MapKind, ...], evaluator: Evaluator, save_maps: Path | None = None
 ) -> dict[MapKind, Metrics]:
     """Evaluate the localizer of a run on its split."""
-    dataset = run.dataset
+    dataset, count = run.dataset, len(run.dataset)
     with image_progress() as progress:
-
-        def bar(description: str) -> partial[None]:
-            return partial(progress.advance, progress.add_task(description, total=len(dataset), note=""))
-
         loader = image_batches(run, progress)
-        from_features = run.config.freeze_backbone
-        predictions = predict(run.model, loader, kinds, from_features, bar(f"localize {dataset.split}"))
+        on_batch = count_images(progress, f"localize {dataset.split}", count)
+        predictions = predict(run.model, loader, kinds, run.config.freeze_backbone, on_batch)
         metrics = {}
         for kind in kinds:
+            on_image = count_images(progress, f"boxes of {kind} maps", count)
             save_to = save_maps and save_maps / kind
-            on_image = bar(f"boxes of {kind} maps")
             metrics[kind] = evaluate_maps(predictions, kind, dataset, evaluator, on_image, save_to)
     return metrics

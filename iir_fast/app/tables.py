@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 
 
 def tabulate(
-    header: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    title: str,
-    caption: str | None = None,
-    text_columns: int = 1,
+    header: Sequence[str], rows: Iterable[Sequence[str]], title: str, caption: str | None = None, text_columns: int = 1
 ) -> Table:
     """Make a table whose first columns are text, to the left, and whose others are figures, to the right."""
     from rich.table import Table  # not above: Markdown is text
