@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_fast.app.progress import image_progress
+from iir_fast.app.progress import count_images, image_progress
 from iir_fast.app.runs import evaluate_run, image_batches, load_run
 from iir_fast.evaluation import thresholds
 from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, TRUE_COLOUR
@@ -94,8 +93,8 @@ def write_report(
     }
     with image_progress() as progress:
         batches = image_batches(run, progress, indices)
-        task = progress.add_task(f"report {split}", total=shown, note="")
-        images = report_images(run, batches, indices, kinds, taus, partial(progress.advance, task))
+        on_image = count_images(progress, f"report {split}", shown)
+        images = report_images(run, batches, indices, kinds, taus, on_image)
         write_page(file, overview, kinds, images, shown)
     return file
 
