@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from os import PathLike
 from typing import NoReturn, TypeAlias
@@ -90,12 +90,8 @@ def _raise(error: BrokenImageError) -> NoReturn:
     raise error
 
 
-@dataclass(frozen=True)
-class _Input:
-    index: int
-    path: str | None
-    size: tuple[int, int]
-    tensor: Tensor
+_Input: TypeAlias = tuple[LocalizedImage, Tensor]
+"""An image before anything is found in it, and what the network reads of it."""
 
 
 @dataclass(frozen=True)
@@ -190,17 +186,17 @@ class TrainedLocalizer:
         self, inputs: Iterator[_Input], kind: MapKind, threshold: float, top_k: int, batch_size: int
     ) -> Iterator[LocalizedImage]:
         while batch := list(islice(inputs, batch_size)):
-            ranked = self._ranked(torch.stack([each.tensor for each in batch]), kind, top_k)
+            ranked = self._ranked(torch.stack([tensor for _, tensor in batch]), kind, top_k)
             probabilities = ranked[0].logits.double().softmax(dim=1).cpu()
             objects: list[list[FoundObject]] = [[] for _ in batch]
             for found in ranked:
                 maps, labels = found.maps[kind].float().cpu(), found.labels.tolist()
-                for row, label in enumerate(labels):
-                    box = scale_box(largest_box(resize_scoremap(maps[row]), threshold), batch[row].size)
+                for row, ((image, _), label) in enumerate(zip(batch, labels, strict=True)):
+                    box = scale_box(largest_box(resize_scoremap(maps[row]), threshold), image.size)
                     probability = float(probabilities[row, label])
                     objects[row].append(FoundObject(self.spec.classes[label], label, probability, box, maps[row]))
-            for image, each in zip(batch, objects, strict=True):
-                yield LocalizedImage(image.index, image.path, image.size, tuple(each))
+            for (image, _), each in zip(batch, objects, strict=True):
+                yield replace(image, objects=tuple(each))
 
     @torch.no_grad()
     def _ranked(self, images: Tensor, kind: MapKind, top_k: int) -> list[Localization]:
@@ -231,7 +227,7 @@ def _read_input(transform: Transform, index: int, image: ImageInput) -> _Input:
             picture = to_rgb(image if isinstance(image, Image.Image) else _from_array(image))
         except ValueError as error:
             raise BrokenImageError(f"number {index}", str(error)) from error
-    return _Input(index, path, picture.size, transform(picture))
+    return LocalizedImage(index, path, picture.size, ()), transform(picture)
 
 
 def _from_array(array: object) -> Image.Image:
