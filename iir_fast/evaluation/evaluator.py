@@ -156,9 +156,14 @@ class _Totals:
         return (what, True) in self._first
 
     def add(self, image: Measurement) -> None:
-        self._all_or_none("boxes", image.largest_iou is not None, image.image_id)
-        self._all_or_none("masks", image.foreground is not None, image.image_id)
-        self._all_or_none("ranked classes", image.label_rank is not None, image.image_id)
+        parts = {"boxes": image.largest_iou, "masks": image.foreground, "ranked classes": image.label_rank}
+        for what, found in parts.items():
+            self._first.setdefault((what, found is not None), image.image_id)
+            if (what, True) in self._first and (what, False) in self._first:
+                raise ValueError(
+                    f"image {self._first[what, False]!r} has no {what}, while image {self._first[what, True]!r} has "
+                    f"them; either all images of a split have {what} or none has."
+                )
         self.fewest_ranked = min(image.ranked, self.fewest_ranked) if self.images else image.ranked
         self.best_ranked += image.label_rank == 0
         self.images += 1
@@ -171,11 +176,3 @@ class _Totals:
         if image.foreground is not None and image.background is not None:
             self.foreground += image.foreground
             self.background += image.background
-
-    def _all_or_none(self, what: str, present: bool, image_id: str) -> None:
-        self._first.setdefault((what, present), image_id)
-        if (what, True) in self._first and (what, False) in self._first:
-            raise ValueError(
-                f"image {self._first[what, False]!r} has no {what}, while image {self._first[what, True]!r} has them; "
-                f"either all images of a split have {what} or none has."
-            )

@@ -35,17 +35,15 @@ class ScoredImage:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one image adds to the metrics.
+    """What one image adds to the metrics; None where it has no boxes, no masks, or no ranked classes.
 
     Attributes:
         image_id: the image.
-        largest_iou: float64 [T], per threshold the best IoU of the largest contour's box with any true box; None
-            where the image has no boxes.
-        best_iou: float64 [T], per threshold the best IoU of any contour's box with any true box; None likewise.
-        foreground: int64 [bins], histogram of the scores on the object; None where the image has no masks.
-        background: int64 [bins], histogram of the scores elsewhere; None likewise.
-        label_rank: how many classes were ranked above the true one, `ranked` if it is not among them; None where
-            nothing was classified.
+        largest_iou: float64 [T], per threshold the best IoU of the largest contour's box with any true box.
+        best_iou: float64 [T], the same of any contour's box.
+        foreground: int64 [bins], histogram of the scores on the object.
+        background: int64 [bins], histogram of the scores elsewhere.
+        label_rank: how many classes were ranked above the true one, `ranked` if it is not among them.
         ranked: how many classes were ranked.
     """
 
