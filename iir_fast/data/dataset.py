@@ -37,7 +37,7 @@ class GroundTruth:
 
 
 def box_around(mask: NDArray[np.uint8] | NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Find the box [1, 4] that just holds what is not zero, x1 and y1 exclusive; [0, 4] where all is."""
+    """Find the box [1, 4] that just holds all that is not zero, x1 and y1 exclusive; [0, 4] where there is none."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     edges = [[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]] if len(columns) else []
     return np.array(edges, np.float64).reshape(-1, 4)
@@ -85,5 +85,5 @@ class LocalizationDataset(Dataset[tuple[Tensor, int]], ABC):
         return len(self.labels)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        """Transformed image `i` and its label."""
+        """Give image `i`, transformed, and its label."""
         return self.transform(self.image(i)), self.labels[i]

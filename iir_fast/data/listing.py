@@ -19,15 +19,7 @@ from PIL import Image
 
 from iir_fast.app.progress import in_threads
 from iir_fast.data.dataset import GroundTruth, LocalizationDataset, Transform
-from iir_fast.data.images import (
-    BrokenImageError,
-    ImageRoot,
-    read_image,
-    read_mask,
-    read_size,
-    read_stamp,
-    read_trimap,
-)
+from iir_fast.data.images import BrokenImageError, ImageRoot, read_image, read_mask, read_size, read_stamp, read_trimap
 from iir_fast.data.records import Fault, OnFault, raise_fault
 
 Size: TypeAlias = tuple[int, int]

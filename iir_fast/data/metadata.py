@@ -176,7 +176,7 @@ class _Files:
                 raise Fault("label", f"{where}: {path} lies in the folder of label {right}, got {label}")
             labels[path] = label
 
-        self._read("class_labels.txt", "path,label", take, once=True)
+        self._read("class_labels.txt", "path,label", take, once=True, optional=False)
         return labels
 
     def class_names(self, labels: Mapping[str, int]) -> tuple[str, ...]:
@@ -196,8 +196,7 @@ class _Files:
         def take(where: str, path: str, width: str, height: str) -> None:
             sizes[path] = parse_whole(width, "width", where, 1), parse_whole(height, "height", where, 1)
 
-        if (self._folder / "image_sizes.txt").is_file():
-            self._read("image_sizes.txt", "path,width,height", take, once=True)
+        self._read("image_sizes.txt", "path,width,height", take, once=True)
         return sizes
 
     def boxes(self) -> dict[str, list[ListedBox]]:
@@ -207,7 +206,7 @@ class _Files:
             found = boxes.setdefault(path, [])
             found.append(ListedBox(where, parse_box(edges, where, inclusive=True)))
 
-        self._localization("path,x0,y0,x1,y1", take)
+        self._read("localization.txt", "path,x0,y0,x1,y1", take)
         return boxes
 
     def masks(self) -> dict[str, ListedMasks]:
@@ -222,16 +221,14 @@ class _Files:
                 raise Fault("corrupt line", f"{where}: {text}")
             masks[path] = ListedMasks((*before.masks, mask), before.ignore or ignore)
 
-        self._localization("path,mask,ignore", take)
+        self._read("localization.txt", "path,mask,ignore", take)
         return masks
 
-    def _localization(self, form: str, take: Callable[..., None]) -> None:
-        if (self._folder / "localization.txt").is_file():
-            self._read("localization.txt", form, take, once=False)
-
-    def _read(self, name: str, form: str, take: Callable[..., None], once: bool) -> None:
+    def _read(self, name: str, form: str, take: Callable[..., None], once: bool = False, optional: bool = True) -> None:
         """Hand place and fields of every line to `take`; each image must have a line, and one only with `once`."""
         file = self._folder / name
+        if optional and not file.is_file():
+            return
         lines: dict[str, int] = {}
         for number, (path, *fields) in read_records(file, form, ",", self._on_fault):
             where = at(file, number)

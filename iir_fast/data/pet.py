@@ -11,16 +11,7 @@ from torchvision.datasets import OxfordIIITPet  # type: ignore[import-untyped]
 from iir_fast.data.dataset import GroundTruth, Transform, box_around
 from iir_fast.data.images import read_size
 from iir_fast.data.listing import ListedDataset, ListedMasks, Listing
-from iir_fast.data.records import (
-    Fault,
-    OnFault,
-    at,
-    check_path,
-    name_classes,
-    parse_whole,
-    raise_fault,
-    read_records,
-)
+from iir_fast.data.records import Fault, OnFault, at, check_path, name_classes, parse_whole, raise_fault, read_records
 
 PET_SPLITS = {"train": "trainval", "test": "test"}
 """The splits and the names of their lists."""
