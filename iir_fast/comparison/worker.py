@@ -160,7 +160,7 @@ def _train_and_evaluate(task: Task) -> None:
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Bytes: most that tensors took on a CUDA device, or else the peak of this process's resident memory."""
+    """Look up in bytes the most that tensors took on a CUDA device, or else that this process had in memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
