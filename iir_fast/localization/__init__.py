@@ -1,6 +1,5 @@
 """What a trained localizer is for: from images to boxes, their pictures, their files, and networks to hand on."""
 
-from iir_fast.localization.boxes import scale_box
 from iir_fast.localization.export import export_localizer
 from iir_fast.localization.localizer import (
     DEFAULT_THRESHOLD,
@@ -8,6 +7,7 @@ from iir_fast.localization.localizer import (
     ImageInput,
     LocalizedImage,
     TrainedLocalizer,
+    scale_box,
 )
 from iir_fast.localization.overlay import PREDICTED_COLOUR, TRUE_COLOUR, overlay
 from iir_fast.localization.writing import BoxFormat, write_boxes
