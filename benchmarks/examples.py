@@ -144,10 +144,9 @@ def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[
 
     label_cam = Example("label_cam", (features, weights, labels))
     single = Example("label_cam", (features, weights[:1], labels), option="one classifier")
-    regulate = Example("regulate", (*cams, None, None, 0.1, False))
-    hard = Example("regulate", (*cams, None, None, 0.1, True), option="hard")
-    given = Example("regulate", (*cams, thresholds, None, 0.1, False), option="given thresholds")
-    learned = Example("regulate", (*cams, None, offsets, 0.1, False), option="learned thresholds")
+    regulate = Example("regulate", (*cams, None, None, 0.1))
+    given = Example("regulate", (*cams, thresholds, None, 0.1), option="given thresholds")
+    learned = Example("regulate", (*cams, None, offsets, 0.1), option="learned thresholds")
     pool = Example("masked_pool", (features, masks))
     similarity = Example("subgroup_similarity", (*descriptors, groups))
     classifiers = weights, _random(2, classes, like=like, seed=10), labels
@@ -157,7 +156,7 @@ def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[
         "dual_cam", (features, map_a, map_b, *classifiers, None, None, None, torch.float32), option="own maps"
     )
     regions = _random(batch, 2, channels, like=like, seed=5), _random(batch, 2, channels, like=like, seed=6)
-    loss = Example("inter_intra", (_random(batch, 2, like=like, seed=13), *regions, labels, None, 5.0, 5.0))
+    loss = Example("inter_intra", (_random(batch, 2, like=like, seed=13), *regions, labels, 0, 5.0, 5.0))
     evidence = Example("evidence_map", (features, _random(batch, 1, channels, like=like, seed=7)))
     return [
         label_cam,
@@ -167,8 +166,6 @@ def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[
         single.backward(True, True),
         regulate,
         regulate.backward(),
-        hard,
-        hard.backward(),
         given,
         given.backward(),
         learned,

@@ -20,7 +20,8 @@ from iir_fast.app.machine import memory_bytes, processor
 from iir_fast.kernels.native.memory import memory
 
 COPY_BYTES = 1 << 28
-READS = 4
+COPIES = 1.5
+"""Of the features, each a read and a write of them, that a step moves at least."""
 GPU_STATE = ("sm_clock_mhz", "memory_clock_mhz", "power_w", "power_limit_w")
 SECONDS_FOR_THE_DRIVER = 20
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -94,18 +95,32 @@ def copy_bandwidth(clock: Clock, device: str, size: int = COPY_BYTES) -> float:
     return 2 * source.nbytes / statistics.median(seconds[1:])
 
 
-def floor_calls(features: Tensor) -> dict[str, Callable[[], object]]:
-    """What the whole step cannot do without: four "reads" of as much as the features, one "write" of as much anew.
+def floor_calls(features: Tensor, weights: Tensor) -> dict[str, Callable[[], object]]:
+    """What the whole step cannot do without: features copied, and the classifiers' matrix products.
 
-    The sum of both is the floor's time. What is read are ones, by the fastest reduction that torch has: a product.
+    A step reads the features forward and again backward, and writes their gradient: one and a half copies of them, at
+    the speed that a copy of their size has, from memory or from a cache, into memory that is there already. The
+    products are the logits of both classifiers and the gradients through them, which read the weights and write their
+    gradient.
+
+    Args:
+        features: [B,C,H,W].
+        weights: [2,K,C], in the dtype in which a step makes logits of them.
+
+    Returns:
+        "copy" and "products"; the floor's time is `COPIES` times that of the one and that of the other.
     """
-    flat = torch.ones(features.nbytes // 4, device=features.device)
+    source, target = torch.ones_like(features), torch.empty_like(features)
+    classifiers, classes, channels = weights.shape
+    pooled = torch.ones(classifiers, len(features), channels, dtype=weights.dtype, device=weights.device)
+    grad_logits = torch.ones(classifiers, len(features), classes, dtype=weights.dtype, device=weights.device)
 
-    def reads() -> None:
-        for _ in range(READS):
-            torch.dot(flat, flat)
+    def products() -> None:
+        torch.bmm(pooled, weights.transpose(1, 2))
+        torch.bmm(grad_logits, weights)
+        torch.bmm(grad_logits.transpose(1, 2), pooled)
 
-    return {"reads": reads, "write": lambda: torch.empty_like(flat).fill_(1)}
+    return {"copy": lambda: target.copy_(source), "products": products}
 
 
 def extra_peak_bytes(call: Callable[[], object], device: str) -> int | None:

@@ -23,9 +23,10 @@ times as long as `iir_fast` a peer takes, so above 1 `iir_fast` is faster. The p
 
 {peers}
 
-Every peer gave the package's loss and gradients before it was timed. *Floor* is the package's time over that of reading
-the features four times and writing one newly allocated tensor of their size, in the same rounds. *MB* is the peak
-memory beyond the inputs, gradients included. *GB/s* is over the bytes that must be moved, as a share of the copy
+Every peer gave the package's loss and gradients before it was timed. *Floor* is the package's time over that of what
+no step can do without, in the same rounds: features read twice and their gradient written once, as one and a half
+copies of a tensor of their size take it, and the matrix products of both classifiers. *MB* is the peak memory beyond
+the inputs, gradients included. *GB/s* is over the bytes that must be moved, as a share of the copy
 bandwidth measured in the same run; features that fit in the cache can pass 100 %.
 """
 ON_A_GPU = """

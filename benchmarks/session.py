@@ -117,13 +117,13 @@ class Session:
         """Ratios to the package of all its peers and, for the step, of the floor; and all seconds."""
         calls: dict[str, Callable[[], object]] = {each: partial(workload.run, each) for each in (PACKAGE, *row.peers)}
         if row.what == STEP and workload.features is not None:
-            calls |= machine.floor_calls(workload.features)
+            calls |= machine.floor_calls(workload.features, workload.inputs[1].detach())
         warm = interleave(calls, workload.clear, self.clock, 1)
         rounds = 1 if self.tiny else rounds_within(PAIRED_SECONDS, sum(map(sum, warm.values())))
         seconds = interleave(calls, workload.clear, self.clock, rounds)
         if row.what == STEP:
-            parts = zip(seconds.pop("reads"), seconds.pop("write"), strict=True)
-            seconds["floor"] = [reads + write for reads, write in parts]
+            parts = zip(seconds.pop("copy"), seconds.pop("products"), strict=True)
+            seconds["floor"] = [machine.COPIES * copy + products for copy, products in parts]
         own = seconds[PACKAGE]
         ratios = {name: paired_ratio(each, own)._asdict() for name, each in seconds.items() if name != PACKAGE}
         return {"in_turns": ratios, "seconds_in_turns": seconds}

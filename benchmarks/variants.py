@@ -30,7 +30,7 @@ SIDES = (14, 10)
 # A whole batch, what is left of an epoch, and sizes that Triton would treat apart if it were let: 1, multiples of 16.
 BATCHES = (64, 48, 37, 1)
 CLASSES = (1000, 200, 16, 1)
-NOT_IN_TRAINING = ("hard", "one classifier", "evidence_map")
+NOT_IN_TRAINING = ("one classifier", "evidence_map")
 
 
 def variants(shapes: Iterable[Shape], classes: Iterable[int] = CLASSES[:1], target: str = TARGET) -> dict[str, str]:

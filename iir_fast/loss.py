@@ -6,19 +6,16 @@ CAMs" (arXiv:1911.07160): the paper's own formulas were not available, and none 
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 from torch import Tensor, nn
 
-from iir_fast.gate import mixing_gate
 from iir_fast.gather import gather_rows
 from iir_fast.head import HeadOutput
 from iir_fast.kernels import RegionDescriptors, RegulatedCAMs, inter_intra, masked_pool, regulate
 from iir_fast.kernels.contract import check_integer_vector, check_range
+from iir_fast.kernels.inter_intra import REGULATIONS, Regulation
 from iir_fast.kernels.regulate import TEMPERATURE
-
-Regulation = Literal["dual", "agreement", "mixed"]
-REGULATIONS: tuple[Regulation, ...] = ("dual", "agreement", "mixed")
 
 
 class IIRTerms(NamedTuple):
@@ -51,7 +48,6 @@ def iir_loss(
     inter_weight: float = 5.0,
     regulation: Regulation = "dual",
     temperature: float = TEMPERATURE,
-    hard: bool = False,
     gather: bool = False,
 ) -> IIRTerms:
     """Inter-intra regulation of two CAMs per sample.
@@ -64,10 +60,9 @@ def iir_loss(
         thresholds: [B,2] in (0,1); None: each map's own mean.
         intra_weight: weight of the regulation of the two CAMs.
         inter_weight: weight of the inter-sample criterion.
-        regulation: "dual" (adversarial where both classifiers claim a pixel, cooperative where both reject it),
-            "agreement" (the probability that the masks differ) or "mixed" (a gate between the two).
+        regulation: "dual" (adversarial where both classifiers claim a pixel, cooperative where both reject it)
+            or "agreement" (the probability that the masks differ).
         temperature: width of the soft masks, in units of the normalized map.
-        hard: masks are 0 or 1 forward and keep the soft masks' gradient.
         gather: compare descriptors across all ranks of the default process group. Every rank must pass the same
             number of samples; with DistributedDataParallel the gradients are those of the concatenated batch.
 
@@ -83,7 +78,7 @@ def iir_loss(
         raise ValueError(f"iir_loss: regulation is {regulation!r}; accepted are {', '.join(REGULATIONS)}.")
     check_integer_vector("iir_loss", "labels", labels, len(features))
     cam_a, cam_b = select_label_cam(cam_a, labels, "cam_a"), select_label_cam(cam_b, labels, "cam_b")
-    regulated = regulate(cam_a, cam_b, thresholds, temperature, hard)
+    regulated = regulate(cam_a, cam_b, thresholds, temperature)
     descriptors = masked_pool(features, regulated.masks)
     return _iir_loss(regulated, descriptors, labels, intra_weight, inter_weight, regulation, gather)
 
@@ -102,12 +97,7 @@ def _iir_loss(
     foreground, background = descriptors
     if gather:
         foreground, background, labels = gather_rows(foreground), gather_rows(background), gather_rows(labels)
-    gate = None
-    if regulation == "mixed":
-        gate = mixing_gate(foreground, labels)
-    elif regulation == "agreement":
-        gate = terms.new_ones(())
-    loss, intra, inter = inter_intra(terms, foreground, background, labels, intra_weight, inter_weight, gate)
+    loss, intra, inter = inter_intra(terms, foreground, background, labels, intra_weight, inter_weight, regulation)
     return IIRTerms(loss, intra, inter, masks, maps, thresholds, descriptors)
 
 
@@ -137,13 +127,12 @@ class IIRLoss(nn.Module):
     Args:
         intra_weight: weight of the regulation of the two CAMs.
         inter_weight: weight of the inter-sample criterion.
-        regulation: "dual", "agreement" or "mixed", as in `iir_fast.functional.iir_loss`.
+        regulation: "dual" or "agreement", as in `iir_fast.functional.iir_loss`.
         temperature: width of the soft masks, in units of the normalized map; above 0.
-        hard: masks are 0 or 1 forward and keep the soft masks' gradient.
         gather: compare images across all ranks of the default process group.
 
     Raises:
-        ValueError: `regulation` is not one of the three, or `temperature` is not positive.
+        ValueError: `regulation` is neither of the two, or `temperature` is not positive.
     """
 
     def __init__(
@@ -152,7 +141,6 @@ class IIRLoss(nn.Module):
         inter_weight: float = 5.0,
         regulation: Regulation = "dual",
         temperature: float = TEMPERATURE,
-        hard: bool = False,
         gather: bool = False,
     ) -> None:
         super().__init__()
@@ -164,7 +152,6 @@ class IIRLoss(nn.Module):
         self.inter_weight = inter_weight
         self.regulation: Regulation = regulation
         self.temperature = temperature
-        self.hard = hard
         self.gather = gather
 
     @overload
@@ -204,10 +191,10 @@ class IIRLoss(nn.Module):
         if isinstance(cam_a, HeadOutput):
             if any(each is not None for each in (cam_b, features, labels, thresholds)):
                 raise TypeError("IIRLoss: arguments follow the head's output; accepted is the output alone.")
-            # The head's masks are soft, of the usual temperature.
+            # The head's masks have the usual temperature.
             out, regulated, descriptors = cam_a, cam_a.regulated, cam_a.descriptors
-            if self.temperature != TEMPERATURE or self.hard:
-                regulated = regulate(out.cam_a, out.cam_b, out.thresholds, self.temperature, self.hard)
+            if self.temperature != TEMPERATURE:
+                regulated = regulate(out.cam_a, out.cam_b, out.thresholds, self.temperature)
                 descriptors = masked_pool(out.features, regulated.masks)
             return _iir_loss(regulated, descriptors, out.labels, *weights)
         if cam_b is None or features is None or labels is None:
@@ -225,7 +212,6 @@ class IIRLoss(nn.Module):
             inter_weight=self.inter_weight,
             regulation=self.regulation,
             temperature=self.temperature,
-            hard=self.hard,
             gather=self.gather,
         )
 
@@ -256,5 +242,5 @@ class IIRLoss(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"intra_weight={self.intra_weight}, inter_weight={self.inter_weight}, regulation={self.regulation!r}, "
-            f"temperature={self.temperature}, hard={self.hard}, gather={self.gather}"
+            f"temperature={self.temperature}, gather={self.gather}"
         )

@@ -55,17 +55,16 @@ class SubgroupSampler(Sampler[list[int]]):
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        if classes_per_batch < 1:
-            raise ValueError(f"classes_per_batch must be at least 1, got {classes_per_batch}")
-        if images_per_class < 1:
-            raise ValueError(f"images_per_class must be at least 1, got {images_per_class}")
-        if batches is not None and batches < 1:
-            raise ValueError(f"batches must be at least 1, got {batches}")
+        counts = {"classes_per_batch": classes_per_batch, "images_per_class": images_per_class, "batches": batches}
+        for name, count in counts.items():
+            if count is not None and count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
         if seed < 0:
             raise ValueError(f"seed must not be negative, got {seed}")
         if not 0 <= rank < ranks:
             raise ValueError(f"rank must lie in [0, ranks), got {rank} of {ranks}")
-        if classes_per_batch * images_per_class % ranks:
+        images = classes_per_batch * images_per_class
+        if images % ranks:
             raise ValueError(
                 f"classes_per_batch * images_per_class must be a multiple of ranks, "
                 f"got {classes_per_batch} * {images_per_class} and {ranks}"
@@ -77,10 +76,9 @@ class SubgroupSampler(Sampler[list[int]]):
         self._classes_per_batch = classes_per_batch
         self._images_per_class = images_per_class
         self._seed = seed
-        share = classes_per_batch * images_per_class // ranks
-        self._share = slice(rank * share, (rank + 1) * share)
+        self._share = slice(rank * images // ranks, (rank + 1) * images // ranks)
         self._epoch = 0
-        self._batches = batches or max(1, len(values) // (classes_per_batch * images_per_class))
+        self._batches = batches or max(1, len(values) // images)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (not negative) that the next iteration draws."""
@@ -111,7 +109,7 @@ class SubgroupSampler(Sampler[list[int]]):
             yield batch[self._share]
 
     def _allowance(self) -> NDArray[np.int64]:
-        """How many subgroups each class may give in an epoch."""
+        """Count how many subgroups each class may give in an epoch."""
         sizes = np.array([len(members) for members in self._members])
         needed = self._batches * self._classes_per_batch
         # No smaller number of passes can do: m of them give at most len(sizes) + m * sizes.sum() / Q subgroups.

@@ -3,9 +3,9 @@
 A room holds one operator in several implementations of one contract:
 
 - ``reference.py``: plain differentiable torch for every floating dtype. It is the oracle and never calls the others.
-- ``host.py``: closed-form forward and backward in few ATen calls; what runs wherever nothing faster can.
-- ``native.py``: the same on compiled kernels (``kernels/native``), for CPU tensors; hands what these do not take to
-  ``host.py``.
+  What the operator and its backward pass are given has its types here.
+- ``native.py``: closed-form forward and backward on compiled kernels (``kernels/native``), for CPU tensors. What they
+  do not support, such as float64, runs on the reference.
 - ``triton.py``: GPU kernels, and launchers that plan their launches from the shapes alone. Imported when first used.
 - ``__init__.py``: the contract (the public function's docstring), the registration with ``torch.library`` and the
   gradient's wiring.

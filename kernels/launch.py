@@ -13,7 +13,7 @@ from iir_fast.kernels.replay import Recording, recording
 Arguments = ParamSpec("Arguments")
 Outputs = TypeVar("Outputs")
 
-MOST_KEPT = 256
+MAX_KEPT = 256
 """Kinds of arguments of one function."""
 
 
@@ -98,7 +98,7 @@ def recorded(function: Callable[Arguments, Outputs]) -> Callable[Arguments, Outp
             outputs = function(*arguments, **named)
         again = follower.replay(outputs)
         if again is not None:
-            if len(kept) >= MOST_KEPT:
+            if len(kept) >= MAX_KEPT:
                 kept.clear()
             kept[key] = again
         return outputs

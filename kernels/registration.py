@@ -63,7 +63,7 @@ def register(
     Args:
         name: the operator's name inside the namespace.
         signature: arguments and results in torch's schema language, e.g. "(Tensor x) -> Tensor".
-        implementations: "host" and "triton" -> function on real tensors.
+        implementations: "native" and "triton" -> function on real tensors.
         fake: the same function on shapes alone.
     """
 

@@ -1,26 +1,39 @@
 """Which implementation of an operator runs, and why.
 
-``IIR_FAST_BACKEND=reference|host|triton`` in the environment, or ``with backend("host"):`` in code, forces one
+``IIR_FAST_BACKEND=reference|native|triton`` in the environment, or ``with backend("native"):`` in code, forces one
 implementation for every operator. Without either, CUDA and ROCm tensors use the Triton kernels when triton can be
-imported and can launch kernels, and everything else the host implementations.
+imported and can launch kernels, and everything else the native implementations. What these do not support, such as
+float64, runs on the reference.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
-BACKENDS = ("reference", "host", "triton")
+import torch
+from torch import Tensor
+
+BACKENDS = ("reference", "native", "triton")
+RENAMED = {"host": "native"}
 
 _logger = logging.getLogger("iir_fast")
 _announced: set[tuple[str, str]] = set()
 
 
 def _checked(name: str, where: str) -> str:
+    if name in RENAMED:
+        warnings.warn(
+            f"{where} is {name!r}, which is called {RENAMED[name]!r} now; the next release will not know the old name.",
+            FutureWarning,
+            stacklevel=4,
+        )
+        return RENAMED[name]
     if name not in BACKENDS:
         raise ValueError(f"{where} is {name!r}; accepted are {', '.join(BACKENDS)}.")
     return name
@@ -32,13 +45,13 @@ _forced: str | None = _checked(_environment, "IIR_FAST_BACKEND") if _environment
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Force one implementation of every operator inside a ``with`` block.
+    """Force one implementation of every operator inside a ``with`` block; "native" where it supports the tensors.
 
     The choice holds for the whole process, other threads included. A backward pass that runs after the block has
     ended is free to choose again; all implementations keep the same contract.
 
     Args:
-        name: "reference", "host" or "triton".
+        name: "reference", "native" or "triton".
 
     Raises:
         ValueError: `name` is none of these.
@@ -46,7 +59,8 @@ def backend(name: str) -> Iterator[None]:
             it when its tensors are where Triton kernels cannot run, or it cannot launch them.)
     """
     global _forced
-    if _checked(name, "backend") == "triton":
+    name = _checked(name, "backend")
+    if name == "triton":
         _require_triton()
     previous, _forced = _forced, name
     try:
@@ -55,9 +69,28 @@ def backend(name: str) -> Iterator[None]:
         _forced = previous
 
 
-def is_reference_forced() -> bool:
-    """Whether the plain differentiable implementations were asked for; they bypass the registered operators."""
-    return _forced == "reference"
+def calls_reference(supports: Callable[..., bool] | None = None, *tensors: Tensor | None) -> bool:
+    """Whether the plain differentiable implementation is called in place of the registered operator.
+
+    Args:
+        supports: whether an operator's native implementation takes these tensors; None: it takes all.
+        *tensors: the operator's floating arguments, the first of them on its device.
+    """
+    if _forced == "reference":
+        return True
+    if supports is None or (tensors[0] is not None and _runs_triton(tensors[0].device.type)):
+        return False
+    return not supports(*tensors)
+
+
+def _runs_triton(device_type: str) -> bool:
+    """As `choose` has it, for torch.compile to follow."""
+    return _forced == "triton" if _forced else device_type == "cuda" and _can_launch()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _can_launch() -> bool:
+    return _fault("cuda") is None
 
 
 class Choice(NamedTuple):
@@ -79,7 +112,7 @@ def choose(device_type: str) -> Choice:
     choice = _choice(device_type)
     if (choice.backend, device_type) not in _announced:
         _announced.add((choice.backend, device_type))
-        falls_back = device_type == "cuda" and choice.backend == "host" and _forced is None
+        falls_back = device_type == "cuda" and choice.backend == "native" and _forced is None
         level = logging.WARNING if falls_back else logging.INFO
         _logger.log(level, "operators on %s tensors run on the %s backend: %s.", device_type, *choice)
     return choice
@@ -88,16 +121,16 @@ def choose(device_type: str) -> Choice:
 def _choice(device_type: str) -> Choice:
     if _forced == "triton":
         _require_triton(device_type)
-    if _forced in ("host", "triton"):
+    if _forced in ("native", "triton"):
         return Choice(_forced, "it was forced")
     if _forced == "reference":
-        return Choice("host", "the reference has no registered operator of its own")
+        return Choice("native", "the reference has no registered operator of its own")
     if device_type != "cuda":
-        return Choice("host", "it is the fastest that can run there")
+        return Choice("native", "it is the fastest that can run there")
     fault = _fault("cuda")
     if fault is None:
         return Choice("triton", "it is the fastest that can run there")
-    return Choice("host", f"triton, which has the GPU kernels, {fault}")
+    return Choice("native", f"triton, which has the GPU kernels, {fault}")
 
 
 def may_run_triton(device_type: str) -> bool:
@@ -109,7 +142,7 @@ def _require_triton(device_type: str | None = None) -> None:
     """Raise RuntimeError where triton cannot run kernels on a type of device; None: where it cannot run any."""
     fault = _fault(device_type)
     if fault is not None:
-        raise RuntimeError(f"backend is 'triton', and triton {fault}; accepted here is 'host'.")
+        raise RuntimeError(f"backend is 'triton', and triton {fault}; accepted here is 'native'.")
     if device_type not in ("cuda", None) and not _interprets():
         raise RuntimeError(
             f"backend is 'triton' and the tensors are on {device_type}; accepted are CUDA and ROCm tensors, "

@@ -23,7 +23,7 @@ import pytest
 DEVICE = os.environ.get("IIR_FAST_TEST_DEVICE", "cpu")
 ON_GPU = [Path(__file__).with_name(name) for name in ("kernels", "gpu")]
 # test_interpreter.py starts a second process in which it is "triton"; in both, calls that force nothing run it.
-IMPLEMENTATION = os.environ.get("IIR_FAST_BACKEND", "host" if DEVICE == "cpu" else "triton")
+IMPLEMENTATION = os.environ.get("IIR_FAST_BACKEND", "native" if DEVICE == "cpu" else "triton")
 FORKED = Path(__file__).with_name("forked.py")
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 BEFORE_HIDING = "IIR_FAST_TEST_VISIBLE_DEVICES"
@@ -57,7 +57,7 @@ if WORKERS > 1:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "host: about the host implementations, left out where others are under test")
+    config.addinivalue_line("markers", "native: about the native implementations, left out where others are under test")
     config.addinivalue_line("markers", "gpu: needs a GPU, left out where the CPU is under test")
     if DEVICE not in ("cpu", "cuda"):
         raise pytest.UsageError(f"IIR_FAST_TEST_DEVICE is {DEVICE!r}; accepted are 'cpu' and 'cuda'.")
@@ -71,12 +71,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    host = pytest.mark.skip(reason="about the host implementations; others are under test")
+    native = pytest.mark.skip(reason="about the native implementations; others are under test")
     gpu = pytest.mark.skip(reason="needs a GPU: IIR_FAST_TEST_DEVICE=cuda pytest tests/kernels tests/gpu")
     cpu = pytest.mark.skip(reason="runs on the CPU; on a GPU only tests/kernels and tests/gpu do")
     for item in items:
-        if item.get_closest_marker("host") and (DEVICE, IMPLEMENTATION) != ("cpu", "host"):
-            item.add_marker(host)
+        if item.get_closest_marker("native") and (DEVICE, IMPLEMENTATION) != ("cpu", "native"):
+            item.add_marker(native)
         if item.get_closest_marker("gpu") and DEVICE == "cpu":
             item.add_marker(gpu)
         if DEVICE != "cpu" and not any(folder in item.path.parents for folder in ON_GPU):
@@ -103,7 +103,7 @@ def show_gpus() -> Callable[[Mapping[str, str]], dict[str, str]]:
 
 @pytest.fixture
 def implementation() -> str:
-    """The backend under test: "host" or "triton"."""
+    """The backend under test: "native" or "triton"."""
     return IMPLEMENTATION
 
 

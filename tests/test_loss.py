@@ -19,17 +19,17 @@ def make_batch(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.
     return cam_a, cam_b, features
 
 
-@pytest.mark.parametrize("regulation", ["dual", "agreement", "mixed"])
-@pytest.mark.parametrize("hard", [False, True])
-def test_agrees_with_the_reference_on_the_loss_and_all_gradients(regulation, hard, implementation):
+@pytest.mark.parametrize("regulation", ["dual", "agreement"])
+@pytest.mark.parametrize(("dtype", "rtol", "atol"), [(torch.float32, 1e-4, 1e-7), (torch.float64, 1e-12, 1e-15)])
+def test_agrees_with_the_reference_on_the_loss_and_all_gradients(regulation, dtype, rtol, atol, implementation):
     results = []
     for name in (implementation, "reference"):
-        leaves = [tensor.requires_grad_() for tensor in make_batch()]
+        leaves = [tensor.requires_grad_() for tensor in make_batch(dtype)]
         with backend(name):
-            terms = iir_loss(*leaves, LABELS, regulation=regulation, hard=hard)
+            terms = iir_loss(*leaves, LABELS, regulation=regulation)
             results.append([terms.loss.detach(), *torch.autograd.grad(terms.loss, leaves)])
     for actual, expected in zip(*results, strict=True):
-        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-15)
+        torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
 
 
 def test_weights_scale_the_two_terms():
@@ -74,7 +74,7 @@ def test_class_maps_and_label_cams_give_the_same_loss_and_gradient():
     assert gradient.count_nonzero() == cam_a.numel()
 
 
-@pytest.mark.parametrize("regulation", ["dual", "agreement", "mixed"])
+@pytest.mark.parametrize("regulation", ["dual", "agreement"])
 @pytest.mark.parametrize("labels", [torch.arange(6), torch.zeros(6, dtype=torch.int64)], ids=["classes", "one_class"])
 def test_batches_of_classes_of_one_image_or_of_one_class_are_finite(regulation, labels):
     leaves = [tensor.requires_grad_() for tensor in make_batch(torch.float32)]
@@ -111,7 +111,7 @@ def test_an_empty_batch_is_a_zero_connected_to_the_graph():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_finite_batch_never_becomes_nan(scale, dtype):
     leaves = [(scale * tensor).to(dtype).requires_grad_() for tensor in make_batch()]
-    loss = IIRLoss(regulation="mixed")(*leaves, LABELS)
+    loss = IIRLoss(regulation="agreement")(*leaves, LABELS)
     loss.backward()
     assert loss.isfinite()
     assert all(leaf.grad.isfinite().all() for leaf in leaves)
@@ -119,7 +119,7 @@ def test_a_finite_batch_never_becomes_nan(scale, dtype):
 
 def test_drop_in_training_loop_lowers_the_loss(implementation):
     """The README's lines in a plain loop, with every term going down. Triton's interpreter is slow."""
-    steps, share = (60, 0.6) if implementation == "host" else (8, 0.9)
+    steps, share = (60, 0.6) if implementation == "native" else (8, 0.9)
     torch.manual_seed(0)
     head = DualCAMHead(9, 3, hidden=8)
     loss_fn = IIRLoss()
@@ -140,7 +140,7 @@ def test_drop_in_training_loop_lowers_the_loss(implementation):
 def test_training_step_compiles_into_one_graph_and_agrees():
     torch._dynamo.reset()
     torch.manual_seed(0)
-    head, loss_fn = DualCAMHead(9, 3, hidden=8, threshold="learned"), IIRLoss(regulation="mixed")
+    head, loss_fn = DualCAMHead(9, 3, hidden=8, threshold="learned"), IIRLoss()
     features = make_batch(torch.float32)[2]
 
     def step(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -178,7 +178,7 @@ def test_autocast_with_bfloat16_features_keeps_the_loss_close():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"regulation": "both"}, "'both'; accepted are dual, agreement, mixed"),
+        ({"regulation": "both"}, "'both'; accepted are dual, agreement"),
         ({"temperature": -1}, "temperature is -1"),
     ],
 )
@@ -213,7 +213,7 @@ def test_bad_arguments_are_named(position, value, error, words):
     [
         *((hidden, threshold, {}) for hidden in (None, 6) for threshold in ("learned", "mean", "fixed")),
         (None, "learned", {"temperature": 0.3}),
-        (6, "mean", {"hard": True}),
+        (6, "mean", {"temperature": 0.05, "regulation": "agreement"}),
     ],
 )
 def test_takes_what_the_head_returns_or_its_pieces(hidden, threshold, options, each_backend):

@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def cache_folder(part: str) -> Path:
-    """`iir_fast/<part>` in the user's cache folder: `$XDG_CACHE_HOME`, or `~/.cache`. It need not exist yet."""
+    """Name `iir_fast/<part>` in the user's cache folder: `$XDG_CACHE_HOME`, or `~/.cache`. It need not exist yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iir_fast" / part

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from rich.table import Table
 
-from iir_fast.app.runs import evaluate_run
+from iir_fast.app.runs import LoadedRun, evaluate_run, load_run
+from iir_fast.app.tables import tabulate
 from iir_fast.comparison import FIGURES, with_spread
-from iir_fast.data import PROCEDURAL, LocalizationDataset, image_transform, open_split
 from iir_fast.evaluation import Metrics, largest_box, resize_scoremap
 from iir_fast.localization import PREDICTED_COLOUR, TRUE_COLOUR, overlay, scale_box
 from iir_fast.methods import MethodName
-from iir_fast.models import MAP_KINDS, IIRLocalizer, MapKind
+from iir_fast.models import MAP_KINDS, MapKind
 from iir_fast.training import TrainConfig, train
 
 ROWS: tuple[tuple[str, MethodName, MapKind], ...] = (
@@ -32,27 +33,20 @@ METHODS: tuple[MethodName, ...] = ("cam", "iir")
 TILE, GAP, CAPTION = 128, 6, 18
 SHOWN = 8
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the demo found.
-
-    Attributes:
-        metrics: for every method and map, the metrics of each seed.
-        picture: the grid of images, CAMs and boxes that was saved.
-    """
-
-    metrics: dict[tuple[MethodName, MapKind], list[Metrics]]
-    picture: Path
+Results: TypeAlias = dict[tuple[MethodName, MapKind], list[Metrics]]
+"""For every method and map, the metrics of each seed."""
 
 
-def run_demo(config: TrainConfig, root: Path, seeds: int = 3) -> Outcome:
+def run_demo(config: TrainConfig, root: Path, seeds: int = 3) -> tuple[Results, Path]:
     """Train CAM and IIR from `seeds` seeds each, evaluate all maps, and draw the first seed's.
 
     Args:
         config: budget and network; method and seed are set by the demo.
         root: a new folder for the runs and the picture.
         seeds: number of seeds, counted from `config.seed`.
+
+    Returns:
+        The metrics, and the file of the picture.
 
     Raises:
         FileExistsError: `root` exists.
@@ -62,50 +56,34 @@ def run_demo(config: TrainConfig, root: Path, seeds: int = 3) -> Outcome:
         raise ValueError(f"seeds is {seeds}; accepted is 1 or more.")
     if root.exists():
         raise FileExistsError(f"output folder {root} exists; name a new one.")
-    metrics: dict[tuple[MethodName, MapKind], list[Metrics]] = {(method, kind): [] for _, method, kind in ROWS}
-    models: dict[MethodName, IIRLocalizer] = {}
+    metrics: Results = {(method, kind): [] for _, method, kind in ROWS}
     for seed in range(config.seed, config.seed + seeds):
         for method in METHODS:
             folder = root / f"{method}-seed{seed}"
-            models.setdefault(method, train(replace(config, method=method, seed=seed), folder).model)
-            found = evaluate_run(folder, kinds=MAP_KINDS)
-            for kind, each in found.items():
+            train(replace(config, method=method, seed=seed), folder)
+            for kind, each in evaluate_run(folder, kinds=MAP_KINDS).items():
                 metrics[method, kind].append(each)
-    dataset = open_split(
-        PROCEDURAL,
-        "test",
-        image_transform(config.image_size, models["cam"].backbone.mean, models["cam"].backbone.std),
-        images=config.test_images,
-        recipe=config.recipe,
-    )
+    runs = {method: load_run(root / f"{method}-seed{config.seed}") for method in METHODS}
     picture = root / "localizations.png"
-    draw_grid(models, metrics, dataset, range(min(SHOWN, len(dataset)))).save(picture)
-    return Outcome(metrics, picture)
+    draw_grid(runs, metrics, range(min(SHOWN, len(runs["cam"].dataset)))).save(picture)
+    return metrics, picture
 
 
-def tabulate(outcome: Outcome) -> Table:
-    """One row per method and map: mean over the seeds, with the standard deviation behind it, all in percent."""
-    seeds = len(next(iter(outcome.metrics.values())))
+def tabulate_results(metrics: Results) -> Table:
+    """Make one row per method and map: mean over the seeds, with the standard deviation behind it, all in percent."""
+    seeds = len(next(iter(metrics.values())))
     spread = "mean ± standard deviation" if seeds > 1 else "one seed, no spread"
-    table = Table(title=f"Embedded test set, {seeds} seed{'s' * (seeds > 1)} ({spread}), %", title_justify="left")
-    table.add_column("localization map")
-    for name, _ in FIGURES:
-        table.add_column(name, justify="right")
-    for name, method, kind in ROWS:
-        table.add_row(
-            name, *(with_spread([getattr(each, key) for each in outcome.metrics[method, kind]]) for _, key in FIGURES)
-        )
-    return table
+    rows = [
+        (name, *(with_spread([getattr(each, key) for each in metrics[method, kind]]) for _, key in FIGURES))
+        for name, method, kind in ROWS
+    ]
+    title = f"Embedded test set, {seeds} seed{'s' * (seeds > 1)} ({spread}), %"
+    return tabulate(("localization map", *(name for name, _ in FIGURES)), rows, title)
 
 
 @torch.no_grad()
-def draw_grid(
-    models: dict[MethodName, IIRLocalizer],
-    metrics: dict[tuple[MethodName, MapKind], list[Metrics]],
-    dataset: LocalizationDataset,
-    indices: Iterable[int],
-) -> Image.Image:
-    """A row per image: the image with its true box, then each map with the true and the predicted box.
+def draw_grid(runs: dict[MethodName, LoadedRun], metrics: Results, indices: Iterable[int]) -> Image.Image:
+    """Draw a row per image: the image with its true box, then each map with the true and the predicted box.
 
     Boxes are cut at the threshold that GT-known localization used for that method and map.
     """
@@ -116,6 +94,7 @@ def draw_grid(
     for column, caption in enumerate(("image, true box", *(name for name, _, _ in ROWS))):
         pen.text((column * (TILE + GAP) + 2, 3), caption, fill="black")
     for row, i in enumerate(indices):
+        dataset = runs["cam"].dataset
         image = dataset.image(i).resize((TILE, TILE), Image.Resampling.BICUBIC)
         truth = dataset.ground_truth(i)
         scale = np.array([TILE, TILE, TILE, TILE]) / np.array([*truth.size, *truth.size])
@@ -123,7 +102,7 @@ def draw_grid(
         tiles = [overlay(image, None, true_boxes)]
         for _, method, kind in ROWS:
             inputs, label = dataset[i]
-            model = models[method]
+            model = runs[method].model
             device = model.head.weight.device
             found = model.localize(inputs[None].to(device), torch.tensor([label], device=device), (kind,))
             scoremap = resize_scoremap(found.maps[kind].cpu())[0]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from iir_fast import functional
+from iir_fast.app.tables import tabulate
 from iir_fast.kernels import backend, native
 from iir_fast.kernels.selection import choose
 
@@ -46,11 +47,11 @@ class Check:
 
 
 def describe() -> list[str]:
-    """Versions, devices, and for each kind of device the implementation it runs and why."""
+    """Describe versions, devices, and for each kind of device the implementation it runs and why."""
     lines = [
         f"iir-fast {version('iir-fast')}, Python {platform.python_version()}",
         f"torch {torch.__version__}, triton {_triton_version()}",
-        f"cpu: {platform.machine()}, {torch.get_num_threads()} threads, host kernels {native.describe()}",
+        f"cpu: {platform.machine()}, {torch.get_num_threads()} threads, native kernels {native.describe()}",
     ]
     for index in range(torch.cuda.device_count()):
         found = torch.cuda.get_device_properties(index)
@@ -81,24 +82,21 @@ def examine(device: torch.device) -> Iterator[Check]:
             yield Check("tensors", setting, fault=f"{type(error).__name__}: {error}")
 
 
-def tabulate(checks: Iterable[Check], device: torch.device) -> Table:
-    """One row per check."""
-    from rich.table import Table  # not above: to examine takes torch alone
-
-    table = Table(title=f"operators on {device} against the float64 reference: relative errors", title_justify="left")
-    for name in ("operator", "features", "results", "gradients", ""):
-        table.add_column(name)
+def tabulate_checks(checks: Iterable[Check], device: torch.device) -> Table:
+    """Make one row per check."""
+    rows = []
     for check in checks:
         errors = ("-" if error is None else f"{error:.1e}" for error in (check.results, check.gradients))
-        table.add_row(check.operator, check.setting, *errors, "FAULT" if check.fault else "ok")
-    return table
+        rows.append((check.operator, check.setting, *errors, "FAULT" if check.fault else "ok"))
+    title = f"operators on {device} against the float64 reference: relative errors"
+    return tabulate(("operator", "features", "results", "gradients", ""), rows, title, text_columns=5)
 
 
 Call = Callable[..., Any]
 
 
 def _calls(shape: Shape, dtype: torch.dtype, device: torch.device) -> list[tuple[str, Call, list[Tensor]]]:
-    """Every operator with its floating arguments."""
+    """List every operator with its floating arguments."""
     batch, channels, height, width = shape
     generator = torch.Generator().manual_seed(0)
 
@@ -144,7 +142,7 @@ def _compare(check: Check, call: Call, arguments: list[Tensor]) -> Check:
 
 
 def _run(call: Call, arguments: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Results, and the gradients of their sum under fixed weights."""
+    """Compute results, and the gradients of their sum under fixed weights."""
     leaves = [argument.detach().requires_grad_() for argument in arguments]
     results = call(*leaves)
     results = [results] if isinstance(results, Tensor) else list(results)
@@ -156,13 +154,13 @@ def _run(call: Call, arguments: list[Tensor]) -> tuple[list[Tensor], list[Tensor
 
 
 def _worst(actual: list[Tensor], exact: list[Tensor]) -> float:
-    """Largest error relative to the largest magnitude; NaN if any value is."""
+    """Find the largest error relative to the largest magnitude; NaN if any value is."""
     errors = [(one.double() - other).abs().max() / other.abs().max() for one, other in zip(actual, exact, strict=True)]
     return float(torch.stack(errors).max()) if errors else 0.0
 
 
 def _triton_version() -> str:
-    """Not of the package: a ROCm build of torch brings one by another name."""
+    """Ask the module, not the package: a ROCm build of torch brings one by another name."""
     try:
         import triton
     except ImportError as error:

@@ -12,9 +12,15 @@ from pathlib import Path
 import torch
 
 
+def usable_cores() -> int:
+    """Count the cores this process may use."""
+    # macOS and Windows cannot confine a process to some of them.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe_machine() -> str:
-    """One line: processor, cores this process may use, memory, GPU, system, versions, commit."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Describe in one line: processor, cores this process may use, memory, GPU, system, versions, commit."""
+    cores = usable_cores()
     parts = [processor(), f"{cores} core{'s' * (cores > 1)}"]
     if memory := memory_bytes():
         parts.append(f"{memory / 2**30:.0f} GiB")
@@ -27,7 +33,7 @@ def describe_machine() -> str:
 
 
 def processor() -> str:
-    """Model of the processor, or its architecture where the system does not say more."""
+    """Name the processor's model, or its architecture where the system does not say more."""
     if sys.platform == "linux":
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -36,12 +42,12 @@ def processor() -> str:
 
 
 def memory_bytes() -> int | None:
-    """Physical memory; None where the system does not say."""
+    """Look up the physical memory; None where the system does not say."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
 
 
 def commit() -> str | None:
-    """The commit that this package runs from, and whether files differ from it; None outside a git checkout."""
+    """Name the commit that this package runs from, and whether files differ from it; None outside a git checkout."""
     here = Path(__file__)
 
     def git(*arguments: str) -> str:

@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TypeVar
+
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+    track,
+)
 from rich.table import Column
 from rich.text import Text
+
+from iir_fast.app.threads import in_order
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MANY = 2000
+"""Items; fewer are gone through before a bar would be of use."""
 
 console = Console(stderr=True)
 """Progress and remarks go to stderr, so that stdout holds results only."""
 
 
 def say(sentence: str) -> None:
-    """A remark, in one line whatever the terminal's width: a path in it can be found and copied."""
+    """Make a remark, in one line whatever the terminal's width: a path in it can be found and copied."""
     console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+
+def tracked(items: Iterable[Item], description: str, total: int, shown_from: int = MANY) -> Iterable[Item]:
+    """Count items in a bar, from so many of them on, that goes when they are through."""
+    return track(items, description, total, console=console, transient=True, disable=total < shown_from)
+
+
+def in_threads(
+    function: Callable[[Item], Result], items: Sequence[Item], description: str, shown_from: int = MANY
+) -> list[Result]:
+    """Map a function over items by threads, and count them in a bar. Pillow decodes without the interpreter lock."""
+    results = in_order(function, items, ahead=256, batch=16 if len(items) >= MANY else 1)
+    return list(tracked(results, description, len(items), shown_from))
 
 
 class _Throughput(ProgressColumn):
@@ -23,15 +57,21 @@ class _Throughput(ProgressColumn):
 
 
 def image_progress(shown: bool = True) -> Progress:
-    """A bar that counts images, with throughput, time left and a field `note` for anything else."""
+    """Make a bar that counts images, with throughput, time left and a field `note` for anything else."""
+    whole = Column(no_wrap=True)
     # Where the terminal is narrow the note wraps, and nothing else.
     return Progress(
-        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        _Throughput(table_column=Column(no_wrap=True)),
-        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+        TextColumn("{task.description}", table_column=whole),
+        BarColumn(bar_width=16, table_column=whole),
+        MofNCompleteColumn(table_column=whole),
+        _Throughput(table_column=whole),
+        TimeRemainingColumn(compact=True, table_column=whole),
         TextColumn("{task.fields[note]}", style="dim", table_column=Column(no_wrap=False)),
         console=console,
         disable=not shown,
     )
+
+
+def count_images(progress: Progress, description: str, total: int) -> Callable[[int], None]:
+    """Add a bar to an `image_progress`; what is returned moves it on by so many images."""
+    return partial(progress.advance, progress.add_task(description, total=total, note=""))

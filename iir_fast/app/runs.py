@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.progress import Progress
 from torch.utils.data import DataLoader
 
-from iir_fast.app.progress import image_progress, say
+from iir_fast.app.progress import count_images, image_progress, say
 from iir_fast.data import LocalizationDataset, image_transform, open_split
 from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, evaluate_maps, predict
 from iir_fast.localization import TrainedLocalizer
@@ -33,7 +32,7 @@ class LoadedRun(NamedTuple):
 
 
 def load(path: str | Path, device: str = "auto") -> TrainedLocalizer:
-    """A trained localizer, ready to find objects in any images.
+    """Load a trained localizer, ready to find objects in any images.
 
         [found] = iir_fast.load("runs/mine").localize("holiday.jpg")
 
@@ -53,13 +52,7 @@ def load(path: str | Path, device: str = "auto") -> TrainedLocalizer:
 
 
 def load_run(root: Path, split: str = "test", *, data: str | None = None, device: str = "auto") -> LoadedRun:
-    """Load what a run's folder holds, and open a split.
-
-    Args:
-        root: the run's folder.
-        split: which split of the data.
-        data: a source of data, as `open_split` takes it; what the run was trained on by default.
-        device: "auto", "cpu" or "cuda".
+    """Load what a run's folder holds, and open a split of what it was trained on, or of `data`, as `open_split` has it.
 
     Raises:
         FileNotFoundError: the folder holds no run, or the data no such split.
@@ -68,13 +61,12 @@ def load_run(root: Path, split: str = "test", *, data: str | None = None, device
     if not folder.config.is_file():
         raise FileNotFoundError(f"run {root} has no {folder.config.name}; it is not the folder of a run.")
     config = TrainConfig.from_yaml(folder.config.read_text(encoding="utf-8"))
-    model, spec = load_localizer(root, pick_device(device))
-    return LoadedRun(model, spec, config, _open(model, spec, config, split, data))
+    return _with_data(*load_localizer(root, pick_device(device)), config, split, data)
 
 
-def _open(
+def _with_data(
     model: IIRLocalizer, spec: LocalizerSpec, config: TrainConfig, split: str, data: str | None = None
-) -> LocalizationDataset:
+) -> LoadedRun:
     dataset = open_split(
         data or config.data,
         split,
@@ -86,11 +78,11 @@ def _open(
     )
     if dataset.skipped:
         say(f"skipped {len(dataset.skipped)} {split} images that cannot be read.")
-    return dataset
+    return LoadedRun(model, spec, config, dataset)
 
 
 def image_batches(run: LoadedRun, progress: Progress, images: Sequence[int] | None = None) -> DataLoader[Any]:
-    """Batches of what the localizer reads, with labels: images, or a frozen backbone's features from the cache.
+    """Load batches of what the localizer reads, with labels: images, or a frozen backbone's features from the cache.
 
     Args:
         run: `run.config.freeze_backbone` tells which of the two; the localizer's `from_features`.
@@ -126,19 +118,16 @@ def evaluate_run(
         device: "auto", "cpu" or "cuda".
         save_maps: folder for the score maps, `<save_maps>/<kind>/<image id>.npy`; None: they are not kept.
 
-    Returns:
-        The metrics of each kind of map.
-
     Raises:
         FileNotFoundError: the folder holds no run, or the data no such split.
     """
     run = load_run(root, split, data=data, device=device)
     metrics = evaluate(run, kinds, Evaluator(split, step, fixed_threshold), save_maps)
-    folder = RunFolder(root)
     first = next(iter(metrics.values()))
     if first.max_box_acc_v2 is None and first.pxap is None:
         accuracy = f"the top-1 accuracy is {first.top1_accuracy:.1f} %"
         say(f"{split} has neither boxes nor masks: nothing is localized there, {accuracy}.")
+    folder = RunFolder(root)
     content = folder.read_metrics()
     content.setdefault(split, {}).update({kind: result.to_dict() for kind, result in metrics.items()})
     folder.write_metrics(content)
@@ -146,40 +135,30 @@ def evaluate_run(
 
 
 def validation(config: TrainConfig, split: str) -> Validate:
-    """What training chooses its best checkpoint by: the default map's MaxBoxAccV2 on a split, or, where that has
-    masks alone, its PxAP.
+    """Make what chooses the best checkpoint: MaxBoxAccV2 of the default map, or PxAP where there are masks alone."""
 
-    Args:
-        config: of the run that is trained.
-        split: which split of its data.
-    """
-
-    def figure(model: IIRLocalizer, spec: LocalizerSpec) -> float:
-        run = LoadedRun(model, spec, config, _open(model, spec, config, split))
-        found = evaluate(run, (DEFAULT_MAP,), Evaluator(split))[DEFAULT_MAP]
+    def metric(model: IIRLocalizer, spec: LocalizerSpec) -> float:
+        found = evaluate(_with_data(model, spec, config, split), (DEFAULT_MAP,), Evaluator(split))[DEFAULT_MAP]
         value = found.pxap if found.max_box_acc_v2 is None else found.max_box_acc_v2
         if value is None:
             raise ValueError(f"validate names split {split!r}, which has neither boxes nor masks.")
         return value
 
-    return figure
+    return metric
 
 
 def evaluate(
     run: LoadedRun, kinds: tuple[MapKind, ...], evaluator: Evaluator, save_maps: Path | None = None
 ) -> dict[MapKind, Metrics]:
     """Evaluate the localizer of a run on its split."""
-    dataset = run.dataset
+    dataset, count = run.dataset, len(run.dataset)
     with image_progress() as progress:
         loader = image_batches(run, progress)
-        task = progress.add_task(f"localize {dataset.split}", total=len(dataset), note="")
-        advance = partial(progress.advance, task)
-        predictions = predict(run.model, loader, kinds, run.config.freeze_backbone, advance)
+        on_batch = count_images(progress, f"localize {dataset.split}", count)
+        predictions = predict(run.model, loader, kinds, run.config.freeze_backbone, on_batch)
         metrics = {}
         for kind in kinds:
-            task = progress.add_task(f"boxes of {kind} maps", total=len(dataset), note="")
+            on_image = count_images(progress, f"boxes of {kind} maps", count)
             save_to = save_maps and save_maps / kind
-            metrics[kind] = evaluate_maps(
-                predictions, kind, dataset, evaluator, partial(progress.advance, task), save_to
-            )
+            metrics[kind] = evaluate_maps(predictions, kind, dataset, evaluator, on_image, save_to)
     return metrics

@@ -1,58 +1,79 @@
-"""Metrics as tables."""
+"""Tables for a terminal, and in Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.table import Table
 
-from iir_fast.evaluation import Metrics
-from iir_fast.models import MapKind
+    from iir_fast.evaluation import Metrics
+    from iir_fast.models import MapKind
+
+
+def tabulate(
+    header: Sequence[str], rows: Iterable[Sequence[str]], title: str, caption: str | None = None, text_columns: int = 1
+) -> Table:
+    """Make a table whose first columns are text, to the left, and whose others are figures, to the right."""
+    from rich.table import Table  # not above: Markdown is text
+
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    for number, name in enumerate(header):
+        table.add_column(name, justify="left" if number < text_columns else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
+    """Write a table likewise in Markdown, its columns wide enough to read as well in a terminal."""
+    columns = []
+    for number, (name, *cells) in enumerate(zip(header, *rows, strict=True)):
+        width = max(map(len, (name, *cells)))
+        justify, rule = (str.ljust, "-" * width) if number < text_columns else (str.rjust, "-" * (width - 1) + ":")
+        columns.append([justify(name, width), rule, *(justify(cell, width) for cell in cells)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in zip(*columns, strict=True))
 
 
 def metrics_table(metrics: Mapping[str, Metrics] | Mapping[MapKind, Metrics]) -> Table:
-    """A column per map; every figure in percent with the threshold it was taken at.
+    """Make a table with a column per map; every metric in percent with the threshold it was taken at.
 
     Args:
         metrics: name of the map -> its metrics, all of one split.
     """
     first = next(iter(metrics.values()))
-    table = Table(
-        title=f"{first.split}, {first.images} images: % (threshold)",
-        caption="MaxBoxAcc, V1 and V2, takes the best threshold on the evaluated split itself, as its protocol has it. "
+    caption = (
+        "MaxBoxAcc, V1 and V2, takes the best threshold on the evaluated split itself, as its protocol has it. "
         f"Threshold of GT-known and Top-k chosen on: {first.fixed_threshold_origin}."
-        if first.fixed_threshold
-        else None,
-        title_justify="left",
-        caption_justify="left",
     )
-    table.add_column("map")
-    for name in metrics:
-        table.add_column(name, justify="right")
     rows: dict[str, list[str]] = {}
     for each in metrics.values():
-        for name, value in _figures(each).items():
-            rows.setdefault(name, []).append(value)
-    for name, values in rows.items():
-        table.add_row(name, *values)
-    return table
+        for name, value in _metrics(each):
+            rows.setdefault(name, [name]).append(value)
+    return tabulate(
+        ("map", *metrics),
+        rows.values(),
+        f"{first.split}, {first.images} images: % (threshold)",
+        caption if first.fixed_threshold else None,
+    )
 
 
-def _figures(metrics: Metrics) -> dict[str, str]:
+def _metrics(metrics: Metrics) -> list[tuple[str, str]]:
     v1 = metrics.curve_v1.threshold if metrics.curve_v1 else None
     fixed = metrics.fixed_threshold.value if metrics.fixed_threshold else None
-    found = {"MaxBoxAccV2": _figure(metrics.max_box_acc_v2)}
-    for curve in metrics.curves_v2:
-        found[f"  IoU {curve.delta}"] = _figure(curve.best, curve.threshold)
-    found["MaxBoxAcc"] = _figure(metrics.max_box_acc, v1)
-    found["PxAP"] = _figure(metrics.pxap)
-    found["GT-known Loc"] = _figure(metrics.gt_known_loc, fixed)
-    found["Top-1 Loc"] = _figure(metrics.top1_loc, fixed)
-    found["Top-5 Loc"] = _figure(metrics.top5_loc, fixed)
-    return found
+    return [
+        ("MaxBoxAccV2", _percent(metrics.max_box_acc_v2)),
+        *((f"  IoU {curve.delta}", _percent(curve.best, curve.threshold)) for curve in metrics.curves_v2),
+        ("MaxBoxAcc", _percent(metrics.max_box_acc, v1)),
+        ("PxAP", _percent(metrics.pxap)),
+        ("GT-known Loc", _percent(metrics.gt_known_loc, fixed)),
+        ("Top-1 Loc", _percent(metrics.top1_loc, fixed)),
+        ("Top-5 Loc", _percent(metrics.top5_loc, fixed)),
+    ]
 
 
-def _figure(value: float | None, threshold: float | None = None) -> str:
+def _percent(value: float | None, threshold: float | None = None) -> str:
     if value is None:
         return "-"
     return f"{value:.1f}" if threshold is None else f"{value:.1f} ({threshold:.2f})"

@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], ahead: int, workers: int | None = None, batch: int = 1
 ) -> Generator[Result]:
-    """Like `map`, but computed by threads that run only a little ahead of what was consumed, so that memory is flat.
+    """Map a function over items by threads that run only a little ahead of what was consumed: memory stays flat.
 
     Args:
         function: what it raises is raised where its result would have come.

@@ -1,10 +1,9 @@
 """Comparison of training methods: rows x data variants x seeds with the same budget, one table."""
 
-from iir_fast.comparison.figures import FIGURES, difference_spread, with_spread
 from iir_fast.comparison.plan import Comparison, PlannedRun, read_comparison
 from iir_fast.comparison.results import RunResult
 from iir_fast.comparison.run import run_comparison
-from iir_fast.comparison.table import tables
+from iir_fast.comparison.table import FIGURES, difference_spread, tables, with_spread
 
 __all__ = [
     "FIGURES",

@@ -1,15 +1,38 @@
-"""What became of the runs of a comparison."""
+"""What the folder of a comparison holds of its runs."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from iir_fast.comparison.plan import Comparison, PlannedRun
-from iir_fast.comparison.worker import Cost, read_cost, read_metrics
 from iir_fast.models import MapKind
 from iir_fast.training import RunFolder
+
+SPLIT = "test"
+"""What every run is evaluated on."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took.
+
+    Attributes:
+        seconds: training and evaluation, summed over the pieces of an interrupted run.
+        cpu_seconds: the same of the processor, all threads; other work on the machine hardly changes it.
+        memory_bytes: peak of the process's resident memory, or of the memory that tensors took on a CUDA device; of
+            the most expensive piece.
+        device: type of the device, "cpu" or "cuda".
+        threads: torch's threads on the CPU.
+    """
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
+    device: str = ""
+    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -29,8 +52,24 @@ class RunResult:
     failure: str = ""
 
 
+def run_folder(root: Path, run: PlannedRun) -> RunFolder:
+    """Name the folder of a run below that of its comparison."""
+    return RunFolder(root / "runs" / run.folder)
+
+
+def cost_file(folder: RunFolder) -> Path:
+    """Name the file beside a run's results that keeps its `Cost` so far, from the end of its first piece on."""
+    return folder.root / "cost.json"
+
+
+def read_cost(folder: RunFolder) -> Cost | None:
+    """Read what a run has taken so far; None before its first piece ended."""
+    file = cost_file(folder)
+    return Cost(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+
 def read_result(run: PlannedRun, root: Path, maps: tuple[MapKind, ...], failure: str = "") -> RunResult:
-    """What a comparison's folder holds of a run.
+    """Read what a comparison's folder holds of a run.
 
     Args:
         run: the run.
@@ -38,13 +77,15 @@ def read_result(run: PlannedRun, root: Path, maps: tuple[MapKind, ...], failure:
         maps: the localization maps that a complete run has been evaluated with.
         failure: why the run's process failed; empty if it did not, or has not run.
     """
-    folder = RunFolder(root / "runs" / run.folder)
-    metrics = read_metrics(folder, maps)
-    return RunResult(run, metrics, read_cost(folder) if metrics else None, failure)
+    folder = run_folder(root, run)
+    metrics, cost = folder.read_metrics().get(SPLIT, {}), read_cost(folder)
+    if cost is None or any(kind not in metrics for kind in maps):
+        return RunResult(run, None, None, failure)
+    return RunResult(run, {kind: metrics[kind] for kind in maps}, cost, failure)
 
 
 def to_json(comparison: Comparison, results: list[RunResult]) -> dict[str, Any]:
-    """Every run's figures and thresholds; the curves behind them stay in the runs' own `metrics.json`."""
+    """Give every run's metrics and thresholds; the curves behind them stay in the runs' own `metrics.json`."""
     return {
         "title": comparison.title,
         "maps": comparison.maps,
@@ -56,16 +97,15 @@ def to_json(comparison: Comparison, results: list[RunResult]) -> dict[str, Any]:
                 "folder": str(Path("runs") / result.run.folder),
                 "failure": result.failure or None,
                 "cost": result.cost and asdict(result.cost),
-                "metrics": result.metrics and {kind: _figures(each) for kind, each in result.metrics.items()},
+                "metrics": result.metrics and {kind: _without_curves(each) for kind, each in result.metrics.items()},
             }
             for result in results
         ],
     }
 
 
-def _figures(metrics: dict[str, Any]) -> dict[str, Any]:
-    def without_curve(curve: dict[str, Any] | None) -> dict[str, Any] | None:
+def _without_curves(metrics: dict[str, Any]) -> dict[str, Any]:
+    def best(curve: dict[str, Any] | None) -> dict[str, Any] | None:
         return curve and {name: value for name, value in curve.items() if name != "accuracy"}
 
-    curves = {"curve_v1": without_curve(metrics["curve_v1"]), "curves_v2": [*map(without_curve, metrics["curves_v2"])]}
-    return metrics | curves
+    return metrics | {"curve_v1": best(metrics["curve_v1"]), "curves_v2": [*map(best, metrics["curves_v2"])]}

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from iir_fast.comparison.plan import Comparison, PlannedRun
-from iir_fast.comparison.processes import Task, run_workers
-from iir_fast.comparison.results import RunResult, read_result, to_json
+from iir_fast.comparison.plan import Comparison
+from iir_fast.comparison.results import RunResult, read_result, run_folder, to_json
 from iir_fast.comparison.table import record
-from iir_fast.training import Interrupted, RunFolder
+from iir_fast.comparison.worker import Task, run_workers
+from iir_fast.training import Interrupted
 
 
 def run_comparison(
@@ -27,7 +27,7 @@ def run_comparison(
 ) -> list[RunResult]:
     """Run what is not there yet, each run in a process of its own.
 
-    After every run `root` holds `results.json`, the figures of every run so far, and `table.md`, the tables with all
+    After every run `root` holds `results.json`, the metrics of every run so far, and `table.md`, the tables with all
     that is needed to make them again. Runs that are complete are not repeated, interrupted and failed ones resume.
 
     Args:
@@ -51,14 +51,18 @@ def run_comparison(
     if root.is_dir() and any(root.iterdir()) and not (root / "runs").is_dir():
         raise FileExistsError(f"output folder {root} exists and is not the folder of a comparison; it is left alone.")
     for run in comparison.runs:
+        folder = run_folder(root, run)
         try:
-            RunFolder(root / "runs" / run.folder).check(run.config, "resume")
+            folder.check(run.config, "resume")
         except ValueError as error:
-            raise ValueError(f"{run.name}, in {root / 'runs' / run.folder}: {error}") from error
+            raise ValueError(f"{run.name}, in {folder.root}: {error}") from error
     results = [read_result(run, root, comparison.maps) for run in comparison.runs]
     open_runs = [index for index, result in enumerate(results) if result.metrics is None]
     threads = max(1, torch.get_num_threads() // jobs)
-    tasks = [_task(comparison.runs[index], root, comparison, threads) for index in open_runs]
+    tasks = [
+        Task(str(run_folder(root, run).root), run.config.to_yaml(), comparison.maps, threads)
+        for run in (comparison.runs[index] for index in open_runs)
+    ]
     say(f"{len(results) - len(tasks)} of {len(results)} runs are complete; logs stand beside the runs in {root}.")
     started = time.monotonic()
 
@@ -80,14 +84,3 @@ def run_comparison(
     except KeyboardInterrupt:
         raise Interrupted("stopped; every run can be resumed, the same command goes on from here.") from None
     return results
-
-
-def _task(run: PlannedRun, root: Path, comparison: Comparison, threads: int) -> Task:
-    folder = root / "runs" / run.folder
-    content = {
-        "folder": str(folder),
-        "config": run.config.to_yaml(),
-        "maps": comparison.maps,
-        "threads": threads,
-    }
-    return Task(content, folder.with_name(f"{folder.name}.log"))

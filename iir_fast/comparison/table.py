@@ -4,21 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean, median
+from math import hypot
+from statistics import mean, median, stdev
 from typing import Any
 
 from iir_fast.app.machine import describe_machine
-from iir_fast.comparison.figures import FIGURES, difference_spread, with_spread
+from iir_fast.app.tables import markdown_table
 from iir_fast.comparison.plan import Comparison
-from iir_fast.comparison.results import RunResult
-from iir_fast.comparison.worker import Cost
+from iir_fast.comparison.results import Cost, RunResult
 from iir_fast.models import MapKind
 
+FIGURES = (("MaxBoxAccV2", "max_box_acc_v2"), ("MaxBoxAcc", "max_box_acc"), ("PxAP", "pxap"), ("Top-1 Loc", "top1_loc"))
+"""Columns of a table of results, and the names of the metrics in `Metrics`."""
 MAP_NAMES: dict[MapKind, str] = {"cam": "CAM", "evidence": "evidence", "both": "both"}
 COLUMNS = (*FIGURES, ("accuracy", "top1_accuracy"))
 JUDGED = (("MaxBoxAccV2", "max_box_acc_v2"), ("PxAP", "pxap"))
-TEXT_COLUMNS = 2
 MISSING = "-"
+
+
+def with_spread(values: Sequence[float]) -> str:
+    """Write mean ± sample standard deviation over the seeds, of one seed its metric alone, with one decimal.
+
+    Args:
+        values: one metric for each seed, at least one.
+
+    Returns:
+        Such as "41.0 ± 0.7".
+    """
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def difference_spread(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Compute the standard deviation of the difference of two rows with independent seeds: sqrt(s1^2 + s2^2).
+
+    Args:
+        one: a metric for each seed of one row.
+        other: the same of another row.
+
+    Returns:
+        In the unit of the metric; None where a row has one seed only.
+    """
+    return hypot(stdev(one), stdev(other)) if min(len(one), len(other)) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -35,13 +61,13 @@ class Entry:
         return f"{self.row}, {MAP_NAMES[self.map]} map"
 
     def values(self, key: str) -> list[float]:
-        """A figure of every seed; empty where the data does not allow it, or no seed is complete."""
+        """Give a metric of every seed; none where the data does not allow it, or no seed is complete."""
         values = [each[key] for each in self.metrics]
         return [] if None in values else values
 
 
 def tables(comparison: Comparison, results: Sequence[RunResult]) -> str:
-    """A table for each data variant with a sentence on its best rows, then what failed and what the columns mean.
+    """Make a table for each data variant with a sentence on its best rows, then what failed and what the columns mean.
 
     Args:
         comparison: what was planned.
@@ -55,7 +81,7 @@ def tables(comparison: Comparison, results: Sequence[RunResult]) -> str:
         entries = [entry for row in comparison.rows for entry in _entries(comparison, results, row, variant)]
         if variant:
             parts.append(f"## {variant}")
-        parts += [_table(entries, len(comparison.seeds)), *(verdict(entries, *judged) for judged in JUDGED)]
+        parts += [_table(entries, len(comparison.seeds)), *(_verdict(entries, *judged) for judged in JUDGED)]
     failed = [f"- {result.run.name}: {result.failure}" for result in results if result.failure]
     if failed:
         parts.append("\n".join(["Failed:", "", *failed]))
@@ -64,13 +90,13 @@ def tables(comparison: Comparison, results: Sequence[RunResult]) -> str:
 
 
 def record(comparison: Comparison, results: Sequence[RunResult], command: str) -> str:
-    """The tables with all that is needed to make them again: command, machine, versions, the YAML."""
+    """Write the tables with all that is needed to make them again: command, machine, versions, the YAML."""
     made = f"```\n{command}\n```\n\nOn {describe_machine()}.\n\n```yaml\n{comparison.text.strip()}\n```\n"
     return f"# {comparison.title}\n\n{tables(comparison, results)}\n## How it was made\n\n{made}"
 
 
-def verdict(entries: Sequence[Entry], name: str, key: str) -> str:
-    """A sentence: which row is best, by how much the next one is behind, and the next one of another method.
+def _verdict(entries: Sequence[Entry], name: str, key: str) -> str:
+    """Say which row is best, by how much the next one is behind, and the next one of another method.
 
     Rows whose names start with the same word are taken for variants of one method.
     """
@@ -111,25 +137,17 @@ def _entries(comparison: Comparison, results: Sequence[RunResult], row: str, var
 
 def _table(entries: Sequence[Entry], seeds: int) -> str:
     means = {key: [mean(entry.values(key)) for entry in entries if entry.values(key)] for _, key in COLUMNS}
-    rows = [["method", "map", *(name for name, _ in COLUMNS), "τ of V2", "τ", "time", "CPU", "memory"]]
+    header = ["method", "map", *(name for name, _ in COLUMNS), "τ of V2", "τ", "time", "CPU", "memory"]
+    rows = []
     for entry in entries:
         complete = len(entry.metrics)
         name = entry.row if complete == seeds else f"{entry.row} ({complete} of {seeds} seeds)"
-        figures = [_figure(entry.values(key), max(means[key], default=0.0)) for _, key in COLUMNS]
-        rows.append([name, MAP_NAMES[entry.map], *figures, *_thresholds(entry), *_costs(entry)])
-    columns = []
-    for number, cells in enumerate(zip(*rows, strict=True)):
-        width = max(map(len, cells))
-        if number < TEXT_COLUMNS:
-            header, *rest = [cell.ljust(width) for cell in cells]
-            columns.append([header, "-" * width, *rest])
-        else:
-            header, *rest = [cell.rjust(width) for cell in cells]
-            columns.append([header, "-" * (width - 1) + ":", *rest])
-    return "\n".join(f"| {' | '.join(row)} |" for row in zip(*columns, strict=True))
+        metrics = [_metric(entry.values(key), max(means[key], default=0.0)) for _, key in COLUMNS]
+        rows.append([name, MAP_NAMES[entry.map], *metrics, *_thresholds(entry), *_costs(entry)])
+    return markdown_table(header, rows, text_columns=2)
 
 
-def _figure(values: Sequence[float], best: float) -> str:
+def _metric(values: Sequence[float], best: float) -> str:
     if not values:
         return MISSING
     # Bold by what is printed: nobody can tell two equal figures apart.
@@ -146,9 +164,9 @@ def _thresholds(entry: Entry) -> tuple[str, str]:
 def _costs(entry: Entry) -> tuple[str, str, str]:
     if not entry.costs:
         return MISSING, MISSING, MISSING
+    seconds, cpu_seconds = (median(getattr(cost, name) for cost in entry.costs) for name in ("seconds", "cpu_seconds"))
     memory = median(cost.memory_bytes for cost in entry.costs)
-    times = (median(cost.seconds for cost in entry.costs), median(cost.cpu_seconds for cost in entry.costs))
-    return _duration(times[0]), _duration(times[1]), f"{memory / 1e6:.0f} MB"
+    return _duration(seconds), _duration(cpu_seconds), f"{memory / 1e6:.0f} MB"
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""One run of a comparison, in a process of its own: its time and its memory are its own, and so is a crash.
+"""One run of a comparison in a process of its own: its time and its memory are its own, and so is a crash.
 
 The process reads its task as a line of JSON, and stops as for Ctrl-C when its standard input ends: whatever becomes of
 the process that started it, none is left behind.
@@ -9,77 +9,158 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from iir_fast.app.runs import evaluate_run
+from iir_fast.comparison.results import SPLIT, Cost, cost_file, read_cost
 from iir_fast.models import MapKind
 from iir_fast.training import Interrupted, RunFolder, TrainConfig, pick_device, train
 
-SPLIT = "test"
+POLL = 0.1
+"""Seconds between two looks at what is running."""
+START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); from iir_fast.comparison.worker import main; main()"
+)
+"""Imports from where this process does, whatever the folder it was started in holds."""
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a run took.
+class Task:
+    """A run to start or to resume, and to evaluate.
 
     Attributes:
-        seconds: training and evaluation, summed over the pieces of an interrupted run.
-        cpu_seconds: the same of the processor, all threads; other work on the machine hardly changes it.
-        memory_bytes: peak of the process's resident memory, or of the memory that tensors took on a CUDA device; of
-            the most expensive piece.
-        device: type of the device, "cpu" or "cuda".
-        threads: torch's threads on the CPU.
+        folder: of the run; all that the process prints goes to the file `<folder>.log`.
+        config: the YAML of its `TrainConfig`.
+        maps: the localization maps to evaluate.
+        threads: of torch.
     """
 
-    seconds: float
-    cpu_seconds: float
-    memory_bytes: int
-    device: str
+    folder: str
+    config: str
+    maps: tuple[MapKind, ...]
     threads: int
 
-
-def read_cost(run: RunFolder) -> Cost | None:
-    """What a run of a comparison has taken so far; None before its first piece ended."""
-    file = _cost_file(run)
-    return Cost(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+    @property
+    def log(self) -> Path:
+        return Path(f"{self.folder}.log")
 
 
-def read_metrics(run: RunFolder, maps: tuple[MapKind, ...]) -> dict[MapKind, dict[str, Any]] | None:
-    """The metrics of each of the maps; None unless the run is complete."""
-    metrics = run.read_metrics().get(SPLIT, {})
-    return {kind: metrics[kind] for kind in maps} if read_cost(run) and all(kind in metrics for kind in maps) else None
+def run_workers(tasks: Sequence[Task], at_once: int) -> Generator[tuple[int, str], None, None]:
+    """Run tasks in worker processes, in this order, so many at a time.
+
+    Whatever ends the iteration, Ctrl-C too, the workers are asked to stop and waited for. A second Ctrl-C kills them.
+
+    Yields:
+        The index of a task that ended, and why it failed, in words; empty if it did not.
+    """
+    waiting = list(enumerate(tasks))[::-1]
+    running: dict[int, subprocess.Popen[str]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                index, task = waiting.pop()
+                running[index] = _start(task)
+            for index in [index for index, process in running.items() if process.poll() is not None]:
+                process = running.pop(index)
+                _end_input(process)
+                yield index, _failure(process.returncode, tasks[index].log)
+            time.sleep(POLL if running else 0)
+    finally:
+        try:
+            for process in running.values():
+                _end_input(process)
+            for process in running.values():
+                process.wait()
+        except KeyboardInterrupt:
+            for process in running.values():
+                process.kill()
+            raise
 
 
-def train_and_evaluate(config: TrainConfig, root: Path, maps: tuple[MapKind, ...]) -> None:
-    """Start or resume a run, evaluate it on the test split, and keep what it took beside its results."""
-    run, device = RunFolder(root), pick_device(config.device)
-    run.check(config, "resume")
-    before = read_cost(run)
+def _start(task: Task) -> subprocess.Popen[str]:
+    task.log.parent.mkdir(parents=True, exist_ok=True)
+    with task.log.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", START, json.dumps(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # Ctrl-C in a terminal reaches every process of the foreground group; a second signal would not be one stop.
+            start_new_session=True,
+        )
+    assert process.stdin
+    process.stdin.write(json.dumps(asdict(task)) + "\n")
+    process.stdin.flush()
+    return process
+
+
+def _end_input(process: subprocess.Popen[str]) -> None:
+    assert process.stdin
+    process.stdin.close()
+
+
+def _failure(status: int, log: Path) -> str:
+    if status == 0:
+        return ""
+    if status < 0:
+        return f"killed by signal {-status}"
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), f"exit status {status}")
+
+
+def main() -> None:
+    """Do the task that standard input names."""
+    task = Task(**json.loads(sys.stdin.readline()))
+    # A shell has background processes ignore SIGINT, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_stop_when_input_ends, daemon=True).start()
+    torch.set_num_threads(task.threads)
+    try:
+        _train_and_evaluate(task)
+    except Interrupted as interruption:
+        sys.exit(str(interruption))
+
+
+def _stop_when_input_ends() -> None:
+    # Not sys.stdin: a thread that waits inside its lock would abort the interpreter's exit.
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _train_and_evaluate(task: Task) -> None:
+    """Start or resume the run, evaluate it, and keep what it took beside its results."""
+    config, folder = TrainConfig.from_yaml(task.config), RunFolder(Path(task.folder))
+    device = pick_device(config.device)
+    folder.check(config, "resume")
+    before = read_cost(folder) or Cost()
     started, cpu_started = time.perf_counter(), time.process_time()
     try:
-        train(config, root, "resume")
-        evaluate_run(root, SPLIT, maps, device=config.device)
+        train(config, folder.root, "resume")
+        evaluate_run(folder.root, SPLIT, tuple(task.maps), device=config.device)
     finally:
-        if root.is_dir():
+        if folder.root.is_dir():
             cost = Cost(
-                (before.seconds if before else 0.0) + time.perf_counter() - started,
-                (before.cpu_seconds if before else 0.0) + time.process_time() - cpu_started,
-                max(before.memory_bytes if before else 0, peak_memory(device)),
+                before.seconds + time.perf_counter() - started,
+                before.cpu_seconds + time.process_time() - cpu_started,
+                max(before.memory_bytes, _peak_memory(device)),
                 device.type,
                 torch.get_num_threads(),
             )
-            _cost_file(run).write_text(json.dumps(asdict(cost)) + "\n", encoding="utf-8")
+            cost_file(folder).write_text(json.dumps(asdict(cost)) + "\n", encoding="utf-8")
 
 
-def peak_memory(device: torch.device) -> int:
-    """Bytes: most that tensors took on a CUDA device, or else the peak of this process's resident memory."""
+def _peak_memory(device: torch.device) -> int:
+    """Look up in bytes the most that tensors took on a CUDA device, or else that this process had in memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
@@ -91,31 +172,3 @@ def peak_memory(device: torch.device) -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _cost_file(run: RunFolder) -> Path:
-    return run.root / "cost.json"
-
-
-def _stop_when_input_ends() -> None:
-    # Not sys.stdin: a thread that waits inside its lock would abort the interpreter's exit.
-    while os.read(0, 1):
-        pass
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-def main() -> None:
-    """Do the task that standard input names."""
-    task = json.loads(sys.stdin.readline())
-    # A shell has background processes ignore SIGINT, and that is inherited.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Thread(target=_stop_when_input_ends, daemon=True).start()
-    torch.set_num_threads(task["threads"])
-    try:
-        train_and_evaluate(TrainConfig.from_yaml(task["config"]), Path(task["folder"]), tuple(task["maps"]))
-    except Interrupted as interruption:
-        sys.exit(str(interruption))
-
-
-if __name__ == "__main__":
-    main()

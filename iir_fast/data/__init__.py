@@ -4,23 +4,20 @@ from iir_fast.extras import needs_system
 from iir_fast.sampler import SubgroupSampler
 
 with needs_system("iir_fast.data"):
-    from iir_fast.data.augmented import AugmentedDataset
-    from iir_fast.data.check import check_data
+    from iir_fast.data.check import DataReport, SplitSummary, check_data
     from iir_fast.data.class_folders import ClassFoldersDataset
-    from iir_fast.data.dataset import LocalizationDataset, Transform
-    from iir_fast.data.faults import Fault
+    from iir_fast.data.dataset import GroundTruth, LocalizationDataset, Transform
     from iir_fast.data.find import find_images
     from iir_fast.data.folder import FolderDataset
-    from iir_fast.data.ground_truth import GroundTruth
     from iir_fast.data.images import BrokenImageError, read_image, to_rgb
     from iir_fast.data.metadata import MetadataDataset
     from iir_fast.data.packing import Packed, pack_split
     from iir_fast.data.pet import PetDataset
     from iir_fast.data.procedural import ProceduralDataset, ProceduralRecipe
-    from iir_fast.data.report import DataReport, SplitSummary
+    from iir_fast.data.records import Fault
     from iir_fast.data.shards import ShardsDataset
     from iir_fast.data.sources import PROCEDURAL, has_split, open_split
-    from iir_fast.data.transforms import image_transform
+    from iir_fast.data.transforms import AugmentedDataset, image_transform
 
 __all__ = [
     "PROCEDURAL",

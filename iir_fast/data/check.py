@@ -2,21 +2,100 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import combinations
+from typing import Any
 
 import numpy as np
+from rich.table import Table
 
-from iir_fast.data.faults import Fault, OnFault
-from iir_fast.data.images import BrokenImageError, in_threads, read_image, read_size
-from iir_fast.data.listing import ListedMasks, Listing, Size
-from iir_fast.data.metadata_files import METADATA
+from iir_fast.app.progress import in_threads
+from iir_fast.app.tables import tabulate
+from iir_fast.data.images import BrokenImageError, read_image, read_size
+from iir_fast.data.listing import Listing
+from iir_fast.data.metadata import METADATA
 from iir_fast.data.procedural import SPLIT_SIZES, ProceduralDataset
-from iir_fast.data.report import DataReport, SplitSummary
+from iir_fast.data.records import Fault
 from iir_fast.data.sources import PROCEDURAL, has_split, list_split, parse_source
 
 SPLITS = ("train", "val", "test")
+SHOWN = 20
+"""Faults of one kind that the page shows; all of them are counted."""
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What one split holds.
+
+    Attributes:
+        split: its name.
+        images: images listed.
+        classes: classes that occur.
+        fewest: images of the class that has fewest, of all classes of the data set.
+        most: images of the class that has most.
+        boxes: boxes listed.
+        masks: masks listed.
+    """
+
+    split: str
+    images: int
+    classes: int
+    fewest: int
+    most: int
+    boxes: int
+    masks: int
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """Result of a check.
+
+    Attributes:
+        source: what was checked.
+        splits: what is there.
+        faults: what breaks loading or spoils figures.
+        warnings: what is unusual, in sentences.
+    """
+
+    source: str
+    splits: tuple[SplitSummary, ...]
+    faults: tuple[Fault, ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything as JSON takes it."""
+        return {
+            "source": self.source,
+            "splits": [asdict(split) for split in self.splits],
+            "faults": [vars(fault) for fault in self.faults],
+            "warnings": list(self.warnings),
+        }
+
+    def table(self) -> Table:
+        """Tabulate the splits."""
+        header = ("split", "images", "classes", "images per class", "boxes", "masks")
+        rows = []
+        for each in self.splits:
+            per_class = f"{each.fewest:,} to {each.most:,}"
+            counts = f"{each.images:,}", f"{each.classes:,}", per_class, f"{each.boxes:,}", f"{each.masks:,}"
+            rows.append((each.split, *counts))
+        return tabulate(header, rows, self.source)
+
+    def lines(self) -> list[str]:
+        """Say faults by kind, then warnings, then how many faults there are."""
+        lines = []
+        for kind, count in Counter(fault.kind for fault in self.faults).items():
+            lines.append(f"{kind} ({count:,})")
+            messages = [fault.message for fault in self.faults if fault.kind == kind]
+            lines += [f"  {message}" for message in messages[:SHOWN]]
+            if count > SHOWN:
+                lines.append(f"  and {count - SHOWN:,} more")
+        lines += [f"note: {warning}" for warning in self.warnings]
+        lines.append(f"{len(self.faults):,} faults" if self.faults else "no faults")
+        return lines
 
 
 def check_data(source: str, decode: bool = False) -> DataReport:
@@ -35,7 +114,8 @@ def check_data(source: str, decode: bool = False) -> DataReport:
         FileNotFoundError: there is no split at all.
     """
     if source == PROCEDURAL:
-        return DataReport(source, tuple(_summarize_procedural()), (), ())
+        splits = map(ProceduralDataset, SPLIT_SIZES)
+        return DataReport(source, tuple(_summarize(each, len(each), len(each)) for each in splits), (), ())
     faults: list[Fault] = []
     listings: list[Listing] = []
     for split in SPLITS:
@@ -48,18 +128,24 @@ def check_data(source: str, decode: bool = False) -> DataReport:
     if not listings:
         found = f": {faults[0]}" if faults else "; see `iir-fast data check --help` for what is wanted there"
         raise FileNotFoundError(f"source {source} has no split to check{found}")
+    summaries = []
     for listing in listings:
         examined = in_threads(partial(_examine, listing, decode), listing.ids, f"Checking {listing.split}")
         faults += [fault for found in examined for fault in found]
         faults += _unannotated(source, listing)
-    faults += _shared(listings)
-    return DataReport(source, tuple(map(_summarize, listings)), tuple(faults), tuple(_warnings(source, listings)))
+        masks = sum(len(each.masks) for each in listing.masks.values())
+        boxes = masks if listing.masks_are == "trimaps" else _count_boxes(listing)
+        summaries.append(_summarize(listing, boxes, masks))
+    for first, second in combinations(listings, 2):
+        for path in sorted(set(first.ids) & set(second.ids)):
+            faults.append(Fault("in two splits", f"{path} is in {first.split} and in {second.split}"))
+    return DataReport(source, tuple(summaries), tuple(faults), tuple(_warnings(source, listings)))
 
 
-def _examine(listing: Listing, decode: bool, path: str) -> tuple[Fault, ...]:
-    """What is wrong with the files of one image."""
+def _examine(listing: Listing, decode: bool, path: str) -> list[Fault]:
+    """Name what is wrong with the files of one image."""
     faults: list[Fault] = []
-    size: Size | None = None
+    size = None
     try:
         size = read_image(path, listing.root).size if decode else read_size(listing.root, path)
     except BrokenImageError as error:
@@ -71,27 +157,20 @@ def _examine(listing: Listing, decode: bool, path: str) -> tuple[Fault, ...]:
         faults.append(Fault("image size", text))
     elif size and not stated:
         listing.check_boxes(path, size, faults.append)
-    for file in listing.masks.get(path, ListedMasks()).files:
-        _examine_mask(listing, decode, path, size, file, faults.append)
-    return tuple(faults)
-
-
-def _examine_mask(listing: Listing, decode: bool, path: str, size: Size | None, file: str, on_fault: OnFault) -> None:
-    try:
-        if decode:
-            height, width = listing.read_mask(file).shape
+    for file in listing.masks_of(path).files:
+        try:
+            mask = listing.read_mask(file).shape[::-1] if decode else read_size(listing.root, file)
+        except BrokenImageError as error:
+            missing = isinstance(error.__cause__, FileNotFoundError)
+            faults.append(Fault("missing mask" if missing else "unreadable mask", f"{path}: {error}"))
         else:
-            width, height = read_size(listing.root, file)
-    except BrokenImageError as error:
-        missing = isinstance(error.__cause__, FileNotFoundError)
-        on_fault(Fault("missing mask" if missing else "unreadable mask", f"{path}: {error}"))
-    else:
-        if size:
-            listing.check_mask_size(path, size, file, (width, height), on_fault)
+            if size:
+                listing.check_mask_size(path, size, file, (mask[0], mask[1]), faults.append)
+    return faults
 
 
 def _unannotated(source: str, listing: Listing) -> Iterator[Fault]:
-    """What keeps a split from being evaluated; the training split need not be."""
+    """Name what keeps a split from being evaluated; the training split need not be."""
     kind, root = parse_source(source)
     if listing.split == "train":
         return
@@ -105,44 +184,30 @@ def _unannotated(source: str, listing: Listing) -> Iterator[Fault]:
                 yield Fault("missing mask", f"{path} has no mask, while other images of {listing.split} have one")
 
 
-def _shared(listings: Sequence[Listing]) -> Iterator[Fault]:
-    for first, second in combinations(listings, 2):
-        for path in sorted(set(first.ids) & set(second.ids)):
-            yield Fault("in two splits", f"{path} is in {first.split} and in {second.split}")
-
-
 def _warnings(source: str, listings: Sequence[Listing]) -> Iterator[str]:
     kind, _ = parse_source(source)
-    splits = {listing.split: listing for listing in listings}
     for split in ("train", "test"):
-        if split not in splits:
+        if all(listing.split != split for listing in listings):
             yield f"there is no {split} split"
-    for split, listing in splits.items():
-        if split != "train" and not listing.boxes and not listing.masks:
-            yield f"{split} has neither boxes nor masks: it can be classified, not localized"
-    if kind in METADATA:
-        layout = METADATA[kind]
-        for split, listing in splits.items():
-            counts = {"images": (len(listing.ids), layout.images.get(split))}
-            counts["boxes"] = (sum(map(len, listing.boxes.values())), layout.boxes.get(split))
-            for what, (count, official) in counts.items():
-                if official is not None and count != official:
-                    yield f"{split} has {count:,} {what}; {layout.title} officially has {official:,}"
+    for listing in listings:
+        if listing.split != "train" and not listing.boxes and not listing.masks:
+            yield f"{listing.split} has neither boxes nor masks: it can be classified, not localized"
+    for listing in listings if kind in METADATA else ():
+        layout, split = METADATA[kind], listing.split
+        for what, count, official in (
+            ("images", len(listing.ids), layout.images.get(split)),
+            ("boxes", _count_boxes(listing), layout.boxes.get(split)),
+        ):
+            if official is not None and count != official:
+                yield f"{split} has {count:,} {what}; {layout.title} officially has {official:,}"
 
 
-def _summarize(listing: Listing) -> SplitSummary:
-    masks = sum(len(each.masks) for each in listing.masks.values())
-    boxes = masks if listing.masks_are == "trimaps" else sum(map(len, listing.boxes.values()))
-    return _summary(listing.split, listing.labels, len(listing.classes), boxes, masks)
+def _count_boxes(listing: Listing) -> int:
+    return sum(map(len, listing.boxes.values()))
 
 
-def _summarize_procedural() -> Iterator[SplitSummary]:
-    for split in SPLIT_SIZES:
-        dataset = ProceduralDataset(split)
-        yield _summary(split, dataset.labels, len(dataset.classes), len(dataset), len(dataset))
-
-
-def _summary(split: str, labels: Sequence[int], num_classes: int, boxes: int, masks: int) -> SplitSummary:
-    counts = np.bincount(labels, minlength=num_classes) if labels else np.zeros(1, int)
+def _summarize(split: Listing | ProceduralDataset, boxes: int, masks: int) -> SplitSummary:
+    labels = split.labels
+    counts = np.bincount(labels, minlength=len(split.classes)) if labels else np.zeros(1, int)
     occurring = int(np.count_nonzero(counts))
-    return SplitSummary(split, len(labels), occurring, int(counts.min()), int(counts.max()), boxes, masks)
+    return SplitSummary(split.split, len(labels), occurring, int(counts.min()), int(counts.max()), boxes, masks)

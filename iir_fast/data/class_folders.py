@@ -6,13 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-untyped]
-
+from iir_fast.app.progress import in_threads
 from iir_fast.data.dataset import Transform
-from iir_fast.data.faults import Fault, OnFault, raise_fault
-from iir_fast.data.find import image_paths
-from iir_fast.data.images import in_threads
+from iir_fast.data.find import TAKEN, image_paths
 from iir_fast.data.listing import ListedDataset, Listing
+from iir_fast.data.records import Fault, OnFault, raise_fault
 
 
 class ClassFoldersDataset(ListedDataset):
@@ -51,19 +49,7 @@ class ClassFoldersDataset(ListedDataset):
 def list_class_folders(
     root: Path, split: str, classes: Sequence[str] | None = None, on_fault: OnFault = raise_fault
 ) -> Listing:
-    """The images of one split by class, each class's sorted by path.
-
-    Args:
-        root: holds a folder for each split.
-        split: name of that folder.
-        classes: class names; by default the folders of the training split.
-        on_fault: is handed every fault; where it returns, what is faulty is passed over.
-
-    Raises:
-        FileNotFoundError: there is no such split.
-        OSError: a folder cannot be read.
-        Fault: unless `on_fault` returns. A folder holds no image, or is none of the classes.
-    """
+    """List the images of one split by class, each class's sorted by path."""
     found = _folder_names(root / split)
     if classes is None:
         classes = _folder_names(root / "train") if (root / "train").is_dir() else found
@@ -74,17 +60,17 @@ def list_class_folders(
             on_fault(Fault("label", text))
     found = [name for name in found if name in indices]
     listed = in_threads(image_paths, [root / split / name for name in found], "Listing images")
-    paths = [[f"{split}/{name}/{path}" for path in each] for name, each in zip(found, listed, strict=True)]
-    for name, each in zip(found, paths, strict=True):
+    paths = dict(zip(found, listed, strict=True))
+    for name, each in paths.items():
         if not each:
-            text = f"{root / split / name} holds no image; files that end in {', '.join(IMG_EXTENSIONS)} are taken"
-            on_fault(Fault("missing image", text))
+            on_fault(Fault("missing image", f"{root / split / name} holds no image; {TAKEN}"))
+    labelled = [(f"{split}/{name}/{path}", indices[name]) for name, each in paths.items() for path in each]
     return Listing(
         root=root,
         split=split,
         classes=tuple(classes),
-        ids=tuple(path for each in paths for path in each),
-        labels=tuple(indices[name] for name, each in zip(found, paths, strict=True) for _ in each),
+        ids=tuple(path for path, _ in labelled),
+        labels=tuple(label for _, label in labelled),
     )
 
 

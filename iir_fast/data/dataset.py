@@ -4,16 +4,43 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from iir_fast.data.ground_truth import GroundTruth
-
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
 """From an RGB image to what the network reads, float32 [3,H,W]; `image_transform` makes one."""
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What the evaluator knows of one image.
+
+    Attributes:
+        size: (width, height) of the original image.
+        boxes: float64 [n, 4] with x0, y0, x1, y1 as the data set states them, in the pixels of the original image;
+            [0, 4] where it has none.
+        masks: one uint8 array [h, w] per instance, non-zero on the object; empty where there are none. A mask covers
+            the whole image, at the image's resolution or at its own: Open Images drew its masks at another one.
+        ignore: uint8 [h, w], likewise, non-zero where pixels do not count; None where every pixel counts.
+    """
+
+    size: tuple[int, int]
+    boxes: NDArray[np.float64]
+    masks: tuple[NDArray[np.uint8], ...] = ()
+    ignore: NDArray[np.uint8] | None = None
+
+
+def box_around(mask: NDArray[np.uint8] | NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Find the box [1, 4] that just holds all that is not zero, x1 and y1 exclusive; [0, 4] where there is none."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    edges = [[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]] if len(columns) else []
+    return np.array(edges, np.float64).reshape(-1, 4)
 
 
 class LocalizationDataset(Dataset[tuple[Tensor, int]], ABC):
@@ -38,12 +65,8 @@ class LocalizationDataset(Dataset[tuple[Tensor, int]], ABC):
         transform: Transform,
         skipped: tuple[str, ...] = (),
     ) -> None:
-        self.classes = classes
-        self.labels = labels
-        self.ids = ids
-        self.split = split
-        self.transform = transform
-        self.skipped = skipped
+        self.classes, self.labels, self.ids, self.split = classes, labels, ids, split
+        self.transform, self.skipped = transform, skipped
 
     @property
     @abstractmethod
@@ -52,15 +75,15 @@ class LocalizationDataset(Dataset[tuple[Tensor, int]], ABC):
 
     @abstractmethod
     def image(self, i: int) -> Image.Image:
-        """Image `i` in mode RGB and at its original size."""
+        """Read image `i` in mode RGB and at its original size."""
 
     @abstractmethod
     def ground_truth(self, i: int) -> GroundTruth:
-        """Size, boxes and masks of image `i`."""
+        """Read size, boxes and masks of image `i`."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        """Transformed image `i` and its label."""
+        """Give image `i`, transformed, and its label."""
         return self.transform(self.image(i)), self.labels[i]

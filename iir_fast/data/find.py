@@ -11,11 +11,16 @@ from typing import NoReturn
 
 from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-untyped]
 
+SUFFIXES: tuple[str, ...] = IMG_EXTENSIONS
+"""An image is known by its suffix, in any case."""
+LISTED = ", ".join(SUFFIXES)
+TAKEN = f"files that end in {LISTED} are taken"
+
 
 def image_paths(folder: Path) -> list[str]:
-    """Paths of all images below a folder, relative to it, sorted.
+    """List all images below a folder, relative to it, sorted.
 
-    An image is known by its suffix, in any case. Names that begin with a dot are passed over, links are followed.
+    Names that begin with a dot are passed over, links are followed.
 
     Raises:
         OSError: a folder cannot be read.
@@ -29,7 +34,7 @@ def image_paths(folder: Path) -> list[str]:
 
 
 def find_images(sources: Iterable[str | PathLike[str]]) -> list[Path]:
-    """The image files that files, folders and globs stand for.
+    """Find the image files that files, folders and globs stand for.
 
     Args:
         sources: image files, taken by their suffix alone (that one is missing shows when it is read); folders, which
@@ -44,10 +49,7 @@ def find_images(sources: Iterable[str | PathLike[str]]) -> list[Path]:
         ValueError: a file is of another format, or a folder or a glob holds no image.
         OSError: a folder cannot be read.
     """
-    found: dict[Path, None] = {}
-    for source in sources:
-        found.update(dict.fromkeys(_images(str(source))))
-    return list(found)
+    return list(dict.fromkeys(path for source in sources for path in _images(str(source))))
 
 
 def _images(source: str) -> list[Path]:
@@ -55,23 +57,22 @@ def _images(source: str) -> list[Path]:
     if path.is_dir():
         images = [path / name for name in image_paths(path)]
     elif _is_image(source) and (path.exists() or not is_pattern):
-        return [path]
+        images = [path]
     elif path.exists():
         suffix = f"ends in {path.suffix!r}" if path.suffix else "has no suffix"
-        raise ValueError(f"{source} {suffix}; accepted are images that end in {', '.join(IMG_EXTENSIONS)}.")
+        raise ValueError(f"{source} {suffix}; accepted are images that end in {LISTED}.")
     elif is_pattern:
         matches = sorted(map(Path, glob.glob(source, recursive=True)))
         images = [match for match in matches if _is_image(match.name) and match.is_file()]
     else:
         raise FileNotFoundError(f"{source} does not exist; accepted are image files, folders and globs.")
     if not images:
-        what = "the folder" if path.is_dir() else "the glob"
-        raise ValueError(f"{what} {source} holds no image; files that end in {', '.join(IMG_EXTENSIONS)} are taken.")
+        raise ValueError(f"the {'folder' if path.is_dir() else 'glob'} {source} holds no image; {TAKEN}.")
     return images
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMG_EXTENSIONS)
+    return name.lower().endswith(SUFFIXES)
 
 
 def _stop(error: OSError) -> NoReturn:

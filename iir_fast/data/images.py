@@ -1,28 +1,16 @@
-"""Image files: reading them, and going through many of them at once."""
+"""Reading image files, wherever they are."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol, TypeVar
+from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from rich.progress import track
-
-from iir_fast.app.progress import console
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-PROGRESS_FROM = 2000
-"""Images; fewer are gone through before a progress bar would be of use."""
 
 
 class ImageFile(Protocol):
@@ -57,7 +45,7 @@ class BrokenImageError(ValueError):
 
 
 def read_image(file: str | Path, root: ImageRoot = Path()) -> Image.Image:
-    """An image file in mode RGB, at its size, EXIF orientation not applied.
+    """Read an image file in mode RGB, at its size, EXIF orientation not applied.
 
     Args:
         file: its path, relative to `root`.
@@ -74,7 +62,7 @@ def read_image(file: str | Path, root: ImageRoot = Path()) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image in mode RGB.
+    """Convert an image to mode RGB.
 
     Raises:
         ValueError: it has no 8-bit form.
@@ -85,28 +73,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def read_size(root: ImageRoot, path: str) -> tuple[int, int]:
-    """(width, height) as the header of an image file states them.
-
-    Raises:
-        BrokenImageError: the file is missing or has no readable header.
-    """
+    """Read (width, height) from the header of an image file, or raise BrokenImageError."""
     with _opened(root, path) as image:
         return image.size
 
 
 def read_mask(root: ImageRoot, path: str) -> NDArray[np.uint8]:
-    """A mask, uint8 [height, width]: 1 where the file is not black.
-
-    Raises:
-        BrokenImageError: the file is missing, unreadable or truncated.
-    """
+    """Read a mask, uint8 [height, width]: 1 where the file is not black; or raise BrokenImageError."""
     with _opened(root, path) as image:
         mask: NDArray[np.uint8] = (np.asarray(image.convert("L")) != 0).astype(np.uint8)
         return mask
 
 
 def read_trimap(root: ImageRoot, path: str) -> NDArray[np.uint8]:
-    """A trimap, uint8 [height, width]: 1 on the object, 2 on the background, 3 where it is not decided.
+    """Read a trimap, uint8 [height, width]: 1 on the object, 2 on the background, 3 where it is not decided.
 
     Raises:
         BrokenImageError: the file is missing, unreadable, truncated or holds other values.
@@ -118,33 +98,13 @@ def read_trimap(root: ImageRoot, path: str) -> NDArray[np.uint8]:
         return trimap.astype(np.uint8)
 
 
-def fingerprint(root: ImageRoot, ids: Sequence[str], labels: Sequence[int]) -> str:
-    """16 hexadecimal digits of all paths, file sizes, times of modification and labels.
-
-    Raises:
-        BrokenImageError: a file is missing.
-    """
-    digest = hashlib.sha256()
-    stamps = in_threads(partial(_stamp, root), ids, "Looking up images")
-    for path, (size, modified), label in zip(ids, stamps, labels, strict=True):
-        digest.update(repr((path, size, modified, label)).encode())
-    return digest.hexdigest()[:16]
-
-
-def in_threads(
-    function: Callable[[Item], Result], items: Sequence[Item], description: str, progress_from: int = PROGRESS_FROM
-) -> list[Result]:
-    """A function of every item, in order, with a progress bar from so many items on. Pillow decodes without the GIL."""
-    with ThreadPool() as pool:
-        results = track(
-            pool.imap(function, items, chunksize=16 if len(items) >= PROGRESS_FROM else 1),
-            description=description,
-            total=len(items),
-            console=console,
-            transient=True,
-            disable=len(items) < progress_from,
-        )
-        return list(results)
+def read_stamp(root: ImageRoot, path: str) -> tuple[int, int]:
+    """Read a file's size in bytes and time of modification in nanoseconds, or raise BrokenImageError."""
+    try:
+        status = (root / path).stat()
+    except OSError as error:
+        raise BrokenImageError(path, error.strerror or str(error)) from error
+    return status.st_size, status.st_mtime_ns
 
 
 @contextmanager
@@ -157,11 +117,3 @@ def _opened(root: ImageRoot, path: str) -> Iterator[Image.Image]:
     # Pillow's decoders let through whatever their parsers meet: OSError, SyntaxError, struct.error, zlib.error ...
     except Exception as error:
         raise BrokenImageError(path, getattr(error, "strerror", None) or str(error)) from error
-
-
-def _stamp(root: ImageRoot, path: str) -> tuple[int, int]:
-    try:
-        status = (root / path).stat()
-    except OSError as error:
-        raise BrokenImageError(path, error.strerror or str(error)) from error
-    return status.st_size, status.st_mtime_ns

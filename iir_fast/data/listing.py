@@ -1,29 +1,26 @@
-"""One split of a data set as its files list it, and the data set made of such a listing."""
+"""One split of a data set as its files list it, and the data set made of such a listing.
+
+Every layout has a function that lists a split: from its root, the name of the split, the class names of the training
+split (None: found out there) and an `OnFault`, which is handed all that is wrong. It raises FileNotFoundError where the
+split is not there, and opens no image.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import hashlib
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import compress
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from iir_fast.data.dataset import LocalizationDataset, Transform
-from iir_fast.data.faults import Fault, OnFault, raise_fault
-from iir_fast.data.ground_truth import GroundTruth
-from iir_fast.data.images import (
-    BrokenImageError,
-    ImageRoot,
-    fingerprint,
-    in_threads,
-    read_image,
-    read_mask,
-    read_size,
-    read_trimap,
-)
+from iir_fast.app.progress import in_threads
+from iir_fast.data.dataset import GroundTruth, LocalizationDataset, Transform
+from iir_fast.data.images import BrokenImageError, ImageRoot, read_image, read_mask, read_size, read_stamp, read_trimap
+from iir_fast.data.records import Fault, OnFault, raise_fault
 
 Size: TypeAlias = tuple[int, int]
 
@@ -73,12 +70,6 @@ class Listing:
     masks: dict[str, ListedMasks] = field(default_factory=dict)
     masks_are: Literal["sized", "scaled", "trimaps"] = "sized"
 
-    def without(self, paths: Collection[str]) -> Listing:
-        """The same but for some images."""
-        left_out = set(paths)
-        kept = [i for i, path in enumerate(self.ids) if path not in left_out]
-        return replace(self, ids=tuple(self.ids[i] for i in kept), labels=tuple(self.labels[i] for i in kept))
-
     def check_boxes(self, path: str, size: Size, on_fault: OnFault) -> None:
         """Report the boxes that leave an image of this size."""
         for where, (x0, y0, x1, y1) in self.boxes.get(path, ()):
@@ -98,15 +89,19 @@ class Listing:
             found = f"is {mask_width} x {mask_height} pixels, its image {path} {width} x {height}"
             on_fault(Fault("mask size", f"The mask {mask} {found}; {accepted} accepted."))
 
+    def masks_of(self, path: str) -> ListedMasks:
+        """Look up the masks of an image."""
+        return self.masks.get(path, ListedMasks())
+
     def read_mask(self, file: str) -> NDArray[np.uint8]:
-        """A mask, uint8 [height, width], or where masks are trimaps a trimap."""
+        """Read a mask, uint8 [height, width], or where masks are trimaps a trimap."""
         return (read_trimap if self.masks_are == "trimaps" else read_mask)(self.root, file)
 
     def is_sound(self, path: str) -> bool:
-        """Can the image and its masks be decoded?"""
+        """Find out whether an image and its masks can be decoded."""
         try:
             read_image(path, self.root)
-            for file in self.masks.get(path, ListedMasks()).files:
+            for file in self.masks_of(path).files:
                 self.read_mask(file)
         except BrokenImageError:
             return False
@@ -130,10 +125,11 @@ class ListedDataset(LocalizationDataset):
         if skip_broken:
             sound = in_threads(listing.is_sound, listing.ids, "Checking images")
             skipped = tuple(path for path, ok in zip(listing.ids, sound, strict=True) if not ok)
-            if len(skipped) == len(listing.ids):
+            if not any(sound):
                 first = listing.root / skipped[0]
                 raise ValueError(f"Not one image of the split {listing.split} can be read; the first is {first}")
-            listing = listing.without(skipped)
+            ids, labels = tuple(compress(listing.ids, sound)), tuple(compress(listing.labels, sound))
+            listing = replace(listing, ids=ids, labels=labels)
         self.listing = listing
         super().__init__(
             classes=listing.classes,
@@ -151,10 +147,14 @@ class ListedDataset(LocalizationDataset):
         Raises:
             BrokenImageError: an image file is missing.
         """
-        return fingerprint(self.listing.root, self.ids, self.labels)
+        digest = hashlib.sha256()
+        stamps = in_threads(partial(read_stamp, self.listing.root), self.ids, "Looking up images")
+        for path, stamp, label in zip(self.ids, stamps, self.labels, strict=True):
+            digest.update(repr((path, *stamp, label)).encode())
+        return digest.hexdigest()[:16]
 
     def image(self, i: int) -> Image.Image:
-        """Image `i`, converted to RGB.
+        """Read image `i`, converted to RGB.
 
         Raises:
             BrokenImageError: it is missing, unreadable, truncated, or has no 8-bit form.
@@ -162,7 +162,7 @@ class ListedDataset(LocalizationDataset):
         return read_image(self.ids[i], self.listing.root)
 
     def ground_truth(self, i: int) -> GroundTruth:
-        """Size, boxes, masks and ignore region of image `i`, as far as the data set has them.
+        """Read size, boxes, masks and ignore region of image `i`, as far as the data set has them.
 
         Raises:
             BrokenImageError: the image or a mask is unreadable.
@@ -171,8 +171,8 @@ class ListedDataset(LocalizationDataset):
         listing, path = self.listing, self.ids[i]
         size = listing.sizes.get(path) or read_size(listing.root, path)
         edges = [box.edges for box in listing.boxes.get(path, ())]
-        listed = listing.masks.get(path, ListedMasks())
-        masks = {file: read_mask(listing.root, file) for file in listed.files}
+        listed = listing.masks_of(path)
+        masks = {file: listing.read_mask(file) for file in listed.files}
         if listing.masks_are == "sized":
             for file, mask in masks.items():
                 listing.check_mask_size(path, size, file, (mask.shape[1], mask.shape[0]), raise_fault)

@@ -1,14 +1,69 @@
-"""CUB-200-2011, ILSVRC and OpenImages30k from the field's metadata files."""
+"""CUB-200-2011, ILSVRC and OpenImages30k, as "Evaluating Weakly Supervised Object Localization Methods Right" (Choe et
+al., CVPR 2020) lays out their metadata.
+
+Below one root stand the images, e.g. in `CUB/`, and for each split a folder, e.g. `metadata/CUB/test/`, of text files
+without header, one record a line, fields separated by commas. All paths are relative to the folder of the images.
+
+- `image_ids.txt`: path.
+- `class_labels.txt`: path, label. Labels follow the sorted names of the classes' folders in the training split.
+- `image_sizes.txt`: path, width, height. May be absent; Open Images has none.
+- `localization.txt`: path, x0, y0, x1, y1, one line per box, or path, mask, ignore, one line per instance, where only
+  an image's first line may name an ignore region. May be absent, as ILSVRC's training split has none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from iir_fast.data.dataset import Transform
-from iir_fast.data.faults import Fault
-from iir_fast.data.listing import ListedDataset
-from iir_fast.data.metadata_files import METADATA, list_metadata
+from iir_fast.data.listing import ListedBox, ListedDataset, ListedMasks, Listing, Size
+from iir_fast.data.records import (
+    Fault,
+    OnFault,
+    at,
+    check_path,
+    name_classes,
+    parse_box,
+    parse_whole,
+    raise_fault,
+    read_records,
+)
+
+
+@dataclass(frozen=True)
+class MetadataLayout:
+    """Where a data set's files are, and what it officially holds.
+
+    Attributes:
+        title: its name.
+        folder: name of the folder of its images, and of its metadata.
+        annotation: what its localization.txt states.
+        images: number of images by split (from the protocol's paper and files).
+        boxes: number of boxes by split, as far as it is published.
+    """
+
+    title: str
+    folder: str
+    annotation: Literal["boxes", "masks"]
+    images: Mapping[str, int]
+    boxes: Mapping[str, int]
+
+    def metadata(self, root: Path, split: str) -> Path:
+        """Name the folder of a split's metadata files."""
+        return root / "metadata" / self.folder / split
+
+
+_CUB = {"train": 5994, "val": 1000, "test": 5794}
+_ILSVRC = {"train": 1_281_167, "val": 10_000, "test": 50_000}
+_OPEN_IMAGES = {"train": 29_819, "val": 2_500, "test": 5_000}
+METADATA = {
+    "cub": MetadataLayout("CUB-200-2011", "CUB", "boxes", _CUB, _CUB),
+    "ilsvrc": MetadataLayout("ILSVRC", "ILSVRC", "boxes", _ILSVRC, {"test": 80_477}),
+    "openimages": MetadataLayout("OpenImages30k", "OpenImages", "masks", _OPEN_IMAGES, {}),
+}
 
 
 class MetadataDataset(ListedDataset):
@@ -57,3 +112,148 @@ def _stop(fault: Fault) -> None:
     # What the protocol's own tools pass over in silence: a shortened image_ids.txt, an image to train on only.
     if fault.kind not in ("unlisted id", "no annotation"):
         raise fault
+
+
+def list_metadata(
+    layout: MetadataLayout,
+    root: Path,
+    split: str,
+    classes: Sequence[str] | None = None,
+    on_fault: OnFault = raise_fault,
+) -> Listing:
+    """List what the metadata files of one split say."""
+    if classes is None and split != "train" and (layout.metadata(root, "train") / "class_labels.txt").is_file():
+        classes = list_metadata(layout, root, "train", on_fault=on_fault).classes
+    files = _Files(layout.metadata(root, split), on_fault)
+    labels = files.labels(classes)
+    if classes is None and split == "train":
+        classes = files.class_names(labels)
+    elif classes is None:
+        classes = [str(label) for label in range(max(labels.values(), default=-1) + 1)]
+    listing = Listing(
+        root=root / layout.folder,
+        split=split,
+        classes=tuple(classes),
+        ids=tuple(path for path in files.ids if path in labels),
+        labels=tuple(labels[path] for path in files.ids if path in labels),
+        sizes=files.sizes(),
+        boxes=files.boxes() if layout.annotation == "boxes" else {},
+        masks=files.masks() if layout.annotation == "masks" else {},
+        masks_are="scaled",
+    )
+    for path in filter(listing.sizes.get, listing.boxes):
+        listing.check_boxes(path, listing.sizes[path], on_fault)
+    return listing
+
+
+class _Files:
+    """The metadata files of one split; `ids` has the line of each image in image_ids.txt."""
+
+    def __init__(self, folder: Path, on_fault: OnFault) -> None:
+        self._folder = folder
+        self._on_fault = on_fault
+        self.ids: dict[str, int] = {}
+        file = folder / "image_ids.txt"
+        for number, (path,) in read_records(file, "path", ",", on_fault):
+            try:
+                check_path(path, at(file, number))
+                _add_line(self.ids, path, number, at(file, number))
+            except Fault as fault:
+                on_fault(fault)
+        if not self.ids:
+            on_fault(Fault("missing line", f"{file} lists no image"))
+
+    def labels(self, classes: Sequence[str] | None) -> dict[str, int]:
+        labels: dict[str, int] = {}
+        indices = {name: i for i, name in enumerate(classes or ())}
+
+        def take(where: str, path: str, text: str) -> None:
+            label = parse_whole(text, "label", where)
+            if classes is not None and label >= len(classes):
+                raise Fault("label", f"{where}: label must be below {len(classes)}, got {label}")
+            right = indices.get(_folder_name(path), label)
+            if right != label:
+                raise Fault("label", f"{where}: {path} lies in the folder of label {right}, got {label}")
+            labels[path] = label
+
+        self._read("class_labels.txt", "path,label", take, once=True, optional=False)
+        return labels
+
+    def class_names(self, labels: Mapping[str, int]) -> tuple[str, ...]:
+        """Name the classes of the training split: its folders."""
+        file = self._folder / "class_labels.txt"
+        names = name_classes(((label, _folder_name(path)) for path, label in labels.items()), file, self._on_fault)
+        for label, (name, right) in enumerate(zip(names, sorted(names), strict=True)):
+            if name != right:
+                text = f"labels must follow the sorted names of the folders; label {label} is {name!r}, not {right!r}"
+                self._on_fault(Fault("label", f"{file}: {text}"))
+                break
+        return names
+
+    def sizes(self) -> dict[str, Size]:
+        sizes: dict[str, Size] = {}
+
+        def take(where: str, path: str, width: str, height: str) -> None:
+            sizes[path] = parse_whole(width, "width", where, 1), parse_whole(height, "height", where, 1)
+
+        self._read("image_sizes.txt", "path,width,height", take, once=True)
+        return sizes
+
+    def boxes(self) -> dict[str, list[ListedBox]]:
+        boxes: dict[str, list[ListedBox]] = {}
+
+        def take(where: str, path: str, *edges: str) -> None:
+            found = boxes.setdefault(path, [])
+            found.append(ListedBox(where, parse_box(edges, where, inclusive=True)))
+
+        self._read("localization.txt", "path,x0,y0,x1,y1", take)
+        return boxes
+
+    def masks(self) -> dict[str, ListedMasks]:
+        masks: dict[str, ListedMasks] = {}
+
+        def take(where: str, path: str, mask: str, ignore: str) -> None:
+            before = masks.setdefault(path, ListedMasks())
+            for each in (mask, ignore) if ignore else (mask,):
+                check_path(each, where)
+            if ignore and before.masks:
+                text = f"only an image's first line may name an ignore region, got {ignore!r} for {path}"
+                raise Fault("corrupt line", f"{where}: {text}")
+            masks[path] = ListedMasks((*before.masks, mask), before.ignore or ignore)
+
+        self._read("localization.txt", "path,mask,ignore", take)
+        return masks
+
+    def _read(self, name: str, form: str, take: Callable[..., None], once: bool = False, optional: bool = True) -> None:
+        """Hand place and fields of every line to `take`; each image must have a line, and one only with `once`."""
+        file = self._folder / name
+        if optional and not file.is_file():
+            return
+        lines: dict[str, int] = {}
+        for number, (path, *fields) in read_records(file, form, ",", self._on_fault):
+            where = at(file, number)
+            try:
+                if path not in self.ids:
+                    raise Fault("unlisted id", f"{where}: {path} is not in image_ids.txt")
+                if once:
+                    _add_line(lines, path, number, where)
+                lines[path] = number
+                take(where, path, *fields)
+            except Fault as fault:
+                self._on_fault(fault)
+        if len(lines) < len(self.ids):
+            for path in self.ids:
+                if path not in lines:
+                    text = f"{file} has no line for {path}, which image_ids.txt lists"
+                    self._on_fault(Fault("missing line" if once else "no annotation", text))
+
+
+def _add_line(lines: dict[str, int], path: str, number: int, where: str) -> None:
+    if path in lines:
+        raise Fault("duplicate id", f"{where}: {path} stands in line {lines[path]} already")
+    lines[path] = number
+
+
+def _folder_name(path: str) -> str:
+    """Name the folder an image lies in."""
+    return path.rpartition("/")[0].rpartition("/")[2]

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from rich.progress import track
-from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-untyped]
 from torchvision.transforms.v2.functional import pil_to_tensor  # type: ignore[import-untyped]
 
-from iir_fast.app.progress import console
-from iir_fast.data.images import PROGRESS_FROM
+from iir_fast.app.progress import tracked
+from iir_fast.data.find import LISTED, SUFFIXES
 from iir_fast.data.listing import ListedDataset
-from iir_fast.data.shard_index import find_shards
+from iir_fast.data.shard_index import NEEDS_WEBDATASET, find_shards
 from iir_fast.data.shards import CLASSES, list_shards, read_classes
 from iir_fast.data.sources import PROCEDURAL, has_split, open_split
 
@@ -68,7 +66,7 @@ def pack_split(source: str, out: Path, split: str = "train", shard_bytes: int = 
     try:
         from webdataset import ShardWriter
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('shards need webdataset: pip install "iir-fast[shards]"') from error
+        raise ModuleNotFoundError(NEEDS_WEBDATASET) from error
     if source == PROCEDURAL:
         raise ValueError(f"source {source} has no image files to pack")
     folder, aside = out / split, out / f"{split}.part"
@@ -88,7 +86,7 @@ def pack_split(source: str, out: Path, split: str = "train", shard_bytes: int = 
         # An absolute path, as webdataset takes what stands before a colon for a protocol.
         pattern = f"{aside.resolve()}/".replace("%", "%%") + "%06d.tar"
         with ShardWriter(pattern, maxsize=shard_bytes, mtime=0, verbose=0) as writer:
-            for sample in _samples(dataset, keys):
+            for sample in tracked(_samples(dataset, keys), f"Packing {split}", len(dataset)):
                 writer.write(sample)
         (out / CLASSES).write_text("".join(f"{name}\n" for name in dataset.classes), encoding="utf-8")
         aside.rename(folder)
@@ -102,8 +100,8 @@ def pack_split(source: str, out: Path, split: str = "train", shard_bytes: int = 
 def _keys(paths: Sequence[str]) -> list[str]:
     keys: dict[str, str] = {}
     for path in map(PurePosixPath, paths):
-        if path.suffix.lower() not in IMG_EXTENSIONS:
-            raise ValueError(f"image {path} must end in {', '.join(IMG_EXTENSIONS)} to be known as one in a shard")
+        if path.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"image {path} must end in {LISTED} to be known as one in a shard")
         key = str(path.with_name(path.stem.replace(".", "_")))
         if key in keys:
             raise ValueError(f"images {keys[key]} and {path} would have one key in the shards, {key}; rename one")
@@ -113,10 +111,7 @@ def _keys(paths: Sequence[str]) -> list[str]:
 
 def _samples(dataset: ListedDataset, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
     listing = dataset.listing
-    numbers = range(len(dataset))
-    few = len(dataset) < PROGRESS_FROM
-    for i in track(numbers, f"Packing {dataset.split}", console=console, transient=True, disable=few):
-        path = dataset.ids[i]
+    for i, path in enumerate(dataset.ids):
         with (listing.root / path).open("rb") as stream:
             content = stream.read()
         suffix = PurePosixPath(path).suffix.removeprefix(".")

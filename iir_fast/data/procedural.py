@@ -21,11 +21,11 @@ from numpy.random import PCG64, SeedSequence
 from numpy.typing import NDArray
 from PIL import Image
 
-from iir_fast.data.dataset import LocalizationDataset, Transform
-from iir_fast.data.ground_truth import GroundTruth
+from iir_fast.data.dataset import GroundTruth, LocalizationDataset, Transform, box_around
 from iir_fast.data.transforms import image_transform
 
 Array: TypeAlias = NDArray[np.float64]
+Bytes: TypeAlias = NDArray[np.uint8]
 Split: TypeAlias = Literal["train", "test"]
 
 SIDE = 64  # pixels
@@ -53,12 +53,11 @@ class ProceduralRecipe:
     clutter: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.hue_noise >= 0:
-            raise ValueError(f"hue_noise must be at least 0, got {self.hue_noise}")
+        for name in ("hue_noise", "clutter"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if not 0 <= self.head_contrast <= 1:
             raise ValueError(f"head_contrast must lie in [0, 1], got {self.head_contrast}")
-        if not self.clutter >= 0:
-            raise ValueError(f"clutter must be at least 0, got {self.clutter}")
 
     @property
     def discs(self) -> int:
@@ -113,15 +112,13 @@ class ProceduralDataset(LocalizationDataset):
         return hashlib.sha256(self._images.data).hexdigest()[:16]
 
     def image(self, i: int) -> Image.Image:
-        """Image `i`, RGB, 64 x 64."""
+        """Give image `i`, RGB, 64 x 64."""
         return Image.fromarray(self._images[i])
 
     def ground_truth(self, i: int) -> GroundTruth:
-        """The mask of the one object in image `i`, body and head, and the box that just holds it."""
+        """Give the mask of the one object in image `i`, body and head, and the box that just holds it."""
         mask = self._masks[i]
-        columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-        box = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-        return GroundTruth(size=(SIDE, SIDE), boxes=np.array([box], np.float64), masks=(mask.copy(),))
+        return GroundTruth((SIDE, SIDE), box_around(mask), (mask.copy(),))
 
 
 # While an image is made, the image is the last axis: the numbers that describe it broadcast without further ado, and
@@ -130,22 +127,17 @@ class ProceduralDataset(LocalizationDataset):
 
 # Several runs in one process, as the demo's, share the arrays: a pure function of the arguments, and read-only.
 @lru_cache(maxsize=2)
-def _render_split(
-    split: Split, size: int, seed: int, recipe: ProceduralRecipe
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _render_split(split: Split, size: int, seed: int, recipe: ProceduralRecipe) -> tuple[Bytes, Bytes]:
     images = np.empty((size, SIDE, SIDE, 3), np.uint8)
     masks = np.empty((size, SIDE, SIDE), np.uint8)
-    for start in range(0, size, _CHUNK):
-        chunk = slice(start, min(start + _CHUNK, size))
-        images[chunk], masks[chunk] = _render(split, np.arange(chunk.start, chunk.stop), seed, recipe)
+    for chunk in np.split(np.arange(size), range(_CHUNK, size, _CHUNK)):
+        images[chunk], masks[chunk] = _render(split, chunk, seed, recipe)
     images.flags.writeable = masks.flags.writeable = False
     return images, masks
 
 
-def _render(
-    split: Split, indices: NDArray[np.int64], seed: int, recipe: ProceduralRecipe
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Images [n, SIDE, SIDE, 3] and masks [n, SIDE, SIDE] at these indices of a split."""
+def _render(split: Split, indices: NDArray[np.int64], seed: int, recipe: ProceduralRecipe) -> tuple[Bytes, Bytes]:
+    """Make images [n, SIDE, SIDE, 3] and masks [n, SIDE, SIDE] at these indices of a split."""
     noise_draws = [(cells + 1) ** 2 * 3 for cells, _ in _NOISE]
     # The discs come last: more or fewer of them leave all other numbers as they are.
     ends = np.cumsum([_OBJECT_DRAWS, *noise_draws])
@@ -164,20 +156,20 @@ def _render(
 
 
 def _uniform(split: Split, indices: NDArray[np.int64], seed: int, count: int) -> Array:
-    """Numbers in [0, 1), [count, n]; a column depends on its own index only and begins alike for every count."""
+    """Draw numbers in [0, 1), [count, n]; a column depends on its own index only and begins alike for every count."""
     part = list(SPLIT_SIZES).index(split)
     raw = [PCG64(SeedSequence((seed, part, int(i)))).random_raw(count) for i in indices]
     return (np.stack(raw, axis=1) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _pixels() -> tuple[Array, Array]:
-    """Pixel centres x [1, SIDE, 1] and y [SIDE, 1, 1]."""
+    """Give the pixels' centres x [1, SIDE, 1] and y [SIDE, 1, 1]."""
     centres = np.arange(SIDE, dtype=np.float64) + 0.5
     return centres[None, :, None], centres[:, None, None]
 
 
 def _upsample(grid: Array) -> Array:
-    """Smooth interpolation of [cells + 1, cells + 1, 3, n] to [SIDE, SIDE, 3, n], one axis after the other."""
+    """Interpolate [cells + 1, cells + 1, 3, n] smoothly to [SIDE, SIDE, 3, n], one axis after the other."""
     cells = grid.shape[0] - 1
     position = (np.arange(SIDE) + 0.5) * (cells / SIDE)
     first = position.astype(np.int64)
@@ -189,7 +181,7 @@ def _upsample(grid: Array) -> Array:
 
 
 def _paint_disc(canvas: Array, draws: Array) -> None:
-    """A plain disc of any colour, anywhere, in each image."""
+    """Paint a plain disc of any colour, anywhere, in each image."""
     x, y = _pixels()
     centre_x, centre_y, size, hue, saturation, value = draws
     radius = SIDE * (0.05 + 0.07 * size)
@@ -199,7 +191,7 @@ def _paint_disc(canvas: Array, draws: Array) -> None:
 
 
 def _paint_object(canvas: Array, draws: Array, label: Array, recipe: ProceduralRecipe) -> NDArray[np.bool_]:
-    """One object in each image, wholly inside it; its mask [SIDE, SIDE, n]."""
+    """Paint one object in each image, wholly inside it, and give its mask [SIDE, SIDE, n]."""
     u = iter(draws)
     major = SIDE * (0.18 + 0.16 * next(u))
     minor = major * (0.45 + 0.35 * next(u))
@@ -234,13 +226,13 @@ def _paint_object(canvas: Array, draws: Array, label: Array, recipe: ProceduralR
 
 
 def _wave(x: Array, y: Array, angle: Array, period: Array, phase: Array) -> Array:
-    """Sine wave in [-1, 1] that runs along `angle`, its period in pixels, its phase in turns."""
+    """Make a sine wave in [-1, 1] that runs along `angle`, its period in pixels, its phase in turns."""
     wave: Array = np.sin(2 * np.pi * (x * (np.cos(angle) / period) + y * (np.sin(angle) / period) + phase))
     return wave
 
 
 def _hue_to_rgb(hue: Array, saturation: Array) -> Array:
-    """RGB [3, n] of full value from hue and saturation in [0, 1] (the usual HSV hexcone)."""
+    """Make RGB [3, n] of full value from hue and saturation in [0, 1] (the usual HSV hexcone)."""
     sector = (hue * 6 + np.array([[5.0], [3.0], [1.0]])) % 6
     rgb: Array = 1 - saturation * np.clip(np.minimum(sector, 4 - sector), 0, 1)
     return rgb

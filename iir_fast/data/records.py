@@ -1,21 +1,65 @@
-"""Text files of records, and what a proper field is, whatever the file."""
+"""Faults of a data set, and the text files of records in which most of them are found."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal, NoReturn, TypeAlias
 
-from iir_fast.data.faults import Fault, OnFault
+FaultKind: TypeAlias = Literal[
+    "missing file",
+    "corrupt line",
+    "corrupt shard",
+    "duplicate id",
+    "missing line",
+    "unlisted id",
+    "no annotation",
+    "label",
+    "box outside",
+    "image size",
+    "mask size",
+    "missing image",
+    "unreadable image",
+    "missing mask",
+    "unreadable mask",
+    "in two splits",
+]
+
+
+class Fault(ValueError):
+    """One thing that is wrong with a data set: found by the readers, raised by the data sets, collected by the check.
+
+    Attributes:
+        kind: what sort of fault it is.
+        message: a sentence that names the file, and the line where there is one.
+    """
+
+    def __init__(self, kind: FaultKind, message: str) -> None:
+        super().__init__(kind, message)
+        self.kind: FaultKind = kind
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+OnFault: TypeAlias = Callable[[Fault], None]
+"""What a reader does with a fault: raise it, or keep it, pass over what is faulty and read on."""
+
+
+def raise_fault(fault: Fault) -> NoReturn:
+    """Stop at the first fault."""
+    raise fault
 
 
 def read_records(file: Path, form: str, separator: str | None, on_fault: OnFault) -> Iterator[tuple[int, list[str]]]:
-    """Number and fields of every line that is not blank.
+    """Read number and fields of every line that is not blank.
 
     Args:
         file: UTF-8 text.
         form: names of the fields as a line has them, separated alike.
         separator: between two fields; None: spaces.
-        on_fault: is handed the lines that are not of that form, which are then passed over.
+        on_fault: is handed the lines that are not of that form.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -29,26 +73,23 @@ def read_records(file: Path, form: str, separator: str | None, on_fault: OnFault
             if len(fields) == count and fields[0] and "\ufffd" not in line:
                 yield number, fields
             elif line.strip():
-                on_fault(
-                    Fault("corrupt line", f"{at(file, number)}: {form} in UTF-8 is accepted, got {line.strip()!r}")
-                )
+                text = f"{at(file, number)}: {form} in UTF-8 is accepted, got {line.strip()!r}"
+                on_fault(Fault("corrupt line", text))
 
 
 def at(file: Path, line: int) -> str:
-    """Where something stands, for a message."""
+    """Say where something stands, for a message."""
     return f"{file}, line {line}"
 
 
-def check_path(path: str, file: Path, line: int) -> None:
+def check_path(path: str, where: str) -> None:
     """Raise a fault unless a path is relative and stays below its root."""
     if not path or path.startswith("/") or ".." in path.split("/"):
-        raise Fault(
-            "corrupt line", f"{at(file, line)}: path must be relative to the root and stay below it, got {path!r}"
-        )
+        raise Fault("corrupt line", f"{where}: path must be relative to the root and stay below it, got {path!r}")
 
 
 def parse_box(numbers: Sequence[str], where: str, *, inclusive: bool) -> tuple[float, ...]:
-    """The edges x0, y0, x1, y1 of a box, in pixels.
+    """Read the edges x0, y0, x1, y1 of a box, in pixels.
 
     Args:
         numbers: the four fields.
@@ -59,7 +100,7 @@ def parse_box(numbers: Sequence[str], where: str, *, inclusive: bool) -> tuple[f
         Fault: a field is no number, or the edges are out of order or negative.
     """
     try:
-        x0, y0, x1, y1 = (float(number) for number in numbers)
+        x0, y0, x1, y1 = map(float, numbers)
     except ValueError:
         raise Fault("corrupt line", f"{where}: x0,y0,x1,y1 must be numbers, got {','.join(numbers)!r}") from None
     if not (0 <= x0 <= x1 and 0 <= y0 <= y1) or (not inclusive and (x0 == x1 or y0 == y1)):
@@ -69,18 +110,14 @@ def parse_box(numbers: Sequence[str], where: str, *, inclusive: bool) -> tuple[f
 
 
 def parse_whole(text: str, what: str, where: str, least: int = 0) -> int:
-    """A whole number from `least` up.
-
-    Raises:
-        Fault: the text is something else.
-    """
+    """Read a whole number from `least` up, or raise a fault."""
     if not (text.isascii() and text.isdigit() and int(text) >= least):
         raise Fault("corrupt line", f"{where}: {what} must be a whole number from {least} up, got {text!r}")
     return int(text)
 
 
-def name_classes(named: Iterable[tuple[int, str]], file: str, on_fault: OnFault) -> tuple[str, ...]:
-    """The class names of a training split, in the order of the labels.
+def name_classes(named: Iterable[tuple[int, str]], file: Path, on_fault: OnFault) -> tuple[str, ...]:
+    """Name the classes of a training split, in the order of the labels.
 
     Args:
         named: (label, name of its class) of every image.
@@ -94,7 +131,8 @@ def name_classes(named: Iterable[tuple[int, str]], file: str, on_fault: OnFault)
             on_fault(Fault("label", f"{file}: label {label} is given to {names[label]!r} and to {name!r}"))
         if labels.setdefault(name, label) != label:
             on_fault(Fault("label", f"{file}: {name!r} has the labels {labels[name]} and {label}"))
-    if missing := sorted(set(range(max(names, default=-1))) - set(names)):
+    count = max(names, default=-1) + 1
+    if missing := sorted(set(range(count)) - set(names)):
         shown = ", ".join(map(str, missing[:20]))
-        on_fault(Fault("label", f"{file}: labels must be 0 to K-1 for K classes; up to {max(names)}, none is {shown}"))
-    return tuple(names.get(label, f"no image of label {label}") for label in range(max(names, default=-1) + 1))
+        on_fault(Fault("label", f"{file}: labels must be 0 to K-1 for K classes; up to {count - 1}, none is {shown}"))
+    return tuple(names.get(label, f"no image of label {label}") for label in range(count))

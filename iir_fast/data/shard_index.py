@@ -11,24 +11,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeAlias
+from typing import BinaryIO, NamedTuple
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-untyped]
 
 from iir_fast.app.cache import cache_folder
-from iir_fast.app.progress import say
-from iir_fast.data.faults import Fault, OnFault
-from iir_fast.data.images import in_threads
-from iir_fast.data.records import parse_box, parse_whole
+from iir_fast.app.progress import in_threads, say
+from iir_fast.data.find import SUFFIXES
+from iir_fast.data.records import Fault, OnFault, parse_box, parse_whole
 
 INDEX = "index.npz"
 """Name of the index beside the shards."""
 
-MOST_CLASSES = 1_000_000
+MAX_CLASSES = 1_000_000
 """A larger label is taken for something else than a class: each class costs a row of the classifier."""
+
+NEEDS_WEBDATASET = 'shards need webdataset: pip install "iir-fast[shards]"'
 
 _BLOCK = 512  # bytes; a tar is made of such blocks and ends with empty ones
 
@@ -59,20 +59,14 @@ class ShardIndex:
 
 
 def index_shards(folder: Path, on_fault: OnFault) -> ShardIndex:
-    """The index of all ``*.tar`` in a folder: the one that is kept, if the shards are still the same, else a new one.
+    """Index all ``*.tar`` in a folder, or take the index that is kept, if the shards are still the same.
 
     A new one is written beside the shards or, where that cannot be, in the user's cache folder. Nothing is written
     where there is a fault.
 
-    Args:
-        folder: holds the shards.
-        on_fault: is handed every fault; where it returns, what is faulty is passed over.
-
     Raises:
         FileNotFoundError: there is no shard.
         ModuleNotFoundError: shards must be read, and webdataset is not installed.
-        Fault: unless `on_fault` returns. A shard is no tar or is cut off, or, named with its member, a sample has no
-            image, several of them, no label, or a malformed label or box.
     """
     files = find_shards(folder)
     if not files:
@@ -86,24 +80,34 @@ def index_shards(folder: Path, on_fault: OnFault) -> ShardIndex:
         kept = _load(place)
         if kept is not None and kept.shards == shards and np.array_equal(kept.stamps, stamps):
             return kept
-    contents = in_threads(_read_shard, files, f"Indexing {folder.name}", progress_from=1)
-    faults = [fault for content in contents for fault in content.faults]
-    if not faults and not any(content.entries for content in contents):
+    contents = in_threads(_read_shard, files, f"Indexing {folder.name}", shown_from=1)
+    faults = [fault for _, found in contents for fault in found]
+    if not faults and not any(entries for entries, _ in contents):
         faults = [Fault("missing image", f"the shards in {folder} hold no sample")]
     for fault in faults:
         on_fault(fault)
-    index = _join(shards, stamps, [content.entries for content in contents])
+    entries = [entry for entries, _ in contents for entry in entries]
+    numbers = [(entry.offset, entry.size, entry.label) for entry in entries]
+    offsets, sizes, labels = np.array(numbers, np.int64).reshape(-1, 3).T
+    boxes = [(i, *box) for i, entry in enumerate(entries) for box in entry.boxes]
+    index = ShardIndex(
+        shards=shards,
+        stamps=stamps,
+        counts=np.array([len(entries) for entries, _ in contents], np.int64),
+        names=tuple(entry.name for entry in entries),
+        offsets=offsets,
+        sizes=sizes,
+        labels=labels,
+        boxes=np.array(boxes, np.float64).reshape(-1, 5),
+    )
     if not faults:
         _keep(index, folder, places)
     return index
 
 
 def find_shards(folder: Path) -> list[Path]:
-    """The shards in a folder, sorted by name; those that begin with a dot are none."""
+    """Find the shards in a folder, sorted by name; those that begin with a dot are none."""
     return sorted(file for file in folder.glob("*.tar") if not file.name.startswith("."))
-
-
-_Sample: TypeAlias = list[tuple[str, tarfile.TarInfo]]  # suffix in lower case, member
 
 
 class _Entry(NamedTuple):
@@ -116,31 +120,25 @@ class _Entry(NamedTuple):
     boxes: list[tuple[float, ...]]
 
 
-class _Content(NamedTuple):
-    entries: list[_Entry]
-    faults: list[Fault]
-
-
-def _read_shard(file: Path) -> _Content:
-    """All samples of a shard. Headers, labels and boxes are read, images are not."""
-    content = _Content([], [])
-    seen: set[str] = set()
+def _read_shard(file: Path) -> tuple[list[_Entry], list[Fault]]:
+    """Read headers, labels and boxes of all samples of a shard; the images are left alone."""
+    entries: dict[str, _Entry] = {}
+    faults: list[Fault] = []
     try:
         with file.open("rb") as stream:
             for key, sample in _samples(_members(file, stream)):
                 try:
                     entry = _entry(file, stream, key, sample)
-                    if entry.name in seen:
+                    if entry.name in entries:
                         raise Fault("duplicate id", f"{file}: {entry.name} is there twice")
-                    seen.add(entry.name)
-                    content.entries.append(entry)
+                    entries[entry.name] = entry
                 except Fault as fault:
-                    content.faults.append(fault)
+                    faults.append(fault)
     except Fault as fault:
-        content.faults.append(fault)
+        faults.append(fault)
     except OSError as error:
-        content.faults.append(Fault("corrupt shard", f"{file} cannot be read: {error.strerror or error}"))
-    return content
+        faults.append(Fault("corrupt shard", f"{file} cannot be read: {error.strerror or error}"))
+    return list(entries.values()), faults
 
 
 def _members(file: Path, stream: BinaryIO) -> list[tarfile.TarInfo]:
@@ -163,42 +161,39 @@ def _members(file: Path, stream: BinaryIO) -> list[tarfile.TarInfo]:
     return members
 
 
-def _samples(members: Iterable[tarfile.TarInfo]) -> Iterator[tuple[str, _Sample]]:
-    """Key and members of every sample: neighbours that share the key. What key and suffix are is webdataset's rule."""
+def _samples(members: Iterable[tarfile.TarInfo]) -> Iterator[tuple[str, list[tuple[str, tarfile.TarInfo]]]]:
+    """Group neighbours that share a key: the key, and suffix and member of each. Key and suffix are webdataset's."""
     try:
         from webdataset.tariterators import base_plus_ext
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('shards need webdataset: pip install "iir-fast[shards]"') from error
+        raise ModuleNotFoundError(NEEDS_WEBDATASET) from error
     named = [(*base_plus_ext(member.name), member) for member in members if member.isreg()]
     for key, group in groupby((each for each in named if each[0] is not None), key=lambda each: each[0]):
         yield key, [(suffix.lower(), member) for _, suffix, member in group]
 
 
-def _entry(file: Path, stream: BinaryIO, key: str, sample: _Sample) -> _Entry:
-    image = _only([member for suffix, member in sample if f".{suffix}" in IMG_EXTENSIONS], file, key, "image")
-    label = _only([member for suffix, member in sample if suffix == "cls"], file, key, "label (.cls)")
-    about = [member for suffix, member in sample if suffix == "json"]
+def _entry(file: Path, stream: BinaryIO, key: str, sample: list[tuple[str, tarfile.TarInfo]]) -> _Entry:
+    def only(what: str, suffixes: Iterable[str]) -> tarfile.TarInfo:
+        members = [member for suffix, member in sample if f".{suffix}" in suffixes]
+        if len(members) != 1:
+            count = f"{len(members)} members" if members else "none"
+            raise Fault("corrupt shard", f"{file}: the sample {key} must have one {what}, it has {count}")
+        return members[0]
+
+    def text(member: tarfile.TarInfo) -> str:
+        stream.seek(member.offset_data)
+        return stream.read(member.size).decode("utf-8", errors="replace")
+
+    image, label = only("image", SUFFIXES), only("label (.cls)", (".cls",))
     boxes = []
-    if about:
-        member = _only(about, file, key, ".json")
-        boxes = _boxes(_text(stream, member), f"{file}, {member.name}")
+    if any(suffix == "json" for suffix, _ in sample):
+        member = only(".json", (".json",))
+        boxes = _boxes(text(member), f"{file}, {member.name}")
     where = f"{file}, {label.name}"
-    number = parse_whole(_text(stream, label).strip()[:80], "label", where)
-    if number >= MOST_CLASSES:
-        raise Fault("label", f"{where}: label must be below {MOST_CLASSES:,}, got {number}")
+    number = parse_whole(text(label).strip()[:80], "label", where)
+    if number >= MAX_CLASSES:
+        raise Fault("label", f"{where}: label must be below {MAX_CLASSES:,}, got {number}")
     return _Entry(image.name, image.offset_data, image.size, number, boxes)
-
-
-def _only(members: list[tarfile.TarInfo], file: Path, key: str, what: str) -> tarfile.TarInfo:
-    if len(members) != 1:
-        count = f"{len(members)} members" if members else "none"
-        raise Fault("corrupt shard", f"{file}: the sample {key} must have one {what}, it has {count}")
-    return members[0]
-
-
-def _text(stream: BinaryIO, member: tarfile.TarInfo) -> str:
-    stream.seek(member.offset_data)
-    return stream.read(member.size).decode("utf-8", errors="replace")
 
 
 def _boxes(text: str, where: str) -> list[tuple[float, ...]]:
@@ -212,32 +207,12 @@ def _boxes(text: str, where: str) -> list[tuple[float, ...]]:
         raise Fault("corrupt line", f"{where}: {accepted}: {error}") from error
 
 
-def _join(shards: tuple[str, ...], stamps: NDArray[np.int64], contents: list[list[_Entry]]) -> ShardIndex:
-    entries = [entry for content in contents for entry in content]
-    numbers = [(entry.offset, entry.size, entry.label) for entry in entries]
-    offsets, sizes, labels = np.array(numbers, np.int64).reshape(-1, 3).T
-    boxes = [(i, *box) for i, entry in enumerate(entries) for box in entry.boxes]
-    return ShardIndex(
-        shards=shards,
-        stamps=stamps,
-        counts=np.array([len(content) for content in contents], np.int64),
-        names=tuple(entry.name for entry in entries),
-        offsets=offsets,
-        sizes=sizes,
-        labels=labels,
-        boxes=np.array(boxes, np.float64).reshape(-1, 5),
-    )
-
-
 def _load(file: Path) -> ShardIndex | None:
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            return ShardIndex(
-                shards=_split(arrays["shards"]),
-                names=_split(arrays["names"]),
-                **{name: arrays[name] for name in ("stamps", "counts", "offsets", "sizes", "labels", "boxes")},
-            )
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):  # none there, or none of ours
+            content = dict(arrays)
+            return ShardIndex(**content | {name: _split(content[name]) for name in ("shards", "names")})
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):  # none there, or none of ours
         return None
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_fast.data.dataset import Transform
-from iir_fast.data.faults import Fault, OnFault, raise_fault
 from iir_fast.data.listing import ListedBox, ListedDataset, Listing
+from iir_fast.data.records import Fault, OnFault, raise_fault
 from iir_fast.data.shard_index import find_shards, index_shards
 
 CLASSES = "classes.txt"
@@ -59,16 +59,10 @@ class ShardsDataset(ListedDataset):
 
 
 class ShardMember(NamedTuple):
-    """A file in a shard.
+    """A file in a shard: its name, and where its content begins and how long it is, in bytes.
 
     It is opened anew every time: no handle is carried into another process, however loaders are started, a thousand
     shards exhaust no limit, and beside the decoding of a photo the time is nothing.
-
-    Attributes:
-        shard: the tar file.
-        name: of the member.
-        offset: where its content begins, in bytes.
-        size: of its content, in bytes.
     """
 
     shard: Path
@@ -80,11 +74,7 @@ class ShardMember(NamedTuple):
         return f"{self.shard}/{self.name}"
 
     def open(self, mode: Literal["rb"] = "rb", /) -> BinaryIO:
-        """Its content.
-
-        Raises:
-            OSError: the shard is gone, or shorter than it was.
-        """
+        """Read its content; OSError: the shard is gone, or shorter than it was."""
         with self.shard.open(mode) as stream:
             stream.seek(self.offset)
             content = stream.read(self.size)
@@ -93,7 +83,7 @@ class ShardMember(NamedTuple):
         return BytesIO(content)
 
     def stat(self) -> os.stat_result:
-        """That of the shard."""
+        """Look up the shard."""
         return self.shard.stat()
 
 
@@ -121,30 +111,22 @@ class ShardFolder:
 def list_shards(
     root: Path, split: str, classes: Sequence[str] | None = None, on_fault: OnFault = raise_fault
 ) -> Listing:
-    """What the index of a split's shards says; the index is made where there is none.
-
-    Args:
-        root: holds a folder of shards for each split, and perhaps classes.txt.
-        split: name of that folder.
-        classes: class names of the training split.
-        on_fault: is handed every fault; where it returns, what is faulty is passed over.
+    """List what the index of a split's shards says; the index is made where there is none.
 
     Raises:
         FileNotFoundError: there is no shard.
         ModuleNotFoundError: webdataset is not installed and there is no index yet.
-        Fault: unless `on_fault` returns; see `index_shards`. Or a label is out of range, or `classes` are not those of
-            classes.txt.
     """
     index = index_shards(root / split, on_fault)
     names = _class_names(root, split, int(index.labels.max(initial=-1)) + 1, classes, on_fault)
     shards = np.repeat(np.array(index.shards), index.counts).tolist()
     paths = [f"{split}/{shard}/{name}" for shard, name in zip(shards, index.names, strict=True)]
-    labels = index.labels.tolist()
-    kept = [i for i, label in enumerate(labels) if label < len(names)]
-    if len(kept) < len(labels):
-        for path, label in zip(paths, labels, strict=True):
-            if label >= len(names):
-                on_fault(Fault("label", f"{root / path}: label must be below {len(names)}, got {label}"))
+    kept = []
+    for path, label in zip(paths, index.labels.tolist(), strict=True):
+        if label < len(names):
+            kept.append((path, label))
+        else:
+            on_fault(Fault("label", f"{root / path}: label must be below {len(names)}, got {label}"))
     boxes: dict[str, list[ListedBox]] = {}
     for i, *edges in index.boxes.tolist():
         path = paths[int(i)]
@@ -153,14 +135,14 @@ def list_shards(
         root=ShardFolder(root, paths, index.offsets, index.sizes),
         split=split,
         classes=names,
-        ids=tuple(paths[i] for i in kept),
-        labels=tuple(labels[i] for i in kept),
+        ids=tuple(path for path, _ in kept),
+        labels=tuple(label for _, label in kept),
         boxes=boxes,
     )
 
 
 def read_classes(root: Path) -> tuple[str, ...] | None:
-    """The class names in the root of shards; None where there is no classes.txt."""
+    """Read the class names in the root of shards; None where there is no classes.txt."""
     file = root / CLASSES
     if not file.is_file():
         return None

@@ -2,41 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from iir_fast.data.class_folders import ClassFoldersDataset, list_class_folders
 from iir_fast.data.dataset import LocalizationDataset, Transform
-from iir_fast.data.faults import OnFault, raise_fault
 from iir_fast.data.folder import FolderDataset, list_folder
-from iir_fast.data.listing import Listing
-from iir_fast.data.metadata import MetadataDataset
-from iir_fast.data.metadata_files import METADATA, list_metadata
+from iir_fast.data.listing import ListedDataset, Listing
+from iir_fast.data.metadata import METADATA, MetadataDataset, MetadataLayout, list_metadata
 from iir_fast.data.pet import PET_SPLITS, PetDataset, list_pet
 from iir_fast.data.procedural import SPLIT_SIZES, ProceduralDataset, ProceduralRecipe, Split
+from iir_fast.data.records import OnFault, raise_fault
 from iir_fast.data.shard_index import find_shards
 from iir_fast.data.shards import ShardsDataset, list_shards
 
 PROCEDURAL = "procedural"
 """The name of the embedded data set among sources."""
-PET = "pet"
-IMAGES = "images"
-SHARDS = "shards"
 FOLDER = "folder"
 
 
+class _Layout(NamedTuple):
+    """How image files are laid out below a root."""
+
+    has: Callable[[Path, str], bool]
+    """Whether a root has a split; only the folder or the file that would list it is looked for."""
+    list: Callable[..., Listing]
+    """From root, split, classes and `on_fault` to what is there."""
+    dataset: Callable[..., ListedDataset]
+    """From root and split to the images."""
+
+
+def _metadata(name: str, layout: MetadataLayout) -> _Layout:
+    return _Layout(
+        lambda root, split: layout.metadata(root, split).is_dir(),
+        partial(list_metadata, layout),
+        partial(MetadataDataset, name),
+    )
+
+
+_LAYOUTS = {
+    **{name: _metadata(name, layout) for name, layout in METADATA.items()},
+    "pet": _Layout(lambda root, split: split in PET_SPLITS, list_pet, PetDataset),
+    "images": _Layout(lambda root, split: (root / split).is_dir(), list_class_folders, ClassFoldersDataset),
+    "shards": _Layout(lambda root, split: bool(find_shards(root / split)), list_shards, ShardsDataset),
+    FOLDER: _Layout(
+        lambda root, split: (root / f"{split}.csv").is_file(),
+        lambda root, split, *rest: list_folder(root, f"{split}.csv", *rest),
+        lambda root, split, **options: FolderDataset(root, f"{split}.csv", **options),
+    ),
+}
+
+
 def parse_source(source: str) -> tuple[str, Path]:
-    """What a source is, "procedural", "cub", "ilsvrc", "openimages", "pet", "images", "shards" or "folder", and
-    its root."""
+    """Tell the kind of a source, "procedural", "cub", "ilsvrc", "openimages", "pet", "images", "shards" or "folder",
+    and its root."""
     kind, _, root = source.partition(":")
-    if root and (kind in METADATA or kind in (PET, IMAGES, SHARDS)):
+    if root and kind in _LAYOUTS and kind != FOLDER:
         return kind, Path(root)
     return (PROCEDURAL, Path()) if source == PROCEDURAL else (FOLDER, Path(source))
 
 
 def has_split(source: str, split: str) -> bool:
-    """Whether a data set has that split; only the folder or the file that would list it is looked for.
+    """Find out whether a data set has that split; only the folder or the file that would list it is looked for.
 
     Args:
         source: as `open_split` takes it.
@@ -46,44 +75,15 @@ def has_split(source: str, split: str) -> bool:
         True if `open_split` would find it.
     """
     kind, root = parse_source(source)
-    if kind == PROCEDURAL:
-        return split in SPLIT_SIZES
-    if kind == PET:
-        return split in PET_SPLITS
-    if kind in METADATA:
-        return METADATA[kind].metadata(root, split).is_dir()
-    if kind == IMAGES:
-        return (root / split).is_dir()
-    if kind == SHARDS:
-        return bool(find_shards(root / split))
-    return (root / f"{split}.csv").is_file()
+    return split in SPLIT_SIZES if kind == PROCEDURAL else _LAYOUTS[kind].has(root, split)
 
 
 def list_split(
     source: str, split: str, classes: Sequence[str] | None = None, on_fault: OnFault = raise_fault
 ) -> Listing:
-    """What the files of one split say, of any source but "procedural".
-
-    Args:
-        source: as `open_split` takes it.
-        split: one that is there.
-        classes: class names of the training split.
-        on_fault: is handed every fault; where it returns, what is faulty is passed over.
-
-    Raises:
-        FileNotFoundError: a file of the split is missing.
-        Fault: unless `on_fault` returns.
-    """
+    """List what the files of one split say, of any source but "procedural"."""
     kind, root = parse_source(source)
-    if kind == PET:
-        return list_pet(root, split, classes, on_fault)
-    if kind in METADATA:
-        return list_metadata(METADATA[kind], root, split, classes, on_fault)
-    if kind == IMAGES:
-        return list_class_folders(root, split, classes, on_fault)
-    if kind == SHARDS:
-        return list_shards(root, split, classes, on_fault)
-    return list_folder(root, f"{split}.csv", classes, on_fault)
+    return _LAYOUTS[kind].list(root, split, classes, on_fault)
 
 
 def open_split(
@@ -96,7 +96,7 @@ def open_split(
     images: int | None = None,
     recipe: ProceduralRecipe | None = None,
 ) -> LocalizationDataset:
-    """One split of a data set.
+    """Open one split of a data set.
 
     Args:
         source: "procedural"; a folder that holds `<split>.csv`; "cub:ROOT", "ilsvrc:ROOT" or "openimages:ROOT" with the
@@ -120,12 +120,4 @@ def open_split(
     kind, root = parse_source(source)
     if kind == PROCEDURAL:
         return ProceduralDataset(cast(Split, split), images, transform=transform, recipe=recipe)
-    if kind == PET:
-        return PetDataset(root, split, transform=transform, classes=classes, skip_broken=skip_broken)
-    if kind in METADATA:
-        return MetadataDataset(kind, root, split, transform=transform, classes=classes, skip_broken=skip_broken)
-    if kind == IMAGES:
-        return ClassFoldersDataset(root, split, transform=transform, classes=classes, skip_broken=skip_broken)
-    if kind == SHARDS:
-        return ShardsDataset(root, split, transform=transform, classes=classes, skip_broken=skip_broken)
-    return FolderDataset(root, f"{split}.csv", transform=transform, classes=classes, skip_broken=skip_broken)
+    return _LAYOUTS[kind].dataset(root, split, transform=transform, classes=classes, skip_broken=skip_broken)

@@ -1,11 +1,14 @@
-"""From a PIL image to the tensor a network reads."""
+"""From a PIL image to the tensor a network reads, and random augmentation that anyone can repeat."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
-from iir_fast.data.dataset import Transform
+from iir_fast.data.dataset import LocalizationDataset, Transform
 
 
 def image_transform(
@@ -34,16 +37,44 @@ def image_transform(
     if min(std) <= 0:
         raise ValueError(f"std must be positive in every channel, got {std}")
     resized = round(size * 8 / 7) if crop else size
-    crops = [v2.RandomCrop(size)] if crop else []
-    flips = [v2.RandomHorizontalFlip()] if flip else []
-    transform: Transform = v2.Compose(
-        [
-            v2.Resize((resized, resized), antialias=True),
-            *crops,
-            *flips,
-            v2.PILToTensor(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(list(mean), list(std)),
-        ]
-    )
+    steps = [
+        v2.Resize((resized, resized), antialias=True),
+        *([v2.RandomCrop(size)] if crop else []),
+        *([v2.RandomHorizontalFlip()] if flip else []),
+        v2.PILToTensor(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(list(mean), list(std)),
+    ]
+    transform: Transform = v2.Compose(steps)
     return transform
+
+
+class AugmentedDataset(Dataset[tuple[Tensor, int]]):
+    """A data set whose transform draws from torch's global generator, made to depend on three numbers alone.
+
+    Item `i` is the same for the same seed, epoch and `i`: with any number of loading processes, in any order, and in a
+    run that was resumed in the middle of an epoch. The state of the global generator is left as it was.
+
+    Args:
+        dataset: the images with their random transform.
+        seed: not negative.
+    """
+
+    def __init__(self, dataset: LocalizationDataset, seed: int) -> None:
+        self.labels = dataset.labels
+        self._dataset = dataset
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch (not negative) that items are drawn for."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        (seed,) = np.random.SeedSequence((self._seed, self._epoch, i)).generate_state(1, np.uint64)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(seed))
+            return self._dataset[i]

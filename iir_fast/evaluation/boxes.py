@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def thresholds(step: float) -> NDArray[np.float64]:
-    """The relative thresholds tau that a score map is cut at: 0, step, 2 step, ... below 1.
+    """List the relative thresholds tau that a score map is cut at: 0, step, 2 step, ... below 1.
 
     Args:
         step: distance of two thresholds; the protocol's training runs use 0.001, its stand-alone evaluator 0.01.
@@ -57,9 +57,6 @@ def sweep_boxes(scoremap: NDArray[np.float64], taus: NDArray[np.float64]) -> Box
     Args:
         scoremap: float64 [H, W] in [0, 1].
         taus: float64 [T] in [0, 1), in any order. They fall on at most 255 levels, and each level is cut once.
-
-    Returns:
-        The boxes of all contours and the largest contour at each threshold.
     """
     height, width = scoremap.shape
     image = (scoremap * 255).astype(np.uint8)
@@ -79,7 +76,7 @@ def sweep_boxes(scoremap: NDArray[np.float64], taus: NDArray[np.float64]) -> Box
 
 
 def largest_box(scoremap: NDArray[np.float64], threshold: float) -> tuple[int, int, int, int]:
-    """The bounding box of a score map's largest contour at one threshold.
+    """Find the bounding box of a score map's largest contour at one threshold.
 
     Args:
         scoremap: float64 [H, W] in [0, 1].
@@ -99,14 +96,9 @@ def largest_box(scoremap: NDArray[np.float64], threshold: float) -> tuple[int, i
 
 
 def box_iou(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Intersection over union of boxes whose corner pixels both belong to them: a side is x1 - x0 + 1 long.
+    """Compare boxes int64 [n, 4] with others [m, 4]: intersection over union, float64 [n, m].
 
-    Args:
-        first: int64 [n, 4], x0, y0, x1, y1.
-        second: int64 [m, 4].
-
-    Returns:
-        float64 [n, m].
+    The corner pixels x0, y0 and x1, y1 both belong to a box: a side is x1 - x0 + 1 long.
     """
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import numpy as np
 from numpy.typing import NDArray
 
 from iir_fast.evaluation.boxes import box_iou, sweep_boxes
-from iir_fast.evaluation.library import address, compiled
+from iir_fast.evaluation.library import compiled
 
 _LEVELS = 256
 
@@ -16,7 +14,7 @@ _LEVELS = 256
 def score_contours(
     scoremap: NDArray[np.float64], taus: NDArray[np.float64], boxes: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """IoU of a score map's boxes with the true ones at every threshold; the boxes are those of `sweep_boxes`.
+    """Compare a score map's boxes with the true ones at every threshold; the boxes are those of `sweep_boxes`.
 
     Args:
         scoremap: float64 [H, W] in [0, 1].
@@ -33,12 +31,7 @@ def score_contours(
     boxes = np.ascontiguousarray(boxes, dtype=np.int64)
     largest, best = np.empty(_LEVELS), np.empty(_LEVELS)
     highest = library.iir_fast_score_contours(
-        address(scoremap),
-        *map(ctypes.c_int, scoremap.shape),
-        address(boxes),
-        ctypes.c_int64(len(boxes)),
-        address(largest),
-        address(best),
+        scoremap.ctypes.data, *scoremap.shape, boxes.ctypes.data, len(boxes), largest.ctypes.data, best.ctypes.data
     )
     if highest < 0:
         raise MemoryError(f"score_contours: no memory for a map of {scoremap.shape[0]} x {scoremap.shape[1]} pixels.")
@@ -49,7 +42,7 @@ def score_contours(
 def search_contours(
     scoremap: NDArray[np.float64], taus: NDArray[np.float64], boxes: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The same as `score_contours` by OpenCV's search for contours, at every distinct cut."""
+    """Do what `score_contours` does by OpenCV's search for contours, at every distinct cut."""
     sweep = sweep_boxes(scoremap, taus)
     iou = box_iou(sweep.boxes, boxes).max(axis=1)
     return iou[sweep.largest][sweep.level], np.maximum.reduceat(iou, sweep.starts)[sweep.level]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from iir_fast.app.machine import usable_cores
 from iir_fast.app.threads import in_order
 from iir_fast.evaluation.boxes import thresholds
 from iir_fast.evaluation.measurement import Measurement, ScoredImage, measure
-from iir_fast.evaluation.metrics import BoxCurve, FixedThreshold, Metrics, box_curve, pixel_average_precision
+from iir_fast.evaluation.metrics import FixedThreshold, Metrics, box_curve, pixel_average_precision
 
 Item = TypeVar("Item")
 
@@ -23,12 +23,6 @@ V2_DELTAS = (0.3, 0.5, 0.7)
 TOP_KS = (1, 5)
 BATCH = 4
 """Images that a worker takes at once: handing over each one costs a fifth of two workers' speed."""
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    # macOS and Windows cannot confine a process to some of them.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -107,42 +101,38 @@ class Evaluator:
             for measurement in measurements:
                 totals.add(measurement)
                 on_image(1)
-        return self._metrics(totals, taus)
-
-    def _metrics(self, totals: _Totals, taus: NDArray[np.float64]) -> Metrics:
         if totals.images == 0:
             raise ValueError(f"split {self.split!r} has no image to evaluate; at least one is needed.")
-        curve_v1: BoxCurve | None = None
-        curves_v2: tuple[BoxCurve, ...] = ()
-        fixed: FixedThreshold | None = None
-        gt_known: float | None = None
-        top_k: list[float | None] = [None for _ in TOP_KS]
-        if totals.have("boxes"):
-            grid = slice(len(taus))
-            curve_v1 = box_curve(totals.correct_v1[grid], totals.images, V1_DELTA, taus)
-            curves_v2 = tuple(
-                box_curve(correct[grid], totals.images, delta, taus)
-                for correct, delta in zip(totals.correct_v2, V2_DELTAS, strict=True)
-            )
-            column = int(totals.correct_v1.argmax()) if self.fixed_threshold is None else -1
-            fixed = self.fixed_threshold or FixedThreshold(curve_v1.threshold, chosen_on=self.split)
-            gt_known = float(totals.correct_v1[column] * 100.0 / totals.images)
-            top_k = [
-                float(correct[column] * 100.0 / totals.images) if totals.fewest_ranked >= k else None
-                for correct, k in zip(totals.correct_top, TOP_KS, strict=True)
-            ]
-        return Metrics(
-            split=self.split,
-            images=totals.images,
-            step=self.step,
-            max_box_acc=curve_v1.best if curve_v1 else None,
-            max_box_acc_v2=float(np.mean([curve.best for curve in curves_v2])) if curves_v2 else None,
+        metrics = Metrics(
+            self.split,
+            totals.images,
+            self.step,
             pxap=pixel_average_precision(totals.foreground, totals.background) if totals.have("masks") else None,
-            gt_known_loc=gt_known,
-            top1_loc=top_k[0],
-            top5_loc=top_k[1],
-            fixed_threshold=fixed,
             top1_accuracy=totals.best_ranked * 100.0 / totals.images if totals.fewest_ranked else None,
+        )
+        return self._of_boxes(metrics, totals, taus) if totals.have("boxes") else metrics
+
+    def _of_boxes(self, metrics: Metrics, totals: _Totals, taus: NDArray[np.float64]) -> Metrics:
+        """Add the metrics that boxes allow."""
+        grid = slice(len(taus))
+        curve_v1 = box_curve(totals.correct_v1[grid], totals.images, V1_DELTA, taus)
+        curves_v2 = tuple(
+            box_curve(correct[grid], totals.images, delta, taus)
+            for correct, delta in zip(totals.correct_v2, V2_DELTAS, strict=True)
+        )
+        column = int(totals.correct_v1.argmax()) if self.fixed_threshold is None else -1
+        top1, top5 = (
+            float(correct[column] * 100.0 / totals.images) if totals.fewest_ranked >= k else None
+            for correct, k in zip(totals.correct_top, TOP_KS, strict=True)
+        )
+        return replace(
+            metrics,
+            max_box_acc=curve_v1.best,
+            max_box_acc_v2=float(np.mean([curve.best for curve in curves_v2])),
+            gt_known_loc=float(totals.correct_v1[column] * 100.0 / totals.images),
+            top1_loc=top1,
+            top5_loc=top5,
+            fixed_threshold=self.fixed_threshold or FixedThreshold(curve_v1.threshold, chosen_on=self.split),
             curve_v1=curve_v1,
             curves_v2=curves_v2,
         )
@@ -166,9 +156,14 @@ class _Totals:
         return (what, True) in self._first
 
     def add(self, image: Measurement) -> None:
-        self._all_or_none("boxes", image.largest_iou is not None, image.image_id)
-        self._all_or_none("masks", image.foreground is not None, image.image_id)
-        self._all_or_none("ranked classes", image.label_rank is not None, image.image_id)
+        parts = {"boxes": image.largest_iou, "masks": image.foreground, "ranked classes": image.label_rank}
+        for what, found in parts.items():
+            self._first.setdefault((what, found is not None), image.image_id)
+            if (what, True) in self._first and (what, False) in self._first:
+                raise ValueError(
+                    f"image {self._first[what, False]!r} has no {what}, while image {self._first[what, True]!r} has "
+                    f"them; either all images of a split have {what} or none has."
+                )
         self.fewest_ranked = min(image.ranked, self.fewest_ranked) if self.images else image.ranked
         self.best_ranked += image.label_rank == 0
         self.images += 1
@@ -181,11 +176,3 @@ class _Totals:
         if image.foreground is not None and image.background is not None:
             self.foreground += image.foreground
             self.background += image.background
-
-    def _all_or_none(self, what: str, present: bool, image_id: str) -> None:
-        self._first.setdefault((what, present), image_id)
-        if (what, True) in self._first and (what, False) in self._first:
-            raise ValueError(
-                f"image {self._first[what, False]!r} has no {what}, while image {self._first[what, True]!r} has them; "
-                f"either all images of a split have {what} or none has."
-            )

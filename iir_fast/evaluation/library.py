@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
+from ctypes import CDLL, c_double, c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 
 @cache
-def compiled() -> ctypes.CDLL | None:
-    """What `contours.cpp` and `histogram.cpp` became; None where there was no compiler to install them with.
+def compiled() -> CDLL | None:
+    """Load what `contours.cpp` and `histogram.cpp` became; None where there was no compiler to install them with.
 
-    Calls run without the interpreter lock.
+    Its functions take addresses of contiguous arrays and run without the interpreter lock.
     """
     path = Path(__file__).with_name("_compiled.library")
-    return ctypes.CDLL(str(path)) if path.exists() else None
-
-
-def address(array: NDArray[np.generic]) -> ctypes.c_void_p:
-    """A contiguous array as a compiled function takes it."""
-    return ctypes.c_void_p(array.ctypes.data)
+    if not path.exists():
+        return None
+    library, array = CDLL(str(path)), c_void_p
+    library.iir_fast_score_contours.argtypes = [array, c_int, c_int, array, c_int64, array, array]
+    library.iir_fast_count_scores.argtypes = [array, array, array, c_int64, array, c_int64, c_double, array, array]
+    return library

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from iir_fast.data import GroundTruth
 from iir_fast.evaluation.contours import score_contours
-from iir_fast.evaluation.histogram import count_scores
+from iir_fast.evaluation.library import compiled
 from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, check_scoremap
 
 
@@ -35,17 +35,15 @@ class ScoredImage:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one image adds to the metrics.
+    """What one image adds to the metrics; None where it has no boxes, no masks, or no ranked classes.
 
     Attributes:
         image_id: the image.
-        largest_iou: float64 [T], per threshold the best IoU of the largest contour's box with any true box; None
-            where the image has no boxes.
-        best_iou: float64 [T], per threshold the best IoU of any contour's box with any true box; None likewise.
-        foreground: int64 [bins], histogram of the scores on the object; None where the image has no masks.
-        background: int64 [bins], histogram of the scores elsewhere; None likewise.
-        label_rank: how many classes were ranked above the true one, `ranked` if it is not among them; None where
-            nothing was classified.
+        largest_iou: float64 [T], per threshold the best IoU of the largest contour's box with any true box.
+        best_iou: float64 [T], the same of any contour's box.
+        foreground: int64 [bins], histogram of the scores on the object.
+        background: int64 [bins], histogram of the scores elsewhere.
+        label_rank: how many classes were ranked above the true one, `ranked` if it is not among them.
         ranked: how many classes were ranked.
     """
 
@@ -65,9 +63,6 @@ def measure(image: ScoredImage, taus: NDArray[np.float64], edges: NDArray[np.flo
         image: the image, its score map and its annotation.
         taus: float64 [T] in [0, 1), the thresholds for the boxes.
         edges: float64 [bins + 1], ascending from 0 to more than 1, the edges of the pixel histograms.
-
-    Returns:
-        The image's share of the metrics.
 
     Raises:
         ValueError: the score map or a mask is malformed; the message names the image.
@@ -101,10 +96,6 @@ def scale_boxes(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np
 def scale_masks(truth: GroundTruth, image_id: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Bring an image's masks, each from its own resolution, to the protocol's size and join its instances.
 
-    Args:
-        truth: an annotation with at least one mask.
-        image_id: the image, for error messages.
-
     Returns:
         bool [224, 224] twice: the pixels on any instance, and the pixels on none that are not to be ignored.
 
@@ -119,3 +110,34 @@ def scale_masks(truth: GroundTruth, image_id: str) -> tuple[NDArray[np.bool_], N
         scaled.append(cv2.resize(mask, (PROTOCOL_SIZE, PROTOCOL_SIZE), interpolation=cv2.INTER_NEAREST) > 0.5)
     on_object: NDArray[np.bool_] = np.any(scaled[:-1], axis=0)
     return on_object, ~on_object & ~scaled[-1]
+
+
+def count_scores(
+    scoremap: NDArray[np.float64],
+    on_object: NDArray[np.bool_],
+    elsewhere: NDArray[np.bool_],
+    edges: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count what `np.histogram` counts under each of two masks.
+
+    Args:
+        scoremap: float64 [H, W] in [0, 1].
+        on_object: bool [H, W].
+        elsewhere: bool [H, W], nowhere true where `on_object` is.
+        edges: float64 [bins + 1], ascending from 0 to more than 1; a score belongs to the bin whose lower edge is the
+            last that does not exceed it.
+
+    Returns:
+        int64 [bins] twice: the scores on the object and those elsewhere.
+    """
+    bins, library = len(edges) - 1, compiled()
+    if library is None:
+        indices = np.searchsorted(edges, scoremap, side="right") - 1
+        return np.bincount(indices[on_object], minlength=bins), np.bincount(indices[elsewhere], minlength=bins)
+    foreground, background = np.zeros(bins, np.int64), np.zeros(bins, np.int64)
+    scoremap, edges = np.ascontiguousarray(scoremap, np.float64), np.ascontiguousarray(edges, np.float64)
+    on_object, elsewhere = np.ascontiguousarray(on_object, np.bool_), np.ascontiguousarray(elsewhere, np.bool_)
+    maps = (scoremap.ctypes.data, on_object.ctypes.data, elsewhere.ctypes.data)
+    counts = (foreground.ctypes.data, background.ctypes.data)
+    library.iir_fast_count_scores(*maps, scoremap.size, edges.ctypes.data, bins, edges[1], *counts)
+    return foreground, background

@@ -1,4 +1,4 @@
-"""The figures of one evaluation, and the formulas that turn counts into them."""
+"""The metrics of one evaluation, and the formulas that turn counts into them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class BoxCurve:
 
 @dataclass(frozen=True)
 class Metrics:
-    """The result of one evaluation: every figure in percent, None where the data does not allow it.
+    """The result of one evaluation: every metric in percent, None where the data does not allow it.
 
     Attributes:
         split: name of the evaluated split.
@@ -70,37 +70,27 @@ class Metrics:
     split: str
     images: int
     step: float
-    max_box_acc: float | None
-    max_box_acc_v2: float | None
-    pxap: float | None
-    gt_known_loc: float | None
-    top1_loc: float | None
-    top5_loc: float | None
-    fixed_threshold: FixedThreshold | None
-    top1_accuracy: float | None
-    curve_v1: BoxCurve | None
-    curves_v2: tuple[BoxCurve, ...]
+    max_box_acc: float | None = None
+    max_box_acc_v2: float | None = None
+    pxap: float | None = None
+    gt_known_loc: float | None = None
+    top1_loc: float | None = None
+    top5_loc: float | None = None
+    fixed_threshold: FixedThreshold | None = None
+    top1_accuracy: float | None = None
+    curve_v1: BoxCurve | None = None
+    curves_v2: tuple[BoxCurve, ...] = ()
 
     @property
     def fixed_threshold_origin(self) -> str | None:
-        """Which split chose the fixed threshold, in words that tell when it is the evaluated one itself."""
+        """The split that chose the fixed threshold, in words that tell when it is the evaluated one itself."""
         return None if self.fixed_threshold is None else self._origin(self.fixed_threshold.chosen_on)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as a dictionary that `json` can write: figures first, then thresholds, then curves."""
+        """Give all of it as a dictionary that `json` can write."""
         fixed, curve_v1 = self.fixed_threshold, self.curve_v1
-        return {
-            "split": self.split,
-            "images": self.images,
-            "step": self.step,
-            "max_box_acc": self.max_box_acc,
-            "max_box_acc_v2": self.max_box_acc_v2,
-            "pxap": self.pxap,
-            "gt_known_loc": self.gt_known_loc,
-            "top1_loc": self.top1_loc,
-            "top5_loc": self.top5_loc,
+        return vars(self) | {
             "fixed_threshold": fixed and {"value": fixed.value, "chosen_on": self.fixed_threshold_origin},
-            "top1_accuracy": self.top1_accuracy,
             "curve_v1": curve_v1 and self._curve(curve_v1),
             "curves_v2": [self._curve(curve) for curve in self.curves_v2],
         }
@@ -119,33 +109,20 @@ class Metrics:
 
 
 def box_curve(correct: NDArray[np.int64], images: int, delta: float, taus: NDArray[np.float64]) -> BoxCurve:
-    """Turn the number of correct images per threshold into a curve with its maximum.
-
-    Args:
-        correct: int64 [T], images whose IoU reaches `delta`.
-        images: number of images.
-        delta: the IoU asked for.
-        taus: float64 [T], the thresholds.
-
-    Returns:
-        The curve in percent.
-    """
+    """Turn the number of correct images int64 [T] per threshold float64 [T] into a curve with its maximum."""
     accuracy = correct * 100.0 / images
     best = int(accuracy.argmax())
     return BoxCurve(delta, tuple(accuracy.tolist()), float(accuracy[best]), float(taus[best]))
 
 
 def pixel_average_precision(foreground: NDArray[np.int64], background: NDArray[np.int64]) -> float:
-    """PxAP: area under the precision-recall curve of all pixels of a data set.
+    """Compute PxAP in percent: the area under the precision-recall curve of all pixels of a data set.
 
     With the bins taken from the highest scores down, it is 100 sum_i precision[i + 1] (recall[i + 1] - recall[i]).
 
     Args:
         foreground: int64 [bins], pooled histogram of the scores on the objects, lowest scores first.
         background: int64 [bins], the same off the objects.
-
-    Returns:
-        PxAP in percent.
 
     Raises:
         ValueError: there is no foreground pixel at all.

@@ -73,7 +73,7 @@ def evaluate_maps(
     on_image: Callable[[int], None] = lambda images: None,
     save_to: Path | None = None,
 ) -> Metrics:
-    """The metrics of one kind of map.
+    """Compute the metrics of one kind of map.
 
     Args:
         predictions: made from the images of `dataset` in their order.
@@ -82,9 +82,6 @@ def evaluate_maps(
         evaluator: split name, thresholds and workers.
         on_image: called with 1 for each measured image.
         save_to: folder to write the score maps to, as `evaluate_scoremaps` reads them.
-
-    Returns:
-        The metrics.
 
     Raises:
         ValueError: as `Evaluator.run`.
@@ -107,16 +104,13 @@ def evaluate_scoremaps(
     evaluator: Evaluator,
     on_image: Callable[[int], None] = lambda images: None,
 ) -> Metrics:
-    """The metrics of score maps on disk, whoever made them; nothing is known of classes, so Top-k Loc is None.
+    """Compute the metrics of score maps on disk, whoever made them; with no ranked classes Top-k Loc is None.
 
     Args:
         root: folder with `<image_id>.npy` for every image of `dataset`, float64 [224, 224] in [0, 1].
         dataset: gives ground truth.
         evaluator: split name, thresholds and workers.
         on_image: called with 1 for each measured image.
-
-    Returns:
-        The metrics.
 
     Raises:
         FileNotFoundError: an image has no score map.

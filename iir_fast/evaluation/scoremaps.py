@@ -48,15 +48,7 @@ def resize_scoremap(maps: Tensor) -> NDArray[np.float64]:
 
 
 def check_scoremap(scoremap: NDArray[np.float64], name: str) -> None:
-    """Raise unless a score map is what the protocol accepts.
-
-    Args:
-        scoremap: the array to check.
-        name: what the error message calls it.
-
-    Raises:
-        ValueError: it is not float64 [224, 224] with every value in [0, 1].
-    """
+    """Raise ValueError, under that name, unless a score map is float64 [224, 224] with every value in [0, 1]."""
     if scoremap.dtype != np.float64 or scoremap.shape != (PROTOCOL_SIZE, PROTOCOL_SIZE):
         raise ValueError(
             f"{name} is {scoremap.dtype} {list(scoremap.shape)}; "

@@ -3,7 +3,6 @@
 from iir_fast.extras import needs_system
 
 with needs_system("iir_fast.localization"):
-    from iir_fast.localization.boxes import scale_box
     from iir_fast.localization.export import export_localizer
     from iir_fast.localization.localizer import (
         DEFAULT_THRESHOLD,
@@ -11,6 +10,7 @@ with needs_system("iir_fast.localization"):
         ImageInput,
         LocalizedImage,
         TrainedLocalizer,
+        scale_box,
     )
     from iir_fast.localization.overlay import PREDICTED_COLOUR, TRUE_COLOUR, overlay
     from iir_fast.localization.writing import BoxFormat, write_boxes

@@ -96,7 +96,7 @@ class _Localizing(nn.Module):
 
 
 def _resize(maps: Tensor) -> Tensor:
-    """`resize_scoremap` in the maps' own dtype, of operations that can be exported: [B,h,w] to [B,224,224]."""
+    """Do what `resize_scoremap` does by operations that can be exported, in the maps' dtype: [B,h,w] to [B,224,224]."""
     shape = (PROTOCOL_SIZE, PROTOCOL_SIZE)
     resized = F.interpolate(maps.unsqueeze(1), shape, mode="bicubic", align_corners=False).squeeze(1)
     low, high = resized.amin((1, 2), keepdim=True), resized.amax((1, 2), keepdim=True)

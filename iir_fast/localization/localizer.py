@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from os import PathLike
-from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import numpy as np
 import torch
@@ -18,8 +17,7 @@ from torch import Tensor
 
 from iir_fast.app.threads import in_order
 from iir_fast.data import BrokenImageError, Transform, find_images, image_transform, read_image, to_rgb
-from iir_fast.evaluation import FixedThreshold, largest_box, resize_scoremap
-from iir_fast.localization.boxes import scale_box
+from iir_fast.evaluation import PROTOCOL_SIZE, FixedThreshold, largest_box, resize_scoremap
 from iir_fast.models import DEFAULT_MAP, IIRLocalizer, Localization, LocalizerSpec, MapKind
 
 DEFAULT_THRESHOLD = 0.3
@@ -69,8 +67,31 @@ class LocalizedImage:
     objects: tuple[FoundObject, ...]
 
 
-def _raise(error: BrokenImageError) -> None:
+def scale_box(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Bring a box of the protocol's 224x224 score map to pixels of an image, x1 and y1 exclusive.
+
+    The protocol clips x1 and y1 at 223, so that is where the image ends.
+
+    Args:
+        box: x0, y0, x1, y1, as `iir_fast.evaluation.largest_box` finds it.
+        size: width and height of the image in pixels.
+    """
+    edge = PROTOCOL_SIZE - 1
+    (width, height), (x0, y0, x1, y1) = size, box
+    return (
+        round(x0 * width / PROTOCOL_SIZE),
+        round(y0 * height / PROTOCOL_SIZE),
+        width if x1 >= edge else round(x1 * width / PROTOCOL_SIZE),
+        height if y1 >= edge else round(y1 * height / PROTOCOL_SIZE),
+    )
+
+
+def _raise(error: BrokenImageError) -> NoReturn:
     raise error
+
+
+_Input: TypeAlias = tuple[LocalizedImage, Tensor]
+"""An image before anything is found in it, and what the network reads of it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +109,7 @@ class TrainedLocalizer:
     thresholds: Mapping[MapKind, FixedThreshold] = field(default_factory=dict)
 
     def threshold(self, kind: MapKind) -> FixedThreshold:
-        """Where maps of a kind are cut unless something else is asked for, and on what that was chosen."""
+        """Tell where maps of a kind are cut unless something else is asked for, and on what that was chosen."""
         return self.thresholds.get(kind) or FixedThreshold(
             DEFAULT_THRESHOLD, "nothing, it is the default of a model without an evaluation"
         )
@@ -165,35 +186,27 @@ class TrainedLocalizer:
         self, inputs: Iterator[_Input], kind: MapKind, threshold: float, top_k: int, batch_size: int
     ) -> Iterator[LocalizedImage]:
         while batch := list(islice(inputs, batch_size)):
-            ranked = self._ranked(torch.stack([each.tensor for each in batch]), kind, top_k)
+            ranked = self._ranked(torch.stack([tensor for _, tensor in batch]), kind, top_k)
             probabilities = ranked[0].logits.double().softmax(dim=1).cpu()
             objects: list[list[FoundObject]] = [[] for _ in batch]
             for found in ranked:
                 maps, labels = found.maps[kind].float().cpu(), found.labels.tolist()
-                for row, label in enumerate(labels):
-                    box = scale_box(largest_box(resize_scoremap(maps[row]), threshold), batch[row].size)
+                for row, ((image, _), label) in enumerate(zip(batch, labels, strict=True)):
+                    box = scale_box(largest_box(resize_scoremap(maps[row]), threshold), image.size)
                     probability = float(probabilities[row, label])
                     objects[row].append(FoundObject(self.spec.classes[label], label, probability, box, maps[row]))
-            for image, each in zip(batch, objects, strict=True):
-                yield LocalizedImage(image.index, image.path, image.size, tuple(each))
+            for (image, _), each in zip(batch, objects, strict=True):
+                yield replace(image, objects=tuple(each))
 
     @torch.no_grad()
     def _ranked(self, images: Tensor, kind: MapKind, top_k: int) -> list[Localization]:
-        """The images' most probable classes, then the next ones, and so on; the backbone runs once for all of them."""
+        """Localize the most probable class of each image, then the next one, and so on; the backbone runs once."""
         features = self.network.backbone(images.to(self.network.head.weight.device))
         best = self.network.localize(features, None, (kind,), from_features=True)
         # Rounding must not rank the class that the network itself chose behind one as probable.
         logits = best.logits.scatter(1, best.labels[:, None], torch.inf)
         others = logits.argsort(dim=1, descending=True, stable=True)[:, 1:top_k].unbind(dim=1)
         return [best, *(self.network.localize(features, labels, (kind,), from_features=True) for labels in others)]
-
-
-@dataclass(frozen=True)
-class _Input:
-    index: int
-    path: str | None
-    size: tuple[int, int]
-    tensor: Tensor
 
 
 def _single_images(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:
@@ -205,15 +218,16 @@ def _single_images(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageI
 
 
 def _read_input(transform: Transform, index: int, image: ImageInput) -> _Input:
-    path = str(image) if isinstance(image, str | PathLike) else None
-    if path is not None:
-        picture = read_image(Path(path))
+    path = None
+    if isinstance(image, str | PathLike):
+        path = str(image)
+        picture = read_image(path)
     else:
         try:
             picture = to_rgb(image if isinstance(image, Image.Image) else _from_array(image))
         except ValueError as error:
             raise BrokenImageError(f"number {index}", str(error)) from error
-    return _Input(index, path, picture.size, transform(picture))
+    return LocalizedImage(index, path, picture.size, ()), transform(picture)
 
 
 def _from_array(array: object) -> Image.Image:

@@ -17,7 +17,7 @@ def overlay(
     scoremap: NDArray[np.float64] | None = None,
     boxes: Sequence[tuple[Sequence[float], tuple[int, int, int]]] = (),
 ) -> Image.Image:
-    """The image under its score map in colours, with boxes drawn on it.
+    """Draw the score map in colours over the image, and boxes on it.
 
     Args:
         image: RGB.

@@ -51,8 +51,8 @@ def _write_csv(found: Iterable[LocalizedImage], out: TextIO) -> None:
     table = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     table.writeheader()
     for row in _rows(found):
-        corners = zip(CORNERS, row.pop("box"), strict=True)
-        table.writerow({**row, **dict(corners)})
+        corners = dict(zip(CORNERS, row.pop("box"), strict=True))
+        table.writerow(row | corners)
 
 
 def _rows(found: Iterable[LocalizedImage]) -> Iterator[dict[str, Any]]:
@@ -72,26 +72,17 @@ def _rows(found: Iterable[LocalizedImage]) -> Iterator[dict[str, Any]]:
 
 def _write_coco(found: Iterable[LocalizedImage], out: TextIO, classes: Sequence[str]) -> None:
     images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    boxes: list[dict[str, Any]] = []
     try:
         for image in found:
-            images.append(
-                {"id": image.index + 1, "file_name": image.path, "width": image.size[0], "height": image.size[1]}
-            )
+            number, (width, height) = image.index + 1, image.size
+            images.append({"id": number, "file_name": image.path, "width": width, "height": height})
             for each in image.objects:
                 x0, y0, x1, y1 = each.box
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": image.index + 1,
-                        "category_id": each.class_index + 1,
-                        "bbox": [x0, y0, x1 - x0, y1 - y0],
-                        "area": (x1 - x0) * (y1 - y0),
-                        "iscrowd": 0,
-                        "score": each.probability,
-                    }
-                )
+                what = {"id": len(boxes) + 1, "image_id": number, "category_id": each.class_index + 1}
+                where = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
+                boxes.append({**what, **where, "iscrowd": 0, "score": each.probability})
     finally:
         categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
-        json.dump({"images": images, "annotations": annotations, "categories": categories}, out)
+        json.dump({"images": images, "annotations": boxes, "categories": categories}, out)
         out.write("\n")

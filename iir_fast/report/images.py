@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from iir_fast.app.runs import LoadedRun
+from iir_fast.app.runs import EVALUATION_BATCH, LoadedRun
+from iir_fast.app.threads import in_order
 from iir_fast.data import LocalizationDataset
 from iir_fast.evaluation import PROTOCOL_SIZE, resize_scoremap, scale_boxes, score_contours
 from iir_fast.models import MapKind
@@ -59,7 +62,7 @@ def report_images(
     taus: NDArray[np.float64],
     on_image: Callable[[int], None] = lambda images: None,
 ) -> Iterator[ReportImage]:
-    """Localize the true class in every image; only one batch is held at a time.
+    """Localize the true class in every image; no more than two batches are held at a time.
 
     Args:
         run: localizer and data set.
@@ -70,29 +73,26 @@ def report_images(
         on_image: called with 1 for each image.
     """
     device = run.model.head.weight.device
-    remaining = iter(indices)
-    with ThreadPoolExecutor() as pool:
+
+    def localized() -> Iterator[_Localized]:
+        remaining = iter(indices)
         for inputs, labels in batches:
             found = run.model.localize(inputs.to(device), labels.to(device), kinds, run.config.freeze_backbone)
             maps = torch.stack([found.maps[kind] for kind in kinds], dim=1).float().cpu()
-            outcomes = zip(maps, found.cams.float().cpu().numpy(), found.logits.float().cpu(), strict=True)
-            jobs = [
-                pool.submit(_describe, run.dataset, i, taus, *outcome)
-                for outcome, i in zip(outcomes, remaining, strict=False)
-            ]
-            for job in jobs:
-                yield job.result()
-                on_image(1)
+            yield from zip(maps, found.cams.float().cpu().numpy(), found.logits.float().cpu(), remaining, strict=False)
+
+    with closing(in_order(partial(_describe, run.dataset, taus), localized(), EVALUATION_BATCH)) as images:
+        for image in images:
+            yield image
+            on_image(1)
 
 
-def _describe(
-    dataset: LocalizationDataset,
-    i: int,
-    taus: NDArray[np.float64],
-    maps: Tensor,
-    cams: NDArray[np.float32],
-    logits: Tensor,
-) -> ReportImage:
+_Localized: TypeAlias = tuple[Tensor, NDArray[np.float32], Tensor, int]
+"""Maps, CAMs and logits of an image, and its position in the data set."""
+
+
+def _describe(dataset: LocalizationDataset, taus: NDArray[np.float64], localized: _Localized) -> ReportImage:
+    maps, cams, logits, i = localized
     truth, label = dataset.ground_truth(i), dataset.labels[i]
     true_boxes, iou = scale_boxes(truth.boxes, truth.size), None
     if len(true_boxes):

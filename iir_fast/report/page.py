@@ -41,7 +41,19 @@ def write_page(
     file.parent.mkdir(parents=True, exist_ok=True)
     # An interrupted run leaves no page rather than an old one with new data.
     file.unlink(missing_ok=True)
-    parts = _Parts(None if count <= INLINE_LIMIT else file.with_name(f"{file.stem}_files"))
+    folder = None if count <= INLINE_LIMIT else file.with_name(f"{file.stem}_files")
+    inline: dict[str, Any] = {}
+    if folder:
+        folder.mkdir(exist_ok=True)
+        for old in [*folder.glob("[0-9]*.js"), *folder.glob("iou-*.js")]:
+            old.unlink()
+
+    def put(name: str, part: Any) -> None:
+        if folder:
+            (folder / f"{name}.js").write_text(_call(name, part), encoding="ascii")
+        else:
+            inline[name] = part
+
     index: dict[str, list[Any]] = {"ids": [], "labels": [], "predicted": [], "probability": [], "rank": []}
     iou: dict[MapKind, list[NDArray[np.uint8]]] = {kind: [] for kind in kinds}
     shard: list[dict[str, Any]] = []
@@ -56,38 +68,20 @@ def write_page(
                 iou[kind].append((row * IOU_STEPS).astype(np.uint8))
         shard.append(_record(image))
         if len(shard) == SHARD_SIZE or number == count - 1:
-            parts.put(f"{number // SHARD_SIZE:04d}", shard)
+            put(f"{number // SHARD_SIZE:04d}", shard)
             shard = []
     for kind, rows in iou.items():
         # One threshold after the other: what a move of the slider reads lies together.
-        parts.put(f"iou-{kind}", _base64(np.stack(rows, axis=1)) if rows else None)
-    folder = parts.folder.name if parts.folder else None
-    layout = {"kinds": kinds, "shard": SHARD_SIZE, "iouSteps": IOU_STEPS, "folder": folder}
-    parts.inline["overview"] = {**overview, **layout, "index": index}
-    file.write_text(_assemble(parts.inline), encoding="utf-8")
+        put(f"iou-{kind}", _base64(np.stack(rows, axis=1)) if rows else None)
+    layout = {"kinds": kinds, "shard": SHARD_SIZE, "iouSteps": IOU_STEPS, "folder": folder and folder.name}
+    inline["overview"] = {**overview, **layout, "index": index}
+    file.write_text(_assemble(inline), encoding="utf-8")
 
 
-class _Parts:
-    """Named pieces of data, each a call of `iirPart` in JavaScript: the one thing a page may load without a server."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        self.inline: dict[str, Any] = {}
-        if folder:
-            folder.mkdir(exist_ok=True)
-            for old in [*folder.glob("[0-9]*.js"), *folder.glob("iou-*.js")]:
-                old.unlink()
-
-    def put(self, name: str, value: Any) -> None:
-        if self.folder is None:
-            self.inline[name] = value
-        else:
-            (self.folder / f"{name}.js").write_text(_call(name, value), encoding="ascii")
-
-
-def _call(name: str, value: Any) -> str:
+def _call(name: str, part: Any) -> str:
+    """Make a piece of data a call of `iirPart` in JavaScript: the one thing a page may load without a server."""
     # JSON in ASCII, and no "<": whatever a class or a file is called, it neither ends the script nor starts a tag.
-    content = json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+    content = json.dumps(part, separators=(",", ":")).replace("<", "\\u003c")
     return f'iirPart("{name}",{content});\n'
 
 

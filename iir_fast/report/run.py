@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_fast.app.progress import image_progress
+from iir_fast.app.progress import count_images, image_progress
 from iir_fast.app.runs import evaluate_run, image_batches, load_run
 from iir_fast.evaluation import thresholds
 from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, TRUE_COLOUR
@@ -64,7 +63,7 @@ def write_report(
     if file.suffix != ".html":
         raise ValueError(f"out is {file}; a file that ends in .html is accepted.")
     run = load_run(root, split, data=data, device=device)
-    folder = RunFolder(root)
+    folder, count = RunFolder(root), len(run.dataset)
     evaluated = folder.read_metrics().get(split, {})
     missing = tuple(kind for kind in kinds if kind not in evaluated)
     if missing:
@@ -72,18 +71,18 @@ def write_report(
         evaluated = folder.read_metrics()[split]
     metrics = {kind: evaluated[kind] for kind in kinds}
     for kind, result in metrics.items():
-        if result["images"] != len(run.dataset):
+        if result["images"] != count:
             raise ValueError(
                 f"{folder.metrics} evaluates {kind} maps of {result['images']} {split} images, and the data have "
-                f"{len(run.dataset)}; evaluate the run again."
+                f"{count}; evaluate the run again."
             )
-    shown = min(limit or len(run.dataset), len(run.dataset))
-    indices = [i * len(run.dataset) // shown for i in range(shown)]
+    shown = min(limit or count, count)
+    indices = [i * count // shown for i in range(shown)]
     taus = _slider(metrics)
     overview = {
         "run": root.resolve().name,
         "split": split,
-        "images": len(run.dataset),
+        "images": count,
         "classes": run.dataset.classes,
         "taus": taus.tolist(),
         "start": {kind: int(np.abs(taus - _fixed_threshold(result)).argmin()) for kind, result in metrics.items()},
@@ -94,8 +93,8 @@ def write_report(
     }
     with image_progress() as progress:
         batches = image_batches(run, progress, indices)
-        task = progress.add_task(f"report {split}", total=shown, note="")
-        images = report_images(run, batches, indices, kinds, taus, partial(progress.advance, task))
+        on_image = count_images(progress, f"report {split}", shown)
+        images = report_images(run, batches, indices, kinds, taus, on_image)
         write_page(file, overview, kinds, images, shown)
     return file
 
@@ -106,7 +105,7 @@ def _fixed_threshold(result: dict[str, Any]) -> float:
 
 
 def _slider(metrics: dict[MapKind, dict[str, Any]]) -> NDArray[np.float64]:
-    """Ascending thresholds: a grid, with the evaluation's own thresholds in place of what lies next to them."""
+    """List thresholds in ascending order: a grid, with the evaluation's own ones in place of what lies next to them."""
     own = np.unique([_fixed_threshold(result) for result in metrics.values()])
     grid = thresholds(STEP)
     near = np.abs(grid[:, None] - own).min(axis=1) < 1e-9

@@ -29,7 +29,7 @@ from iir_fast.kernels.contract import (
     gradient_like,
 )
 from iir_fast.kernels.dual_cam import native, reference
-from iir_fast.kernels.dual_cam.inputs import Inputs
+from iir_fast.kernels.dual_cam.reference import Inputs
 from iir_fast.kernels.label_cam import check_arguments as check_label_cam
 from iir_fast.kernels.masked_pool import RegionDescriptors
 from iir_fast.kernels.registration import deferred, register, register_gradient
@@ -88,7 +88,8 @@ def dual_cam(
     map_a, map_b = maps or (None, None)
     of_logits = _dtype_of_logits(weights, *maps or (features,))
     inputs = features, map_a, map_b, weights, biases, labels, offset_weights, offset_biases, thresholds, of_logits
-    if selection.is_reference_forced():
+    floating = features, map_a, map_b, weights, biases, offset_weights, offset_biases, thresholds
+    if selection.calls_reference(native.supports, *floating):
         with full_precision(features.device):
             found = reference.dual_cam(*inputs)
     else:
@@ -215,7 +216,7 @@ _INPUTS = (
 _forward = register(
     "dual_cam",
     f"({_INPUTS}) -> ({', '.join(['Tensor'] * 10)})",
-    {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
+    {"native": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
 _call_backward = register(
@@ -224,7 +225,7 @@ _call_backward = register(
     "Tensor? grad_thresholds, Tensor? grad_foreground, Tensor? grad_background, "
     f"{_INPUTS}, Tensor cams, Tensor masks, Tensor foreground, Tensor background, Tensor pooled, Tensor offsets, "
     f"bool features_needed, bool maps_needed, bool weights_needed) -> ({', '.join(['Tensor'] * 8)})",
-    {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
+    {"native": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )
 _call = register_gradient("dual_cam", _forward, _backward, _setup_context)

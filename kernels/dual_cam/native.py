@@ -1,4 +1,4 @@
-"""dual_cam on CPU tensors: the compiled host kernels of the operators that it is made of, and ATen for small things."""
+"""dual_cam on the compiled CPU kernels of the operators that it is made of, and on ATen for small things."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iir_fast.kernels import native
 from iir_fast.kernels.contract import Factors
-from iir_fast.kernels.dual_cam.inputs import Gradients, Inputs, Saved
 from iir_fast.kernels.dual_cam.products import logits_of, or_zeros, through_logits, through_regulate
+from iir_fast.kernels.dual_cam.reference import Gradients, Inputs, Saved
 from iir_fast.kernels.label_cam import native as label_cam
+from iir_fast.kernels.label_cam.reference import BackwardInputs as OfLabelCAM
 from iir_fast.kernels.masked_pool import native as masked_pool
+from iir_fast.kernels.masked_pool.reference import BackwardInputs as OfMaskedPool
 from iir_fast.kernels.regulate import TEMPERATURE
 from iir_fast.kernels.regulate import native as regulate
+
+
+def supports(features: Tensor, map_a: Tensor | None, map_b: Tensor | None, *others: Tensor | None) -> bool:
+    """Tell whether the kernels take these."""
+    maps = (features, map_a, map_b)
+    return all(each is None or native.supports(each, *others) for each in maps)
 
 
 def forward(*arguments: Any) -> tuple[Tensor, ...]:
@@ -30,7 +39,7 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
         offsets = (pooled * weights.unsqueeze(1)).sum(2).T if len(found) == 2 else pooled[0] @ weights.T
         offsets = offsets.contiguous() + inputs.offset_biases.to(pooled.dtype)
     cam_a, cam_b = cams.unbind(1)
-    regulated = regulate.forward(cam_a, cam_b, inputs.thresholds, offsets, TEMPERATURE, False)
+    regulated = regulate.forward(cam_a, cam_b, inputs.thresholds, offsets, TEMPERATURE)
     terms, masks, maps, thresholds = regulated
     descriptors = masked_pool.forward(inputs.features, masks)
     offsets = pooled.new_empty(0) if offsets is None else offsets
@@ -59,15 +68,15 @@ def backward(*arguments: Any) -> tuple[Tensor, ...]:
     # What is left: one gradient of each map, and the rows of the labels, which are added to the weights' gradient.
     grad_maps = [features.new_empty(0), features.new_empty(0)]
     if shared:
-        gradients = grad_cams, grad_pooled
-        needed = features_needed, weights_needed
-        grad_features, _ = label_cam.backward(*gradients, features, weights, labels, *needed, factors, sums)
+        of_cams = OfLabelCAM(grad_cams, grad_pooled, features, weights, labels, features_needed, weights_needed)
+        grad_features, _ = label_cam.backward_beside(of_cams, factors, sums)
     else:
         for r, each in enumerate(inputs.maps):
-            gradients = grad_cams[:, r : r + 1], grad_pooled[r]
-            needed, into = (maps_needed, weights_needed), None if sums is None else sums[r : r + 1]
             own = weights[r : r + 1]
-            grad_maps[r], _ = label_cam.backward(*gradients, each, own, labels, *needed, None, into)
+            of_cams = OfLabelCAM(
+                grad_cams[:, r : r + 1], grad_pooled[r], each, own, labels, maps_needed, weights_needed
+            )
+            grad_maps[r], _ = label_cam.backward_beside(of_cams, sums=None if sums is None else sums[r : r + 1])
     grad_thresholds = features.new_empty(0)
     if inputs.thresholds is not None:
         grad_thresholds = torch.zeros_like(inputs.thresholds) if grad_cuts is None else grad_cuts
@@ -92,11 +101,11 @@ def _through_pool(
         grad_features = features.new_empty(0) if shared or not features_needed else torch.zeros_like(features)
         return grad_features, None, given.masks
     gradients = or_zeros(given.foreground, saved.foreground), or_zeros(given.background, saved.background)
-    arguments = *gradients, features, saved.masks, saved.foreground, saved.background
+    pooling = OfMaskedPool(*gradients, features, saved.masks, saved.foreground, saved.background, features_needed)
     factors = None
     if shared:
         grad_features = features.new_empty(0)
-        factors, grad_masks = masked_pool.backward_in_factors(*arguments)
+        factors, grad_masks = masked_pool.backward_in_factors(pooling)
     else:
-        grad_features, grad_masks = masked_pool.backward(*arguments, features_needed, True)
+        grad_features, grad_masks = masked_pool.backward(*pooling)
     return grad_features, factors, grad_masks if given.masks is None else grad_masks + given.masks

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from iir_fast.kernels.dual_cam.inputs import Gradients, Inputs, Saved
+from iir_fast.kernels.dual_cam.reference import Gradients, Inputs, Saved
 from iir_fast.kernels.regulate import TEMPERATURE
 
 
@@ -49,7 +49,7 @@ def through_regulate(
     grad_terms = saved.masks.new_zeros(len(saved.masks), 2) if given.terms is None else given.terms
     gradients = grad_terms, or_zeros(grad_masks, like), given.maps, given.thresholds
     offsets = None if inputs.offset_weights is None else saved.offsets
-    inputs_of_regulate = *saved.cams.unbind(1), inputs.thresholds, offsets, TEMPERATURE, False
+    inputs_of_regulate = *saved.cams.unbind(1), inputs.thresholds, offsets, TEMPERATURE
     grad_cams, grad_cuts = backward_of_both(*gradients, *inputs_of_regulate)
     return grad_cams if given.cams is None else grad_cams + given.cams, grad_cuts
 

@@ -1,17 +1,69 @@
-"""The oracle of dual_cam: plain differentiable torch, those of the operators that it is made of."""
+"""The oracle of dual_cam, plain differentiable torch, and what its implementations are given."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from iir_fast.kernels.dual_cam.inputs import Inputs
 from iir_fast.kernels.label_cam.reference import label_cam
 from iir_fast.kernels.masked_pool.reference import masked_pool
 from iir_fast.kernels.regulate import TEMPERATURE
 from iir_fast.kernels.regulate.reference import regulate
+
+
+class Inputs(NamedTuple):
+    """What dual_cam takes."""
+
+    features: Tensor
+    map_a: Tensor | None
+    map_b: Tensor | None
+    weights: Tensor
+    biases: Tensor
+    labels: Tensor
+    offset_weights: Tensor | None
+    offset_biases: Tensor | None
+    thresholds: Tensor | None
+    of_logits: torch.dtype
+    """Of the logits, and of the matrix products that make them and their gradients."""
+
+    @property
+    def maps(self) -> tuple[Tensor, ...]:
+        """What the classifiers read: one map for both, or one each."""
+        return (self.features,) if self.map_a is None or self.map_b is None else (self.map_a, self.map_b)
+
+    @property
+    def weights_by_map(self) -> tuple[Tensor, ...]:
+        """Weights [R,K,D] of those that read each map."""
+        count = 2 // len(self.maps)
+        return tuple(self.weights[r : r + count] for r in range(0, 2, count))
+
+
+class Gradients(NamedTuple):
+    """Of the results; None for one that nothing depends on."""
+
+    logits: Tensor | None
+    cams: Tensor | None
+    terms: Tensor | None
+    masks: Tensor | None
+    maps: Tensor | None
+    thresholds: Tensor | None
+    foreground: Tensor | None
+    background: Tensor | None
+
+
+class Saved(NamedTuple):
+    """Results that the backward pass needs."""
+
+    cams: Tensor
+    masks: Tensor
+    foreground: Tensor
+    background: Tensor
+    pooled: Tensor
+    """[1,B,C] of the shared map, or [2,B,D] of the classifiers' own."""
+    offsets: Tensor
+    """[B,2]; empty if there are none."""
 
 
 def dual_cam(*arguments: Any) -> tuple[Tensor, ...]:
@@ -29,5 +81,5 @@ def dual_cam(*arguments: Any) -> tuple[Tensor, ...]:
         offsets = torch.einsum("rbd,rd->br", pooled, inputs.offset_weights.to(pooled.dtype))
         offsets = offsets + inputs.offset_biases.to(pooled.dtype)
     cam_a, cam_b = cams.unbind(1)
-    terms, masks, normalized, cuts = regulate(cam_a, cam_b, inputs.thresholds, offsets, TEMPERATURE, False)
+    terms, masks, normalized, cuts = regulate(cam_a, cam_b, inputs.thresholds, offsets, TEMPERATURE)
     return logits, cams, terms, masks, normalized, cuts, *masked_pool(inputs.features, masks)

@@ -91,7 +91,6 @@ def dual_cam_forward_kernel(
         1,
         read_split.window_shares,
         batch * 2 * P,
-        False,
         P,
         BLOCK,
         C,
@@ -223,7 +222,6 @@ def dual_cam_backward_kernel(
         1,
         PARTS,
         2 * P,
-        False,
         P,
         BLOCK,
     )

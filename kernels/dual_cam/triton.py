@@ -23,16 +23,17 @@ from torch import Tensor
 
 from iir_fast.kernels.contract import Factors, gradient_like
 from iir_fast.kernels.dual_cam import whole
-from iir_fast.kernels.dual_cam.inputs import Gradients, Inputs, Saved
 from iir_fast.kernels.dual_cam.products import logits_of, or_zeros, through_logits, through_regulate
+from iir_fast.kernels.dual_cam.reference import Gradients, Inputs, Saved
 from iir_fast.kernels.label_cam import triton as label_cam
 from iir_fast.kernels.label_cam.class_sums import sum_class
-from iir_fast.kernels.label_cam.parts import Incoming, Maps
+from iir_fast.kernels.label_cam.triton import Incoming, Maps
 from iir_fast.kernels.launch import Launch, recorded, run
 from iir_fast.kernels.masked_pool import triton as masked_pool
+from iir_fast.kernels.masked_pool.reference import BackwardInputs
 from iir_fast.kernels.regulate import TEMPERATURE
 from iir_fast.kernels.regulate import triton as regulate
-from iir_fast.kernels.regulate.inputs import Sources
+from iir_fast.kernels.regulate.triton import Sources
 from iir_fast.kernels.tiles import plan_total
 
 # Columns of a program, and samples that it adds at a time.
@@ -186,12 +187,12 @@ def _through_pool(
         grad_features = features.new_empty(0) if shared or not features_needed else torch.zeros_like(features)
         return grad_features, None, more
     gradients = or_zeros(given.foreground, saved.foreground), or_zeros(given.background, saved.background)
-    pooling = *gradients, features, saved.masks, saved.foreground, saved.background
+    pooling = BackwardInputs(*gradients, features, saved.masks, saved.foreground, saved.background, features_needed)
     grad_features, factors = features.new_empty(0), None
     if shared:
-        (factors, parts), launch = masked_pool.plan_factors(*pooling)
+        (factors, parts), launch = masked_pool.plan_factors(pooling)
     else:
-        (grad_features, parts), launch = masked_pool.plan_parts(*pooling, features_needed, True)
+        (grad_features, parts), launch = masked_pool.plan_parts(pooling)
     run([launch])
     return grad_features, factors, parts if more is None else torch.cat((parts, more))
 

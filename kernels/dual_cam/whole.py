@@ -13,14 +13,14 @@ import triton
 from torch import Tensor
 
 from iir_fast.kernels.contract import accumulation_dtype, gradient_like
-from iir_fast.kernels.dual_cam.inputs import Gradients, Inputs, Saved
 from iir_fast.kernels.dual_cam.products import or_zeros
+from iir_fast.kernels.dual_cam.reference import Gradients, Inputs, Saved
 from iir_fast.kernels.dual_cam.sample import dual_cam_backward_kernel, dual_cam_forward_kernel
-from iir_fast.kernels.label_cam.parts import Maps
+from iir_fast.kernels.label_cam.triton import Maps
 from iir_fast.kernels.launch import Launch
 from iir_fast.kernels.masked_pool.triton import SPAN, THIN
 from iir_fast.kernels.regulate import TEMPERATURE, gradient_of_cuts
-from iir_fast.kernels.regulate.triton import LARGEST_HELD
+from iir_fast.kernels.regulate.triton import MAX_HELD
 from iir_fast.kernels.tiles import Tile
 
 # Where a loop's bounds are known to it, as they are here, Triton 3.5 copies two bytes at a time, and refuses to.
@@ -45,7 +45,7 @@ def _is_small(features: Tensor) -> bool:
     channels, height, width = features.shape[1:]
     pixels = height * width
     tile = Tile.over(features.flatten(2))
-    held = pixels <= LARGEST_HELD and not (tile.planar and tile.windows > 1)
+    held = pixels <= MAX_HELD and not (tile.planar and tile.windows > 1)
     return held and channels * pixels * features.element_size() <= LARGEST
 
 
@@ -145,7 +145,7 @@ def plan_backward(
     like = saved.masks
     offsets, cuts = None if inputs.offset_weights is None else saved.offsets, None
     if inputs.thresholds is not None or offsets is not None:
-        cuts = gradient_of_cuts(like, inputs.thresholds, offsets)
+        cuts = gradient_of_cuts(like, offsets if inputs.thresholds is None else inputs.thresholds)
     per_pixel, per_channel = 2 * pool.pixels * (1 + pool_split.channel_shares), 3 * pool.channels if shared else 0
     scratch = like.new_empty((batch, per_pixel + per_channel), dtype=accumulation_dtype(inputs.features, saved.masks))
     nothing = features.new_empty(0)

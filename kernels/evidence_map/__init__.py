@@ -49,7 +49,7 @@ def evidence_map(features: Tensor, vectors: Tensor) -> Tensor:
             "evidence_map: features or vectors requires a gradient, and this operator is for inference only; "
             "call it under torch.no_grad()."
         )
-    if selection.is_reference_forced():
+    if selection.calls_reference(native.supports, features, vectors):
         with full_precision(features.device):
             return reference.evidence_map(features, vectors)
     result: Tensor = _call(features, vectors)
@@ -64,7 +64,7 @@ def _fake(features: Tensor, vectors: Tensor) -> Tensor:
 _call = register(
     "evidence_map",
     "(Tensor features, Tensor vectors) -> Tensor",
-    {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
+    {"native": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
 register_no_gradient("evidence_map", "is for inference only")

@@ -1,4 +1,4 @@
-"""evidence_map on the compiled host kernels: projections and pixel norms from one read of the features."""
+"""evidence_map on the compiled CPU kernels: projections and pixel norms from one read of the features."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from torch import Tensor
 
 from iir_fast.kernels import native
 from iir_fast.kernels.contract import SHORT_NORM
-from iir_fast.kernels.evidence_map import host
 
-MOST_VECTORS = 4
+MAX_VECTORS = 4
+
+
+def supports(features: Tensor, vectors: Tensor) -> bool:
+    """Tell whether the kernels take these."""
+    return native.supports(features, vectors) and vectors.shape[1] <= MAX_VECTORS
 
 
 def forward(features: Tensor, vectors: Tensor) -> Tensor:
-    if not native.serves(features, vectors) or vectors.shape[1] > MOST_VECTORS:
-        return host.forward(features, vectors)
     dots, _, squares = native.sums(features, vectors, None, squares=True)
     norm = squares.sqrt_().unsqueeze(1)
     evidence: Tensor = (dots / norm.masked_fill(norm <= SHORT_NORM, torch.inf)).unflatten(2, features.shape[2:])

@@ -1,4 +1,4 @@
-"""inter_intra on CPU tensors: pairs on the compiled host kernels where these serve, the rest in a few ATen calls."""
+"""inter_intra on `subgroup_similarity` in closed form, the rest in a few ATen calls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from iir_fast.kernels.contract import SHORT_NORM
-from iir_fast.kernels.inter_intra.inputs import Inputs, incoming
+from iir_fast.kernels.inter_intra.reference import Inputs, incoming
 from iir_fast.kernels.selection import may_run_triton
 from iir_fast.kernels.subgroup_similarity import native as subgroup_similarity
 from iir_fast.kernels.subgroup_similarity.places import find_places, new_places
@@ -16,8 +16,7 @@ from iir_fast.kernels.subgroup_similarity.places import find_places, new_places
 
 def forward(*arguments: Any) -> tuple[Tensor, ...]:
     inputs = Inputs(*arguments)
-    dual, agreement = (inputs.terms.to(inputs.dtype).sum(0) / max(len(inputs.terms), 1)).unbind()
-    intra = dual.clone() if inputs.gate is None else torch.lerp(dual, agreement, inputs.gate.to(inputs.dtype))
+    intra = inputs.terms[:, inputs.column].to(inputs.dtype).sum() / max(len(inputs.terms), 1)
     backgrounds = inputs.backgrounds
     inverse = torch.linalg.vector_norm(backgrounds, dim=1)
     # The inverse length of a vector without a direction is 0: then so is its unit vector.
@@ -38,9 +37,8 @@ def backward(
     inputs, (mean, inverse, _) = Inputs(*arguments[:7]), arguments[7:]
     to_intra, intra_weight = incoming(grad_intra, grad_loss, inputs.intra_weight, mean)
     to_inter, inter_weight = incoming(grad_inter, grad_loss, inputs.inter_weight, mean)
-    share = mean.new_zeros(()) if inputs.gate is None else inputs.gate.to(mean.dtype)
-    of_image = to_intra * intra_weight / max(len(inputs.terms), 1)
-    grad_terms = torch.stack(((1 - share) * of_image, share * of_image)).expand(inputs.terms.shape)
+    grad_terms = torch.zeros_like(inputs.terms)
+    grad_terms[:, inputs.column] = to_intra * intra_weight / max(len(inputs.terms), 1)
     own = inputs.backgrounds * inverse.unsqueeze(1)
     grad_foreground, grad_background = subgroup_similarity.backward(
         to_inter * inter_weight, inputs.foregrounds, own + mean, inputs.groups
@@ -50,7 +48,7 @@ def backward(
     along = (own * grad_background).sum(1, keepdim=True)
     grad_background.sub_(own.mul_(along)).mul_(inverse.unsqueeze(1))
     return (
-        grad_terms.to(inputs.terms.dtype).clone(),
+        grad_terms,
         grad_foreground.view(inputs.foreground.shape).to(inputs.foreground.dtype),
         grad_background.view(inputs.background.shape).to(inputs.background.dtype),
     )

@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from iir_fast.kernels.contract import SHORT_NORM
-from iir_fast.kernels.inter_intra.inputs import Inputs, incoming
+from iir_fast.kernels.inter_intra.reference import Inputs, incoming
 from iir_fast.kernels.launch import Launch, launched, recorded, run
 from iir_fast.kernels.subgroup_similarity.places import PLACES, new_places
 from iir_fast.kernels.subgroup_similarity.triton import Pairs, order_rows, plan_gradients, plan_shares, readable
@@ -83,20 +83,10 @@ def _mean_kernel(rows, inverse, mean, N, C: tl.constexpr, ROWS: tl.constexpr, BL
     tl.store(mean + channel, tl.sum(total, 0, keep_dims=True) / N, mask=channel < C)
 
 
-@triton.jit
-def _share(gate, dtype: tl.constexpr):
-    """Of the `agreement` regulation."""
-    share = tl.full((), 0, dtype)
-    if gate is not None:
-        share = tl.load(gate).to(dtype)
-    return share
-
-
 @triton.jit(do_not_specialize=["parts", "images"])
 def _loss_kernel(
     shares,
     terms,
-    gate,
     loss,
     intra,
     inter,
@@ -104,21 +94,18 @@ def _loss_kernel(
     inter_weight: tl.float64,
     parts,
     images,
+    COLUMN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     dtype: tl.constexpr = loss.dtype.element_ty
-    agreement = _share(gate, dtype)
     number = tl.arange(0, BLOCK)
     similarity = tl.full([BLOCK], 0, dtype)
     for start in range(0, parts, BLOCK):
         similarity += tl.load(shares + start + number, mask=start + number < parts, other=0)
     regulation = tl.full([BLOCK], 0, dtype)
     for start in range(0, images, BLOCK):
-        source = terms + 2 * (start + number)
-        one = tl.load(source, mask=start + number < images, other=0).to(dtype)
-        other = tl.load(source + 1, mask=start + number < images, other=0).to(dtype)
-        # Of a gate that is not there the second term must not be seen: it may be NaN.
-        regulation += one if gate is None else one + agreement * (other - one)
+        source = terms + 2 * (start + number) + COLUMN
+        regulation += tl.load(source, mask=start + number < images, other=0).to(dtype)
     of_pairs, of_terms = tl.sum(similarity), tl.sum(regulation) / tl.maximum(images, 1)
     tl.store(intra, of_terms)
     tl.store(inter, of_pairs)
@@ -133,11 +120,11 @@ def _through_lengths_kernel(
     inverse,
     grad_background,
     to_intra,
-    gate,
     grad_terms,
     intra_weight: tl.float64,
     N,
     images,
+    COLUMN: tl.constexpr,
     C: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -165,11 +152,10 @@ def _through_lengths_kernel(
         result = (gradient - own * product) * scale
         tl.store(grad_background + offset, result.to(grad_background.dtype.element_ty), mask=mask)
 
-    agreement = _share(gate, dtype)
     of_terms = tl.load(to_intra).to(dtype) * tl.full((), intra_weight, dtype) / images
     target = grad_terms + 2 * row
-    tl.store(target, ((1 - agreement) * of_terms).to(grad_terms.dtype.element_ty), mask=row < images)
-    tl.store(target + 1, (agreement * of_terms).to(grad_terms.dtype.element_ty), mask=row < images)
+    tl.store(target + COLUMN, of_terms.to(grad_terms.dtype.element_ty), mask=row < images)
+    tl.store(target + (1 - COLUMN), 0, mask=row < images)
 
 
 def _mean(rows: Tensor, inverse: Tensor | None, mean: Tensor) -> Launch:
@@ -215,7 +201,6 @@ def plan_forward(*arguments: Any) -> tuple[tuple[Tensor, ...], list[Launch]]:
             {
                 "shares": shares,
                 "terms": inputs.terms.contiguous(),
-                "gate": inputs.gate,
                 "loss": loss,
                 "intra": intra,
                 "inter": inter,
@@ -224,7 +209,7 @@ def plan_forward(*arguments: Any) -> tuple[tuple[Tensor, ...], list[Launch]]:
                 "parts": len(shares),
                 "images": len(inputs.terms),
             },
-            {"BLOCK": PARTS},
+            {"COLUMN": inputs.column, "BLOCK": PARTS},
         ),
     ]
     return (loss, intra, inter, mean, inverse, places), launches
@@ -257,13 +242,12 @@ def plan_backward(
                 "inverse": inverse,
                 "grad_background": grad_background,
                 "to_intra": to_intra,
-                "gate": inputs.gate,
                 "grad_terms": grad_terms,
                 "intra_weight": intra_weight,
                 "N": count,
                 "images": len(terms),
             },
-            _along(channels),
+            {"COLUMN": inputs.column, **_along(channels)},
         ),
     ]
     return (grad_terms, grad_foreground.view(foreground.shape), grad_background), launches

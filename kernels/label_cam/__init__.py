@@ -58,7 +58,7 @@ def label_cam(features: Tensor, weights: Tensor, labels: Tensor) -> LabelCAMs:
         IndexError: a label is outside [0,K) (looked at on the CPU only).
     """
     check_arguments(features, weights, labels)
-    if selection.is_reference_forced():
+    if selection.calls_reference(native.supports, features, weights):
         with full_precision(features.device):
             return LabelCAMs(*reference.label_cam(features, weights, labels))
     return LabelCAMs(*_call(features, weights, labels))
@@ -84,18 +84,12 @@ def _fake(features: Tensor, weights: Tensor, labels: Tensor) -> tuple[Tensor, Te
     )
 
 
-def _fake_backward(
-    grad_cams: Tensor,
-    grad_pooled: Tensor,
-    features: Tensor,
-    weights: Tensor,
-    labels: Tensor,
-    features_needed: bool,
-    weights_needed: bool,
-) -> tuple[Tensor, Tensor]:
+def _fake_backward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    given = reference.BackwardInputs(*arguments)
+    features, weights = given.features, given.weights
     return (
-        gradient_like(features) if features_needed else features.new_empty(0),
-        weights.new_empty(weights.shape) if weights_needed else weights.new_empty(0),
+        gradient_like(features) if given.features_needed else features.new_empty(0),
+        weights.new_empty(weights.shape) if given.weights_needed else weights.new_empty(0),
     )
 
 
@@ -114,14 +108,14 @@ def _backward(ctx: Any, grad_cams: Tensor, grad_pooled: Tensor) -> tuple[Tensor 
 _forward = register(
     "label_cam",
     "(Tensor features, Tensor weights, Tensor labels) -> (Tensor, Tensor)",
-    {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
+    {"native": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
 _call_backward = register(
     "label_cam_backward",
     "(Tensor grad_cams, Tensor grad_pooled, Tensor features, Tensor weights, Tensor labels, "
     "bool features_needed, bool weights_needed) -> (Tensor, Tensor)",
-    {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
+    {"native": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )
 _call = register_gradient("label_cam", _forward, _backward, _setup_context)

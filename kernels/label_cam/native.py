@@ -1,49 +1,50 @@
-"""label_cam on the compiled host kernels: a read of the features forward, a read and a write of them backward."""
+"""label_cam on the compiled CPU kernels: a read of the features forward, a read and a write of them backward."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from iir_fast.kernels import native
 from iir_fast.kernels.contract import Factors
-from iir_fast.kernels.label_cam import host
+from iir_fast.kernels.label_cam.reference import BackwardInputs
 
-MOST_CLASSIFIERS = 2
+MAX_CLASSIFIERS = 2
 
 
-def _serves(features: Tensor, weights: Tensor) -> bool:
-    return native.serves(features, weights) and weights.shape[0] <= MOST_CLASSIFIERS
+def supports(features: Tensor, weights: Tensor) -> bool:
+    """Tell whether the kernels take these."""
+    return native.supports(features, weights) and weights.shape[0] <= MAX_CLASSIFIERS
 
 
 def forward(features: Tensor, weights: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    if not _serves(features, weights):
-        return host.forward(features, weights, labels)
     pixels = features.shape[2] * features.shape[3]
     everywhere = torch.full((1, 1, pixels), 1 / pixels)
     cams, pooled, _ = native.sums(features, weights[:, labels].transpose(0, 1), everywhere)
     return cams.unflatten(2, features.shape[2:]), pooled.squeeze(1)
 
 
-def backward(
-    grad_cams: Tensor,
-    grad_pooled: Tensor,
-    features: Tensor,
-    weights: Tensor,
-    labels: Tensor,
-    features_needed: bool,
-    weights_needed: bool,
-    beside: Factors | None = None,
-    sums: Tensor | None = None,
+def backward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    return backward_beside(BackwardInputs(*arguments))
+
+
+def backward_beside(
+    given: BackwardInputs, beside: Factors | None = None, sums: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`grad_pooled`, `beside` and `sums`: as in `host`."""
-    if not _serves(features, weights):
-        needed = features_needed, weights_needed
-        return host.backward(grad_cams, grad_pooled, features, weights, labels, *needed, beside, sums)
-    grad_cams = grad_cams.flatten(2)
+    """Both gradients, with what `dual_cam` adds to them.
+
+    Args:
+        given: `grad_pooled` is [B,C], or [S,B,C], whose sum it is.
+        beside: what else the gradient of the features is to hold.
+        sums: [R,K,C], float32: what the gradient of the weights is added to, in place.
+    """
+    features, weights, labels = given.features, given.weights, given.labels
+    grad_cams, grad_pooled = given.grad_cams.flatten(2), given.grad_pooled
     grad_features, grad_weights = features.new_empty(0), weights.new_empty(0)
-    if features_needed:
-        everywhere = host.in_all(grad_pooled) / grad_cams.shape[2]
+    if given.features_needed:
+        everywhere = (grad_pooled if grad_pooled.dim() == 2 else grad_pooled.sum(0)) / grad_cams.shape[2]
         factors = Factors(weights[:, labels].transpose(0, 1), grad_cams, everywhere)
         if beside is not None:
             factors = Factors(
@@ -52,7 +53,7 @@ def backward(
                 everywhere + beside.added,
             )
         grad_features = native.products(features, *factors)
-    if weights_needed:
+    if given.weights_needed:
         if sums is None:
             sums = native.uninitialized(torch.empty(weights.shape)).zero_()
         _, per_sample, _ = native.sums(features, None, grad_cams)

@@ -19,14 +19,16 @@ A label outside [0,K) touches no memory: it gives NaN CAMs and no weight gradien
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from iir_fast.kernels.contract import accumulation_dtype, gradient_like
+from iir_fast.kernels.contract import Factors, accumulation_dtype, gradient_like
 from iir_fast.kernels.label_cam.class_sums import class_sums
-from iir_fast.kernels.label_cam.parts import Incoming, Maps, Parts
+from iir_fast.kernels.label_cam.reference import BackwardInputs
 from iir_fast.kernels.label_cam.share import differentiate_share, sum_share
 from iir_fast.kernels.launch import Launch, launched
 from iir_fast.kernels.tiles import Tile, channel_share, own_share, pixel_share, pixel_shares, plan_total
@@ -36,6 +38,49 @@ PROGRAMS = 512
 CHANNELS = 256
 # Integers that change from batch to batch and from task to task: no variant of a kernel depends on their values.
 RUN_TIME = ["batch", "classes", "tiles_each"]
+
+
+class Maps(NamedTuple):
+    """What classifiers read: one map, or a map for each of two."""
+
+    first: Tensor
+    """[B,C,P]"""
+    second: Tensor | None
+    """As `first`, strides and dtype included."""
+
+    @classmethod
+    def of(cls, maps: Sequence[Tensor]) -> Maps:
+        """Of maps [B,C,H,W]; two that differ are copied."""
+        if len(maps) == 1:
+            return cls(maps[0].flatten(2), None)
+        first, second = maps
+        if first.stride() != second.stride() or first.dtype != second.dtype:
+            dtype = torch.promote_types(first.dtype, second.dtype)
+            first, second = (each.to(dtype).contiguous() for each in maps)
+        return cls(first.flatten(2), second.flatten(2))
+
+
+class Parts(NamedTuple):
+    """What programs that share a sum have each made of it."""
+
+    cams: Tensor
+    """[S,B,R,P], S shares of the channels."""
+    pooled: Tensor
+    """[S,M,B,C], S shares of the pixels, M maps."""
+
+
+class Incoming(NamedTuple):
+    """All that gradients of maps come from; R classifiers."""
+
+    cams: Tensor
+    """[B,R,H,W]"""
+    pooled: Tensor
+    """[S,B,C], whose sum it is, of one map; [M,B,C] of several."""
+    beside: Factors | None = None
+    """What else the gradient of the one map is to hold."""
+    cuts: Tensor | None = None
+    """[B,R]: gradients of thresholds' offsets, which are of `offset_weights` [R,C] and the pooled map."""
+    offset_weights: Tensor | None = None
 
 
 @triton.jit
@@ -267,21 +312,14 @@ def plan_gradients(
     return (gradients, per_sample), launch
 
 
-def plan_backward(
-    grad_cams: Tensor,
-    grad_pooled: Tensor,
-    features: Tensor,
-    weights: Tensor,
-    labels: Tensor,
-    features_needed: bool,
-    weights_needed: bool,
-) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
+def plan_backward(*arguments: Any) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
     """Allocate the results of `backward` and describe the launches that fill them."""
-    incoming = Incoming(grad_cams, grad_pooled.unsqueeze(0))
-    (gradients, per_sample), launch = plan_gradients(
-        incoming, [features], weights, labels, features_needed, weights_needed
-    )
-    if not weights_needed:
+    given = BackwardInputs(*arguments)
+    incoming = Incoming(given.grad_cams, given.grad_pooled.unsqueeze(0))
+    weights, labels = given.weights, given.labels
+    needed = given.features_needed, given.weights_needed
+    (gradients, per_sample), launch = plan_gradients(incoming, [given.features], weights, labels, *needed)
+    if not given.weights_needed:
         return (gradients[0], weights.new_empty(0)), [launch]
     grad_weights = weights.new_empty(weights.shape)
     return (gradients[0], grad_weights), [launch, class_sums(per_sample, labels.contiguous(), grad_weights)]

@@ -52,7 +52,7 @@ def masked_pool(features: Tensor, masks: Tensor) -> RegionDescriptors:
         ValueError: shapes do not fit, or C, H, W or R is 0.
     """
     check_arguments(features, masks)
-    if selection.is_reference_forced():
+    if selection.calls_reference(native.supports, features, masks):
         with full_precision(features.device):
             return RegionDescriptors(*reference.masked_pool(features, masks))
     return RegionDescriptors(*_call(features, masks))
@@ -74,19 +74,12 @@ def _fake(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     return features.new_empty(shape, dtype=dtype), features.new_empty(shape, dtype=dtype)
 
 
-def _fake_backward(
-    grad_foreground: Tensor,
-    grad_background: Tensor,
-    features: Tensor,
-    masks: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-    features_needed: bool,
-    masks_needed: bool,
-) -> tuple[Tensor, Tensor]:
+def _fake_backward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    given = reference.BackwardInputs(*arguments)
+    features, masks = given.features, given.masks
     return (
-        gradient_like(features) if features_needed else features.new_empty(0),
-        masks.new_empty(masks.shape) if masks_needed else masks.new_empty(0),
+        gradient_like(features) if given.features_needed else features.new_empty(0),
+        masks.new_empty(masks.shape) if given.masks_needed else masks.new_empty(0),
     )
 
 
@@ -105,14 +98,14 @@ def _backward(ctx: Any, grad_foreground: Tensor, grad_background: Tensor) -> tup
 _forward = register(
     "masked_pool",
     "(Tensor features, Tensor masks) -> (Tensor, Tensor)",
-    {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
+    {"native": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
 _call_backward = register(
     "masked_pool_backward",
     "(Tensor grad_foreground, Tensor grad_background, Tensor features, Tensor masks, Tensor foreground, "
     "Tensor background, bool features_needed, bool masks_needed) -> (Tensor, Tensor)",
-    {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
+    {"native": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )
 _call = register_gradient("masked_pool", _forward, _backward, _setup_context)

@@ -1,73 +1,72 @@
-"""masked_pool on the compiled host kernels: a read of the features forward, a read and a write of them backward."""
+"""masked_pool on the compiled CPU kernels: a read of the features forward, a read and a write of them backward."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from iir_fast.kernels import native
-from iir_fast.kernels.contract import Factors
-from iir_fast.kernels.masked_pool import host
+from iir_fast.kernels.contract import MASS_EPSILON, Factors
+from iir_fast.kernels.masked_pool.reference import BackwardInputs
 
 # Each with its complement.
-MOST_MASKS = 2
+MAX_MASKS = 2
+# Below this share of the pixels a region's gradient is so large that m (u - v) + v would cancel.
+MIN_SHARE = 0.01
 
 
-def _serves(features: Tensor, masks: Tensor) -> bool:
-    return native.serves(features, masks) and masks.shape[1] <= MOST_MASKS
+def supports(features: Tensor, masks: Tensor) -> bool:
+    """Tell whether the kernels take these."""
+    return native.supports(features, masks) and masks.shape[1] <= MAX_MASKS
 
 
 def forward(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    if not _serves(features, masks):
-        return host.forward(features, masks)
-    regions, mass = host.both_regions(masks)
+    regions, mass = _both_regions(masks)
     _, descriptors, _ = native.sums(features, None, regions)
     foreground, background = (descriptors / mass).chunk(2, dim=1)
     return foreground.contiguous(), background.contiguous()
 
 
-def backward(
-    grad_foreground: Tensor,
-    grad_background: Tensor,
-    features: Tensor,
-    masks: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-    features_needed: bool,
-    masks_needed: bool,
-) -> tuple[Tensor, Tensor]:
-    if not _serves(features, masks):
-        return host.backward(
-            grad_foreground, grad_background, features, masks, foreground, background, features_needed, masks_needed
-        )
-    u, v = host.per_mass(grad_foreground, grad_background, masks, torch.float32)
+def backward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    given = BackwardInputs(*arguments)
+    features, masks = given.features, given.masks
+    u, v = _per_mass(given)
     grad_features, grad_masks = features.new_empty(0), masks.new_empty(0)
-    if features_needed:
-        grad_features = native.products(features, u - v, masks.flatten(2), v.sum(1))
-    if masks_needed:
-        grad_masks = _gradient_of_masks(u, v, features, masks, foreground, background)
+    if given.features_needed:
+        regions, mass = _both_regions(masks)
+        if mass.min() < MIN_SHARE * regions.shape[2]:
+            factors = Factors(torch.cat((u, v), dim=1), regions, torch.zeros_like(v[:, 0]))
+        else:
+            factors = Factors(u - v, masks.flatten(2), v.sum(1))
+        grad_features = native.products(features, *factors)
+    if given.masks_needed:
+        grad_masks = _gradient_of_masks(u, v, given)
     return grad_features, grad_masks
 
 
-def backward_in_factors(
-    grad_foreground: Tensor,
-    grad_background: Tensor,
-    features: Tensor,
-    masks: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-) -> tuple[Factors, Tensor]:
-    """As in `host`."""
-    if not _serves(features, masks):
-        return host.backward_in_factors(grad_foreground, grad_background, features, masks, foreground, background)
-    u, v = host.per_mass(grad_foreground, grad_background, masks, torch.float32)
-    grad_masks = _gradient_of_masks(u, v, features, masks, foreground, background)
-    return Factors(u - v, masks.flatten(2), v.sum(1)), grad_masks
+def backward_in_factors(given: BackwardInputs) -> tuple[Factors, Tensor]:
+    """Both gradients, that of the features not written: m u + (1 - m) v = m (u - v) + v."""
+    u, v = _per_mass(given)
+    return Factors(u - v, given.masks.flatten(2), v.sum(1)), _gradient_of_masks(u, v, given)
 
 
-def _gradient_of_masks(
-    u: Tensor, v: Tensor, features: Tensor, masks: Tensor, foreground: Tensor, background: Tensor
-) -> Tensor:
-    constant = (background * v - foreground * u).sum(2, keepdim=True)
-    along_channels, _, _ = native.sums(features, u - v, None)
-    return (along_channels + constant).view(masks.shape).to(masks.dtype)
+def _both_regions(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks and complements [B,2R,P] and their masses [B,2R,1]."""
+    flat = masks.flatten(2).float()
+    # The complement gets its own sum: total minus foreground would cancel where a mask covers nearly everything.
+    regions = torch.cat((flat, 1 - flat), dim=1)
+    return regions, regions.sum(2, keepdim=True) + MASS_EPSILON
+
+
+def _per_mass(given: BackwardInputs) -> tuple[Tensor, Tensor]:
+    """u and v [B,R,C]: the gradients of the descriptors over the masses of masks and complements."""
+    inside_mass, outside_mass = _both_regions(given.masks)[1].chunk(2, dim=1)
+    return given.grad_foreground.float() / inside_mass, given.grad_background.float() / outside_mass
+
+
+def _gradient_of_masks(u: Tensor, v: Tensor, given: BackwardInputs) -> Tensor:
+    constant = (given.background * v - given.foreground * u).sum(2, keepdim=True)
+    along_channels, _, _ = native.sums(given.features, u - v, None)
+    return (along_channels + constant).view(given.masks.shape).to(given.masks.dtype)

@@ -13,6 +13,8 @@ How a program walks over its share of a sample, and what a tile is: `kernels/til
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from iir_fast.kernels.contract import Factors, accumulation_dtype, gradient_like
 from iir_fast.kernels.launch import Launch, launched
+from iir_fast.kernels.masked_pool.reference import BackwardInputs
 from iir_fast.kernels.masked_pool.share import differentiate_share, pool_by_channels, pool_by_pixels
 from iir_fast.kernels.tiles import Tile, channel_share, own_share, pixel_share, plan_total
 
@@ -171,58 +174,30 @@ def plan_forward(features: Tensor, masks: Tensor) -> tuple[tuple[Tensor, Tensor]
     return (foreground, background), [launch]
 
 
-def plan_backward(
-    grad_foreground: Tensor,
-    grad_background: Tensor,
-    features: Tensor,
-    masks: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-    features_needed: bool,
-    masks_needed: bool,
-) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
+def plan_backward(*arguments: Any) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
     """Allocate the results of `backward` and describe the launches that fill them."""
-    arguments = grad_foreground, grad_background, features, masks, foreground, background
-    (grad_features, parts), launch = plan_parts(*arguments, features_needed, masks_needed)
-    if not masks_needed:
-        return (grad_features, masks.new_empty(0)), [launch]
-    grad_masks, summing = plan_total(parts, masks.dtype)
+    given = BackwardInputs(*arguments)
+    (grad_features, parts), launch = plan_parts(given)
+    if not given.masks_needed:
+        return (grad_features, given.masks.new_empty(0)), [launch]
+    grad_masks, summing = plan_total(parts, given.masks.dtype)
     return (grad_features, grad_masks), [launch, *summing]
 
 
-def plan_factors(
-    grad_foreground: Tensor,
-    grad_background: Tensor,
-    features: Tensor,
-    masks: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-) -> tuple[tuple[Factors, Tensor], Launch]:
+def plan_factors(given: BackwardInputs) -> tuple[tuple[Factors, Tensor], Launch]:
     """`plan_parts` with a gradient of the features that is not written: m u + (1 - m) v = m (u - v) + v."""
-    factors = Factors(
-        torch.empty_like(foreground), masks.flatten(2).contiguous(), foreground.new_empty(foreground[:, 0].shape)
-    )
-    arguments = grad_foreground, grad_background, features, masks, foreground, background
-    (_, parts), launch = plan_parts(*arguments, False, True, factors)
+    foreground = given.foreground
+    added = foreground.new_empty(foreground[:, 0].shape)
+    factors = Factors(torch.empty_like(foreground), given.masks.flatten(2).contiguous(), added)
+    (_, parts), launch = plan_parts(given._replace(features_needed=False), factors)
     return (factors, parts), launch
 
 
-def plan_parts(
-    grad_foreground: Tensor,
-    grad_background: Tensor,
-    features: Tensor,
-    masks: Tensor,
-    foreground: Tensor,
-    background: Tensor,
-    features_needed: bool,
-    masks_needed: bool,
-    factors: Factors | None = None,
-) -> tuple[tuple[Tensor, Tensor], Launch]:
+def plan_parts(given: BackwardInputs, factors: Factors | None = None) -> tuple[tuple[Tensor, Tensor], Launch]:
     """Allocate the features' gradient and parts [S,B,R,H,W] of that of the masks, and describe the launch that fills
     them."""
-    batch = features.shape[0]
-    count = masks.shape[1]
-    maps = features.flatten(2)
+    features, masks = given.features, given.masks
+    batch, count, maps = len(features), masks.shape[1], features.flatten(2)
     tile = Tile.over(maps, per_thread=PER_THREAD)
     if tile.flat:
         tile = tile.thinner(min(THIN, tile.vector))
@@ -231,20 +206,20 @@ def plan_parts(
     split = tile.split_evenly(SPAN) if tile.planar else tile.split()
     # Channels that one program reads the descriptors of.
     span = split.tiles_each * tile.rows if tile.planar else tile.vector * tile.lanes
-    grad_features = gradient_like(features) if features_needed else features.new_empty(0)
+    grad_features = gradient_like(features) if given.features_needed else features.new_empty(0)
     # One part is the gradient itself.
     dtype = masks.dtype if split.channel_shares == 1 else accumulation_dtype(features, masks)
-    parts = masks.new_empty((split.channel_shares if masks_needed else 0, *masks.shape), dtype=dtype)
+    parts = masks.new_empty((split.channel_shares if given.masks_needed else 0, *masks.shape), dtype=dtype)
     launch = Launch(
         _masked_pool_backward_kernel,
         (batch, *split.grid),
         {
-            "grad_foreground": grad_foreground.contiguous(),
-            "grad_background": grad_background.contiguous(),
+            "grad_foreground": given.grad_foreground.contiguous(),
+            "grad_background": given.grad_background.contiguous(),
             "features": maps,
             "masks": masks.contiguous(),
-            "foreground": foreground.contiguous(),
-            "background": background.contiguous(),
+            "foreground": given.foreground.contiguous(),
+            "background": given.background.contiguous(),
             "grad_features": grad_features,
             "grad_masks": parts,
             "differences": None if factors is None else factors.per_channel,
@@ -253,14 +228,14 @@ def plan_parts(
             "tiles_each": split.tiles_each,
         },
         {
-            "FEATURES_NEEDED": features_needed,
-            "MASKS_NEEDED": masks_needed,
+            "FEATURES_NEEDED": given.features_needed,
+            "MASKS_NEEDED": given.masks_needed,
             "R": count,
             "R_PADDED": triton.next_power_of_2(count),
             "BLOCK": min(1024, triton.next_power_of_2(tile.pixels)),
             "SPAN": span,
             "tile": tile,
-            "written": tile.onto(grad_features.flatten(2)) if features_needed else tile,
+            "written": tile.onto(grad_features.flatten(2)) if given.features_needed else tile,
         },
         num_warps=tile.warps,
     )

@@ -1,9 +1,10 @@
-"""Compiled host kernels: sums over the map of every sample from one read of it, and products that write one.
+"""Compiled CPU kernels: sums over the map of every sample from one read of it, and products that write one.
 
 Every operator on features is made of these two; `regulate` and `subgroup_similarity`, which see no features, have loops
 of their own. They take CPU tensors in float32 or bfloat16, NCHW or channels_last, accumulate in float32, use the best
 instruction set that the machine has and torch's own threads, and give the same bits on any number of them. What they do
-not take (`serves`), and everything where no compiler was at hand when the package was installed, runs on ATen.
+not take (`supports`), and everything where no compiler was at hand when the package was installed, runs on the
+references.
 
 The C++ stands beside this file: `native.h` says what can be asked for, `walk.h` does it.
 """
@@ -18,12 +19,12 @@ import torch
 from torch import Tensor
 
 from iir_fast.kernels.contract import gradient_like, is_fake
-from iir_fast.kernels.native.memory import SMALLEST, memory
+from iir_fast.kernels.native.memory import MIN_BYTES, memory
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 _NUMBERS = ctypes.c_long
 _POINTER = ctypes.c_void_p
-MOST_TERMS = 4
+MAX_TERMS = 4
 """Outer products that `products` takes: those of `Factors`."""
 # A share of a sample is worth a turn of its own from so many bytes on; so many turns keep a large machine busy.
 _SHARE_BYTES = 2**16
@@ -111,11 +112,12 @@ def kernels() -> Kernels | None:
 
 
 def describe() -> str:
-    """One line: which host kernels there are."""
+    """Say in one line which compiled kernels there are."""
     found = kernels()
     if found is None:
-        return "ATen alone; no C++ compiler was found when iir-fast was installed"
-    return f"compiled for {found.name}; ATen for float64, float16 and strides that are neither NCHW nor channels_last"
+        return "none, the references alone; no C++ compiler was found when iir-fast was installed"
+    rest = "the references for float64, float16 and strides that are neither NCHW nor channels_last"
+    return f"compiled for {found.name}; {rest}"
 
 
 def _team() -> int | None:
@@ -130,20 +132,35 @@ def _team() -> int | None:
         return None
 
 
-def serves(features: Tensor, *others: Tensor) -> bool:
-    """Whether the kernels take these features [B,C,H,W] together with these small tensors."""
+def supports(features: Tensor, *others: Tensor | None) -> bool:
+    """Tell whether the kernels take these features [B,C,H,W] together with these small tensors, as far as given."""
     return (
-        serves_small(features, *others)
+        supports_small(features, *others)
         and features.dtype in _DTYPES
         and (_is_planar(features) or _is_channels_last(features))
     )
 
 
-def serves_small(*tensors: Tensor) -> bool:
-    """Whether the kernels that read no features take these tensors, once they are float32 and contiguous."""
-    return kernels() is not None and all(
-        tensor.device.type == "cpu" and tensor.dtype != torch.float64 and tensor.numel() > 0 for tensor in tensors
+def supports_small(*tensors: Tensor | None) -> bool:
+    """Tell whether the kernels that read no features take these tensors, once they are float32 and contiguous."""
+    return _are_there() and all(
+        tensor is None or (tensor.device.type == "cpu" and tensor.dtype != torch.float64 and tensor.numel() > 0)
+        for tensor in tensors
     )
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _are_there() -> bool:
+    return kernels() is not None
+
+
+def check(supported: bool, operator: str) -> None:
+    """Raise RuntimeError unless the kernels take what they are given, e.g. of a pass that ran elsewhere before."""
+    if not supported:
+        raise RuntimeError(
+            f"{operator}: backend is 'native', which does not take these tensors; accepted are float32 and bfloat16 on "
+            "the CPU, in a backward pass those of a forward pass that was native, too."
+        )
 
 
 def address(tensor: Tensor | None) -> int | None:
@@ -165,7 +182,7 @@ def sums(
     """Weighted sums of the features over channels and over pixels, from one read of them.
 
     Args:
-        features: [B,C,H,W] that `serves` accepts.
+        features: [B,C,H,W] that `supports` accepts.
         over_channels: [B,N,C], N <= 4, or None: weights of N sums over channels.
         over_pixels: [B,M,P], M <= 4, or [1,M,P] for all samples alike, or None: weights of M sums over pixels.
             Both at once: N and M are at most 2, and one of them is 1.
@@ -174,6 +191,7 @@ def sums(
     Returns:
         [B,N,P], [B,M,C] and [B,P], float32; empty where nothing was asked for.
     """
+    check(supports(features), "native.sums")
     batch, channels, pixels = features.shape[0], features.shape[1], features.shape[2] * features.shape[3]
     planar = _is_planar(features)
     rows, columns = (channels, pixels) if planar else (pixels, channels)
@@ -217,14 +235,15 @@ def products(features: Tensor, per_channel: Tensor, per_pixel: Tensor, added: Te
     """A gradient of the features that is a sum of few outer products.
 
     Args:
-        features: [B,C,H,W] that `serves` accepts; tells shape, dtype and layout.
-        per_channel: [B,N,C], 1 <= N <= MOST_TERMS.
+        features: [B,C,H,W] that `supports` accepts; tells shape, dtype and layout.
+        per_channel: [B,N,C], 1 <= N <= MAX_TERMS.
         per_pixel: [B,N,P].
         added: [B,C].
 
     Returns:
         [B,C,H,W] in the dtype and layout of the features: sum_n per_channel[n,c] per_pixel[n,p] + added[c].
     """
+    check(supports(features), "native.products")
     batch, channels, pixels = features.shape[0], features.shape[1], features.shape[2] * features.shape[3]
     gradient = uninitialized(gradient_like(features))
     planar = gradient.is_contiguous()
@@ -248,13 +267,13 @@ def products(features: Tensor, per_channel: Tensor, per_pixel: Tensor, added: Te
         _shares(gradient, rows),
     )
     if not _walk("iir_fast_products", work, gradient):
-        raise ValueError(f"native.products: {terms} products were asked for; accepted are 1 to {MOST_TERMS}.")
+        raise ValueError(f"native.products: {terms} products were asked for; accepted are 1 to {MAX_TERMS}.")
     return gradient
 
 
 def uninitialized(like: Tensor) -> Tensor:
     """A CPU tensor to be written as a whole, of the shape, dtype and strides of one that has not been touched yet."""
-    return memory.empty_like(like) if like.nbytes >= SMALLEST and not is_fake(like) else like
+    return memory.empty_like(like) if like.nbytes >= MIN_BYTES and not is_fake(like) else like
 
 
 def _dense(vectors: Tensor | None) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 # From so many bytes on: smaller tensors stay with torch.
-SMALLEST = 2**22
+MIN_BYTES = 2**22
 _LARGE_PAGE = 2**21
 # A block may be so much larger than what is asked for.
 _SLACK = 1.25

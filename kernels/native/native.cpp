@@ -10,6 +10,7 @@ namespace {
 
 const InstructionSet* const known[] = {
 #if defined(__x86_64__)
+    &avx512_bf16,
     &avx512,
     &avx2,
 #endif
@@ -19,9 +20,10 @@ constexpr int count_known = sizeof known / sizeof *known;
 
 bool runs_here(const InstructionSet* set) {
 #if defined(__x86_64__)
-    if (set == &avx512)
+    if (set == &avx512_bf16 || set == &avx512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+               (set == &avx512 || __builtin_cpu_supports("avx512bf16"));
     if (set == &avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
     return true;
@@ -30,7 +32,7 @@ bool runs_here(const InstructionSet* set) {
 // Rows of a few pixels waste wide vectors, and adding their lanes up costs more than reading them.
 const InstructionSet& suited(int instruction_set, long columns) {
 #if defined(__x86_64__)
-    if (known[instruction_set] == &avx512 && columns < 128) return avx2;
+    if (columns < 128 && (known[instruction_set] == &avx512_bf16 || known[instruction_set] == &avx512)) return avx2;
 #else
     (void)columns;
 #endif

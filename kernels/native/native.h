@@ -1,4 +1,4 @@
-// What the compiled host kernels are asked for. Plain C layout: Python fills these structures through ctypes.
+// What the native kernels are asked for. Plain C layout: Python fills these structures through ctypes.
 //
 // A sample's map is a matrix [rows, columns] with contiguous rows: channels by pixels in NCHW, pixels by channels in
 // channels_last. Everything but the maps is float32 and contiguous, samples `..._stride` elements apart (0: one for
@@ -48,7 +48,7 @@ struct Regulation {
     const float* given;    // thresholds [samples, 2] or null: each map's mean, moved by
     const float* offsets;  // [samples, 2], or null: by nothing
     float temperature, flat_relative, flat_absolute, mean_margin;
-    long hard, samples, pixels;
+    long samples, pixels;
     // Forward.
     float *terms, *masks, *maps, *thresholds;  // [samples, 2], [samples, 2, pixels] twice, [samples, 2]
     // Backward: the gradients of these, then those that are asked for.
@@ -83,4 +83,4 @@ struct InstructionSet {
     SimilarityPart similarity_lengths, similarity_forward, similarity_backward;
 };
 
-extern const InstructionSet avx512, avx2, baseline;
+extern const InstructionSet avx512_bf16, avx512, avx2, baseline;

@@ -33,7 +33,7 @@ struct Cut {
 // One CAM before it meets the other.
 struct Prepared {
     const float* values;
-    float *map, *soft, *mask;
+    float *map, *mask;
     float low, high, span, mean;
     Cut cut;
 };
@@ -54,12 +54,12 @@ INLINE Words valid_at(long pixel, long pixels) {
 
 INLINE Floats only(Floats values, Words valid) { return (Floats)((Words)values & valid); }
 
-// `cam` holds `pixels` values; scratch for 4 * padded(pixels).
+// `cam` holds `pixels` values; scratch for 3 * padded(pixels).
 static Prepared prepare(const Regulation& work, long number, float* scratch) {
     const float* const cam = work.cams + number * work.pixels;
     const long pixels = work.pixels, width = padded(pixels);
     float* const values = scratch;
-    Prepared own = {values, scratch + width, scratch + 2 * width, scratch + 3 * width, 0, 0, 0, 0, {}};
+    Prepared own = {values, scratch + width, scratch + 2 * width, 0, 0, 0, 0, {}};
     __builtin_memcpy(values, cam, pixels * sizeof(float));
     for (long pixel = pixels; pixel < width; ++pixel) values[pixel] = cam[0];
     Floats lowest = load(values), highest = lowest, flaw = {};
@@ -92,24 +92,20 @@ static Prepared prepare(const Regulation& work, long number, float* scratch) {
                              : Cut{own.mean, 1, 0};
     for (long pixel = 0; pixel < width; pixel += LANES) {
         const Floats distance = load(own.map + pixel) - splat(own.cut.cut);
-        const Floats soft = splat(1) / (splat(1) + exponential(-distance / splat(work.temperature)));
-        store(own.soft + pixel, soft);
-        // The difference keeps a NaN a NaN.
-        const Floats hard = choose((Words)(distance >= Floats{}), splat(1), Floats{}) + (distance - distance);
-        store(own.mask + pixel, work.hard ? hard : soft);
+        store(own.mask + pixel, splat(1) / (splat(1) + exponential(-distance / splat(work.temperature))));
     }
     return own;
 }
 
-// Scratch for 8 * padded(pixels).
+// Scratch for 6 * padded(pixels).
 static void prepare_both(const Regulation& work, long sample, float* scratch, Prepared (&both)[2]) {
     const long width = padded(work.pixels);
-    for (int i = 0; i < 2; ++i) both[i] = prepare(work, 2 * sample + i, scratch + 4 * i * width);
+    for (int i = 0; i < 2; ++i) both[i] = prepare(work, 2 * sample + i, scratch + 3 * i * width);
 }
 
 static void regulate_forward(const Regulation& work, long sample) {
     const long pixels = work.pixels, width = padded(pixels);
-    Scratch scratch(8 * width);
+    Scratch scratch(6 * width);
     Prepared both[2];
     prepare_both(work, sample, scratch.data, both);
     for (int i = 0; i < 2; ++i) {
@@ -133,11 +129,11 @@ static void regulate_forward(const Regulation& work, long sample) {
 
 static void regulate_backward(const Regulation& work, long sample) {
     const long pixels = work.pixels, width = padded(pixels);
-    Scratch scratch(9 * width);
+    Scratch scratch(7 * width);
     Prepared both[2];
     prepare_both(work, sample, scratch.data, both);
     const float dual = work.grad_terms[2 * sample] / pixels, agreement = work.grad_terms[2 * sample + 1] / pixels;
-    float* const q = scratch.data + 8 * width;
+    float* const q = scratch.data + 6 * width;
     for (int i = 0; i < 2; ++i) {
         const long number = 2 * sample + i;
         const Prepared &own = both[i], &other = both[1 - i];
@@ -147,14 +143,14 @@ static void regulate_backward(const Regulation& work, long sample) {
             const Words valid = valid_at(pixel, pixels);
             const long left = pixels - pixel;
             const Floats values = load(own.values + pixel);
-            const Floats x = load(own.map + pixel), soft = load(own.soft + pixel), mask = load(own.mask + pixel);
+            const Floats x = load(own.map + pixel), mask = load(own.mask + pixel);
             const Floats y = load(other.map + pixel), other_mask = load(other.mask + pixel);
             const Floats apart = x - y, outside = splat(1) - other_mask;
             const Floats h = splat(dual) * (other_mask * x * y - outside * apart * apart) +
                              splat(agreement) * (splat(1) - splat(2) * other_mask);
             const Floats from_mask = left >= LANES ? load(grad_mask + pixel) : load_some(grad_mask + pixel, left);
             const Floats from_map = left >= LANES ? load(grad_map + pixel) : load_some(grad_map + pixel, left);
-            const Floats z = (from_mask + h) * soft * (splat(1) - soft) / splat(work.temperature);
+            const Floats z = (from_mask + h) * mask * (splat(1) - mask) / splat(work.temperature);
             const Floats here = from_map + z +
                                 splat(dual) * (mask * other_mask * y + splat(2) * (splat(1) - mask) * outside * apart);
             store(q + pixel, here);

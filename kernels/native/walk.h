@@ -27,6 +27,15 @@ INLINE void store(float* target, Floats values) { __builtin_memcpy(target, &valu
 
 // To the nearest, ties to even; a NaN stays one.
 INLINE void store(Bfloat16* target, Floats values) {
+#if defined(ROUNDS_TO_BFLOAT16)
+    // One instruction, which takes subnormal numbers for zero: where there is one, all go the long way.
+    constexpr int SUBNORMAL = 0x20;
+    if (__builtin_expect(!__builtin_ia32_fpclassps512_mask(values, SUBNORMAL, (unsigned short)-1), 1)) {
+        const auto halves = __builtin_ia32_cvtneps2bf16_v16sf(values);
+        __builtin_memcpy(target, &halves, sizeof halves);
+        return;
+    }
+#endif
     Words bits = (Words)values;
     Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     Words is_nan = (Words)(values != values);

@@ -1,26 +1,117 @@
-"""regulate on one sample, on Triton: every pointer comes at the sample."""
+"""regulate on one sample, on Triton: every pointer comes at the sample.
+
+A "plane" is one image plane of the sample, and how to read it: (first block, pointer, stride between pixels).
+"""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from iir_fast.kernels.regulate.prepare import normalize, offset_of, prepare, read_block, read_plane
+from iir_fast.kernels.contract import FLAT_ABSOLUTE, FLAT_RELATIVE, MEAN_MARGIN
+
+_FLAT_RELATIVE = tl.constexpr(FLAT_RELATIVE)
+_FLAT_ABSOLUTE = tl.constexpr(FLAT_ABSOLUTE)
+_MEAN_MARGIN = tl.constexpr(MEAN_MARGIN)
+_CHANNELS = tl.constexpr(256)
 
 
 @triton.jit
-def _masked(cam, start, tau, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
-    """Block of a prepared CAM: its values, normalized map, soft mask, and the mask in use."""
+def _load(pointer, stride, start, dtype: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
+    """Pixels from `start` on; zero behind the last."""
+    pixel = start + tl.arange(0, BLOCK)
+    return tl.load(pointer + pixel * stride, mask=pixel < P, other=0).to(dtype)
+
+
+@triton.jit
+def read_plane(pointer, stride, parts, part_stride, dtype: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
+    """A plane: the sum of `parts` of them, which only one that is held may have more than one of."""
+    held = _load(pointer, stride, 0, dtype, P, BLOCK)
+    for part in range(1, parts):
+        held += _load(pointer + part * part_stride, stride, 0, dtype, P, BLOCK)
+    return held, pointer, stride
+
+
+@triton.jit
+def read_block(plane, start, P: tl.constexpr, BLOCK: tl.constexpr):
+    """Pixels from `start` on: the first block if that is the whole plane, else read again."""
+    held, pointer, stride = plane
+    if P <= BLOCK:
+        return held
+    else:
+        return _load(pointer, stride, start, held.dtype, P, BLOCK)
+
+
+@triton.jit
+def normalize(values, low, span):
+    # Rounded to nearest, so that the maximum becomes 1 exactly; float64 always is.
+    return tl.fdiv(values - low, span, ieee_rounding=values.dtype == tl.float32)
+
+
+@triton.jit
+def _move(mean, offset):
+    """The threshold that an offset makes of a mean, and its derivatives by the mean and by the offset."""
+    # A plain number would be rounded to float32 in a `where`. Comparisons keep a NaN.
+    margin = tl.full((), _MEAN_MARGIN, mean.dtype)
+    kept = tl.where(mean < margin, margin, tl.where(mean > 1 - margin, 1 - margin, mean))
+    logit = tl.log(kept / (1 - kept))
+    w = tl.sigmoid(-2 * offset)
+    cut = tl.sigmoid(2 * w * logit)
+    slope = cut * (1 - cut)
+    to_mean = tl.where(kept == mean, 2 * slope * w / (mean * (1 - mean)), 0)
+    return cut, to_mean, -4 * slope * w * (1 - w) * logit
+
+
+@triton.jit
+def offset_of(pooled, weights, bias, dtype: tl.constexpr, C: tl.constexpr):
+    """The offset of a threshold: pooled [C] times weights [C], plus a bias."""
+    total = tl.full([_CHANNELS], 0, dtype)
+    for start in range(0, C, _CHANNELS):
+        channel = start + tl.arange(0, _CHANNELS)
+        values = tl.load(pooled + channel, mask=channel < C, other=0).to(dtype)
+        total += values * tl.load(weights + channel, mask=channel < C, other=0).to(dtype)
+    return tl.sum(total) + tl.load(bias).to(dtype)
+
+
+@triton.jit
+def prepare(cam, given, offset, number, dtype: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
+    """All that a CAM needs before it meets the other: its plane, minimum, maximum, divisor and threshold; the mean, and
+    the threshold's derivatives by it and by what was given."""
+    low = tl.full((), float("inf"), dtype)
+    high = tl.full((), float("-inf"), dtype)
+    flaw = tl.full((), 0, dtype)
+    for start in range(0, P, BLOCK):
+        values = read_block(cam, start, P, BLOCK)
+        inside = start + tl.arange(0, BLOCK) < P
+        low = tl.minimum(low, tl.min(tl.where(inside, values, float("inf"))))
+        high = tl.maximum(high, tl.max(tl.where(inside, values, float("-inf"))))
+        # A minimum may skip a NaN; a value minus itself is 0 if it is finite, else NaN.
+        flaw += tl.sum(values - values)
+    span = high - low
+    flat = span <= tl.maximum(tl.abs(low), tl.abs(high)) * _FLAT_RELATIVE + _FLAT_ABSOLUTE
+    # Dividing by infinity gives a constant map the value 0 and the gradient 0.
+    span = tl.where(flat, float("inf"), span) + flaw
+    zero, one = tl.full((), 0, dtype), tl.full((), 1, dtype)
+    if given is not None:
+        return cam, low, high, span, tl.load(given + number).to(dtype), zero, zero, one
+    total = tl.full((), 0, dtype)
+    for start in range(0, P, BLOCK):
+        inside = start + tl.arange(0, BLOCK) < P
+        total += tl.sum(tl.where(inside, normalize(read_block(cam, start, P, BLOCK), low, span), 0))
+    mean = total / P
+    if offset is not None:
+        cut, to_mean, to_offset = _move(mean, offset)
+        return cam, low, high, span, cut, mean, to_mean, to_offset
+    return cam, low, high, span, mean, mean, one, zero
+
+
+@triton.jit
+def _masked(cam, start, tau, P: tl.constexpr, BLOCK: tl.constexpr):
+    """Block of a prepared CAM: its values, normalized map and mask."""
     plane, low, _high, span, cut, _mean, _to_mean, _to_given = cam
     values = read_block(plane, start, P, BLOCK)
     normalized = normalize(values, low, span)
-    distance = normalized - cut
-    soft = tl.sigmoid(distance / tau)
-    mask = soft
-    if HARD:
-        # The difference keeps a NaN a NaN.
-        mask = tl.where(distance >= 0, 1.0, 0.0).to(soft.dtype) + (distance - distance)
-    return values, normalized, soft, mask
+    return values, normalized, tl.sigmoid((normalized - cut) / tau)
 
 
 @triton.jit
@@ -43,7 +134,6 @@ def regulate_sample(
     b_pixel,
     parts,
     part_stride,
-    HARD: tl.constexpr,
     P: tl.constexpr,
     BLOCK: tl.constexpr,
     C: tl.constexpr,
@@ -74,8 +164,8 @@ def regulate_sample(
     for start in range(0, P, BLOCK):
         pixel = start + tl.arange(0, BLOCK)
         inside = pixel < P
-        _values_a, map_a, _soft_a, mask_a = _masked(a, start, tau, HARD, P, BLOCK)
-        _values_b, map_b, _soft_b, mask_b = _masked(b, start, tau, HARD, P, BLOCK)
+        _values_a, map_a, mask_a = _masked(a, start, tau, P, BLOCK)
+        _values_b, map_b, mask_b = _masked(b, start, tau, P, BLOCK)
         apart = map_a - map_b
         dual_here = mask_a * mask_b * map_a * map_b + (1 - mask_a) * (1 - mask_b) * apart * apart
         agreement_here = mask_a * (1 - mask_b) + mask_b * (1 - mask_a)
@@ -90,16 +180,14 @@ def regulate_sample(
 
 
 @triton.jit
-def _z_and_q(
-    own, other, incoming, start, tau, MAPS: tl.constexpr, HARD: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr
-):
+def _z_and_q(own, other, incoming, start, tau, MAPS: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
     """Block of one CAM: its values, normalized map, z, and q without the threshold's part."""
     grad_mask, grad_map, dual, agreement = incoming
-    values, map_x, soft, mask = _masked(own, start, tau, HARD, P, BLOCK)
-    _values, map_y, _soft, mask_y = _masked(other, start, tau, HARD, P, BLOCK)
+    values, map_x, mask = _masked(own, start, tau, P, BLOCK)
+    _values, map_y, mask_y = _masked(other, start, tau, P, BLOCK)
     apart = map_x - map_y
     h = dual * (mask_y * map_x * map_y - (1 - mask_y) * apart * apart) + agreement * (1 - 2 * mask_y)
-    z = (read_block(grad_mask, start, P, BLOCK) + h) * soft * (1 - soft) / tau
+    z = (read_block(grad_mask, start, P, BLOCK) + h) * mask * (1 - mask) / tau
     q = dual * (mask * mask_y * map_y + 2 * (1 - mask) * (1 - mask_y) * apart)
     if MAPS:
         q += read_block(grad_map, start, P, BLOCK)
@@ -115,7 +203,6 @@ def _write_gradient(
     tau,
     gradient,
     MAPS: tl.constexpr,
-    HARD: tl.constexpr,
     P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -129,7 +216,7 @@ def _write_gradient(
     at_high = tl.full((), 0, tl.int32)
     for start in range(0, P, BLOCK):
         inside = start + tl.arange(0, BLOCK) < P
-        values, normalized, z, q = _z_and_q(own, other, incoming, start, tau, MAPS, HARD, P, BLOCK)
+        values, normalized, z, q = _z_and_q(own, other, incoming, start, tau, MAPS, P, BLOCK)
         sum_z += tl.sum(tl.where(inside, z, 0))
         through_low += tl.sum(tl.where(inside, q * (normalized - 1), 0))
         through_high += tl.sum(tl.where(inside, q * normalized, 0))
@@ -144,7 +231,7 @@ def _write_gradient(
     to_highest = through_high / (span * at_high)
     for start in range(0, P, BLOCK):
         pixel = start + tl.arange(0, BLOCK)
-        values, normalized, z, q = _z_and_q(own, other, incoming, start, tau, MAPS, HARD, P, BLOCK)
+        values, normalized, z, q = _z_and_q(own, other, incoming, start, tau, MAPS, P, BLOCK)
         result = (q + to_all) / span
         result += tl.where(values == low, to_lowest, 0) - tl.where(values == high, to_highest, 0)
         tl.store(gradient + pixel, result.to(gradient.dtype.element_ty), mask=pixel < P)
@@ -174,7 +261,6 @@ def differentiate_sample(
     b_pixel,
     parts,
     part_stride,
-    HARD: tl.constexpr,
     P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -204,8 +290,8 @@ def differentiate_sample(
     if grad_thresholds is not None:
         to_cut_a += tl.load(grad_thresholds + 2 * sample)
         to_cut_b += tl.load(grad_thresholds + 2 * sample + 1)
-    to_given_a = _write_gradient(a, b, to_a, to_cut_a, tau, grad_a, MAPS, HARD, P, BLOCK)
-    to_given_b = _write_gradient(b, a, to_b, to_cut_b, tau, grad_b, MAPS, HARD, P, BLOCK)
+    to_given_a = _write_gradient(a, b, to_a, to_cut_a, tau, grad_a, MAPS, P, BLOCK)
+    to_given_b = _write_gradient(b, a, to_b, to_cut_b, tau, grad_b, MAPS, P, BLOCK)
     if (given is not None) or (offsets is not None):
         tl.store(grad_cuts + 2 * sample, to_given_a.to(grad_cuts.dtype.element_ty))
         tl.store(grad_cuts + 2 * sample + 1, to_given_b.to(grad_cuts.dtype.element_ty))

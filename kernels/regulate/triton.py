@@ -1,7 +1,7 @@
 """regulate on Triton: one launch forward, one backward, one program per sample.
 
 A program reads both CAMs of its sample, with their own strides, and holds them in registers when they have at most
-`LARGEST_HELD` pixels; a larger map is read again, block by block, in every pass. A pass ends in scalars that the
+`MAX_HELD` pixels; a larger map is read again, block by block, in every pass. A pass ends in scalars that the
 next one needs, summed in a fixed order:
 
     forward   1. minimum, maximum -> span   2. mean -> threshold, unless given   3. masks, maps, terms
@@ -15,7 +15,7 @@ float64, for Triton takes a float that is not declared as float32.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
@@ -24,16 +24,29 @@ from torch import Tensor
 from iir_fast.kernels.contract import accumulation_dtype
 from iir_fast.kernels.launch import Launch, launched, strides_of
 from iir_fast.kernels.regulate import gradient_of_cuts
-from iir_fast.kernels.regulate.inputs import Inputs, Sources
+from iir_fast.kernels.regulate.reference import Gradients, Inputs
 from iir_fast.kernels.regulate.sample import differentiate_sample, regulate_sample
 from iir_fast.kernels.tiles import plan_total
 
 # Integers that change with the batch: no variant of a kernel depends on their values.
 RUN_TIME = ["parts", "part_stride", "pooled_map"]
-LARGEST_HELD = 1024
+MAX_HELD = 1024
 LOOP_BLOCK = 512
 PIXELS_PER_WARP = 32
-MOST_WARPS = 16
+MAX_WARPS = 16
+
+
+class Sources(NamedTuple):
+    """What `dual_cam` makes the CAMs of, and the offsets of their thresholds if these are learned."""
+
+    cams: Tensor
+    """[S,B,2,H,W], whose sum they are."""
+    pooled: Tensor
+    """[1,B,C] of one map, [2,B,C] of a map for each classifier."""
+    offset_weights: Tensor | None
+    """[2,C]"""
+    offset_biases: Tensor | None
+    """[2]"""
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -58,7 +71,6 @@ def _regulate_forward_kernel(
     parts,
     part_stride,
     pooled_map,
-    HARD: tl.constexpr,
     P: tl.constexpr,
     BLOCK: tl.constexpr,
     C: tl.constexpr,
@@ -93,7 +105,6 @@ def _regulate_forward_kernel(
         b_pixel,
         parts,
         part_stride,
-        HARD,
         P,
         BLOCK,
         C,
@@ -127,7 +138,6 @@ def _regulate_backward_kernel(
     b_pixel,
     parts,
     part_stride,
-    HARD: tl.constexpr,
     P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -156,7 +166,6 @@ def _regulate_backward_kernel(
         b_pixel,
         parts,
         part_stride,
-        HARD,
         P,
         BLOCK,
     )
@@ -175,7 +184,7 @@ def _launch(
     flat_a, flat_b = inputs.cam_a.flatten(1), inputs.cam_b.flatten(1)
     given, offsets = (None if each is None else each.contiguous() for each in (inputs.thresholds, inputs.offsets))
     pixels = flat_a.shape[1]
-    block = triton.next_power_of_2(pixels) if pixels <= LARGEST_HELD else LOOP_BLOCK
+    block = triton.next_power_of_2(pixels) if pixels <= MAX_HELD else LOOP_BLOCK
     return Launch(
         kernel,
         (len(flat_a),),
@@ -188,8 +197,8 @@ def _launch(
             **strides_of("b", flat_b),
             **strides,
         },
-        {"HARD": inputs.hard, "P": pixels, "BLOCK": block, **constants},
-        num_warps=max(1, min(MOST_WARPS, block // PIXELS_PER_WARP)),
+        {"P": pixels, "BLOCK": block, **constants},
+        num_warps=max(1, min(MAX_WARPS, block // PIXELS_PER_WARP)),
     )
 
 
@@ -208,7 +217,7 @@ def plan_from_sources(
     written, offsets = None, None
     if len(parts) == 1:
         cams = parts[0]
-    elif height * width > LARGEST_HELD:
+    elif height * width > MAX_HELD:
         cams, launches = plan_total(parts)
         parts = cams.unsqueeze(0)
     else:
@@ -227,7 +236,7 @@ def plan_from_sources(
         "part_stride": parts.stride(0),
         "pooled_map": 0 if len(sources.pooled) == 1 else batch * channels,
     }
-    inputs = Inputs(parts[0, :, 0], parts[0, :, 1], thresholds, offsets, temperature, False)
+    inputs = Inputs(parts[0, :, 0], parts[0, :, 1], thresholds, offsets, temperature)
     results, launch = _plan_forward(inputs, more, strides, channels)
     return (cams, parts.new_empty(0) if offsets is None else offsets, *results), [*launches, launch]
 
@@ -245,57 +254,37 @@ def _plan_forward(
     return (terms, masks, maps, cuts), launch
 
 
-def plan_backward(
-    grad_terms: Tensor,
-    grad_masks: Tensor,
-    grad_maps: Tensor | None,
-    grad_thresholds: Tensor | None,
-    *arguments: Any,
-) -> tuple[tuple[Tensor, Tensor, Tensor], list[Launch]]:
+def plan_backward(*arguments: Any) -> tuple[tuple[Tensor, Tensor, Tensor], list[Launch]]:
     """The same for `backward`."""
-    cam_a, cam_b = arguments[:2]
-    grad_a, grad_b = cam_a.new_empty(cam_a.shape), cam_b.new_empty(cam_b.shape)
-    gradients = grad_terms, grad_masks.unsqueeze(0), grad_maps, grad_thresholds
-    grad_cuts, launch = _plan_backward(*gradients, Inputs(*arguments), grad_a, grad_b)
+    incoming, inputs = Gradients(*arguments[:4]), Inputs(*arguments[4:])
+    grad_a, grad_b = (cam.new_empty(cam.shape) for cam in (inputs.cam_a, inputs.cam_b))
+    incoming = incoming._replace(masks=incoming.masks.unsqueeze(0))
+    grad_cuts, launch = _plan_backward(incoming, inputs, grad_a, grad_b)
     return (grad_a, grad_b, grad_cuts), [launch]
 
 
-def plan_backward_of_both(
-    grad_terms: Tensor,
-    grad_masks: Tensor,
-    grad_maps: Tensor | None,
-    grad_thresholds: Tensor | None,
-    *arguments: Any,
-) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
-    """The same with one tensor [B,2,H,W] for both CAMs' gradients, in the dtype of the first; `grad_masks`
-    [S,B,2,H,W] is the sum of its parts."""
-    cam_a, launches = arguments[0], list[Launch]()
-    if len(grad_masks) > 1 and math.prod(cam_a.shape[1:]) > LARGEST_HELD:
-        total, launches = plan_total(grad_masks)
-        grad_masks = total.unsqueeze(0)
+def plan_backward_of_both(*arguments: Any) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
+    """The same with one tensor [B,2,H,W] for both CAMs' gradients, in the dtype of the first; that of the masks
+    [S,B,2,H,W] comes in parts, whose sum it is."""
+    incoming, inputs = Gradients(*arguments[:4]), Inputs(*arguments[4:])
+    cam_a, launches = inputs.cam_a, list[Launch]()
+    if len(incoming.masks) > 1 and math.prod(cam_a.shape[1:]) > MAX_HELD:
+        total, launches = plan_total(incoming.masks)
+        incoming = incoming._replace(masks=total.unsqueeze(0))
     grad_cams = cam_a.new_empty((len(cam_a), 2, *cam_a.shape[1:]))
-    gradients = grad_terms, grad_masks, grad_maps, grad_thresholds
-    grad_cuts, launch = _plan_backward(*gradients, Inputs(*arguments), *grad_cams.unbind(1))
+    grad_cuts, launch = _plan_backward(incoming, inputs, *grad_cams.unbind(1))
     return (grad_cams, grad_cuts), [*launches, launch]
 
 
-def _plan_backward(
-    grad_terms: Tensor,
-    grad_masks: Tensor,
-    grad_maps: Tensor | None,
-    grad_thresholds: Tensor | None,
-    inputs: Inputs,
-    grad_a: Tensor,
-    grad_b: Tensor,
-) -> tuple[Tensor, Launch]:
-    grad_cuts = gradient_of_cuts(inputs.cam_a, inputs.thresholds, inputs.offsets)
-    flat_masks = grad_masks.flatten(3)
-    flat_maps = None if grad_maps is None else grad_maps.flatten(2)
+def _plan_backward(incoming: Gradients, inputs: Inputs, grad_a: Tensor, grad_b: Tensor) -> tuple[Tensor, Launch]:
+    grad_cuts = gradient_of_cuts(inputs.cam_a, inputs.given)
+    flat_masks = incoming.masks.flatten(3)
+    flat_maps = None if incoming.maps is None else incoming.maps.flatten(2)
     gradients = {
-        "grad_terms": grad_terms.contiguous(),
+        "grad_terms": incoming.terms.contiguous(),
         "grad_masks": flat_masks,
         "grad_maps": flat_maps,
-        "grad_thresholds": None if grad_thresholds is None else grad_thresholds.contiguous(),
+        "grad_thresholds": None if incoming.thresholds is None else incoming.thresholds.contiguous(),
     }
     results: dict[str, Tensor | None] = {"grad_a": grad_a, "grad_b": grad_b, "grad_cuts": grad_cuts}
     strides = {

@@ -59,7 +59,7 @@ def subgroup_similarity(foreground: Tensor, background: Tensor, groups: Tensor) 
         *foreground.shape,
     )
     check_integer_vector("subgroup_similarity", "groups", groups, foreground.shape[0])
-    if selection.is_reference_forced():
+    if selection.calls_reference():
         with full_precision(foreground.device):
             return reference.subgroup_similarity(foreground, background, groups)
     result: Tensor = _call(foreground, background, groups)
@@ -86,13 +86,13 @@ def _backward(ctx: Any, grad_inter: Tensor) -> tuple[Tensor | None, ...]:
 _forward = register(
     "subgroup_similarity",
     "(Tensor foreground, Tensor background, Tensor groups) -> Tensor",
-    {"host": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
+    {"native": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
 _call_backward = register(
     "subgroup_similarity_backward",
     "(Tensor grad_inter, Tensor foreground, Tensor background, Tensor groups) -> (Tensor, Tensor)",
-    {"host": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
+    {"native": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )
 _call = register_gradient("subgroup_similarity", _forward, _backward, _setup_context)

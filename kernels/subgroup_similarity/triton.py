@@ -31,10 +31,10 @@ from iir_fast.kernels.launch import Launch, recorded, run
 from iir_fast.kernels.subgroup_similarity.places import PLACES, new_places
 
 # Rows of a program, two samples' under both classifiers, and channels of a warp: what a thread has of the rows fits 64
-# registers, forward u, backward u, v and p. Of rows longer than MOST_WARPS take there are fewer.
+# registers, forward u, backward u, v and p. Of rows longer than MAX_WARPS take there are fewer.
 ROWS = 4
 FORWARD_CHANNELS, BACKWARD_CHANNELS = 128, 32
-MOST_WARPS = 16
+MAX_WARPS = 16
 
 _SHORT_NORM = tl.constexpr(SHORT_NORM)
 _PLACES = tl.constexpr(PLACES)
@@ -257,8 +257,8 @@ def readable(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 def _blocking(channels: int, channels_of_warp: int) -> tuple[dict[str, int], int]:
     """Constants of a kernel whose warps take so many channels, and the warps of a program."""
     block = max(32, triton.next_power_of_2(channels))
-    rows = max(1, min(ROWS, ROWS * MOST_WARPS * channels_of_warp // block))
-    return {"C": channels, "BLOCK": block, "ROWS": rows}, max(1, min(MOST_WARPS, block // channels_of_warp))
+    rows = max(1, min(ROWS, ROWS * MAX_WARPS * channels_of_warp // block))
+    return {"C": channels, "BLOCK": block, "ROWS": rows}, max(1, min(MAX_WARPS, block // channels_of_warp))
 
 
 def _order(groups: Tensor) -> tuple[Tensor, Launch]:

@@ -19,7 +19,7 @@ from iir_fast.kernels import selection
 @pytest.mark.slow
 def test_a_healthy_machine(cli):
     result = cli("doctor", "--device", "cpu")
-    for words in ("torch ", "triton ", "operators on cpu tensors run on the host backend: it is the fastest"):
+    for words in ("torch ", "triton ", "operators on cpu tensors run on the native backend: it is the fastest"):
         assert words in result.stdout
     rows = [line for line in result.stdout.splitlines() if line.startswith("│")]
     assert all(row.endswith(" ok │") for row in rows)
@@ -55,7 +55,7 @@ def test_a_gpu_whose_kernels_cannot_be_launched_is_described(monkeypatch):
         selection._launch_fault.cache_clear()
     assert "cuda:0: Some GPU, sm_90, 80 GiB" in described
     words = (
-        "operators on cuda tensors run on the host backend: triton, which has the GPU kernels, cannot launch kernels"
+        "operators on cuda tensors run on the native backend: triton, which has the GPU kernels, cannot launch kernels"
     )
     assert words in described[-1]
     assert "it needs a C compiler" in described[-1]

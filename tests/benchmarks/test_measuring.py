@@ -56,15 +56,17 @@ def test_extra_memory_is_the_peak_and_not_what_stays():
         assert process.submit(extra_of_the_larger).result() == pytest.approx(1 << 26, rel=0.1)
 
 
-def test_the_floor_reads_four_times_and_writes_once(monkeypatch):
-    read: list[int] = []
-    dot = torch.dot
-    monkeypatch.setattr(torch, "dot", lambda a, b: read.append(a.nbytes) or dot(a, b))
-    features = torch.zeros(2, 4, 3, 3, dtype=torch.bfloat16)
-    calls = machine.floor_calls(features)
-    calls["reads"]()
-    assert read == [features.nbytes] * 4
-    assert calls["write"]().nbytes == features.nbytes
+def test_the_floor_copies_features_and_multiplies_what_classifiers_do(monkeypatch):
+    features, weights = torch.zeros(2, 4, 3, 3, dtype=torch.bfloat16), torch.zeros(2, 5, 4)
+    made: list[tuple[int, ...]] = []
+    bmm = torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda a, b: made.append(tuple(bmm(a, b).shape)))
+    calls = machine.floor_calls(features, weights)
+    copied = calls["copy"]()
+    assert (copied.nbytes, copied.dtype) == (features.nbytes, features.dtype)
+    calls["products"]()
+    # Logits [2,B,K], and the gradients of the pooled maps [2,B,C] and of the weights [2,K,C].
+    assert made == [(2, 2, 5), (2, 2, 4), (2, 5, 4)]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from statistics import stdev
 import pytest
 
 from iir_fast.comparison import Comparison, PlannedRun, RunResult, difference_spread, tables, with_spread
-from iir_fast.comparison.worker import Cost
+from iir_fast.comparison.results import Cost
 from iir_fast.training import TrainConfig
 
 ROWS = ("CAM", "IIR", "IIR mixed")

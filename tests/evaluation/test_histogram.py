@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from iir_fast.evaluation import histogram, thresholds
-from iir_fast.evaluation.histogram import count_scores
+from iir_fast.evaluation import measurement, thresholds
 from iir_fast.evaluation.library import compiled
+from iir_fast.evaluation.measurement import count_scores
 
 
 @pytest.fixture(params=["compiled", "numpy"])
 def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "numpy":
-        monkeypatch.setattr(histogram, "compiled", lambda: None)
+        monkeypatch.setattr(measurement, "compiled", lambda: None)
     elif compiled() is None:
         pytest.skip("installed without a C++ compiler")
 

@@ -51,6 +51,6 @@ def make_step(device: str) -> Callable[..., Step]:
         head.load_state_dict({name: weight / 14 for name, weight in weights.items()})
         head = head.to(place, torch.float64 if dtype == torch.float64 else torch.float32)
         labels = torch.arange(8, device=place) // 2
-        return Step(head, IIRLoss(regulation="mixed"), features.requires_grad_(), labels)
+        return Step(head, IIRLoss(regulation="agreement"), features.requires_grad_(), labels)
 
     return make

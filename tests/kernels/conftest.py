@@ -118,7 +118,7 @@ def _regions(shape: tuple[int, int, int, int], dtype: torch.dtype) -> list[Tenso
 
 
 def _terms_of_regulate(
-    tensors: list[Tensor], outs: list[Tensor], incoming: list[Tensor], temperature: float = 0.1, hard: bool = False
+    tensors: list[Tensor], outs: list[Tensor], incoming: list[Tensor], temperature: float = 0.1
 ) -> list[Tensor]:
     """Magnitudes in the gradient of the room's docstring, for each argument: those of 1 and s count in 1 - s."""
     _, masks, maps, cuts = outs
@@ -206,9 +206,9 @@ CASES = [
         lambda s, d: [_random(s[0], *s[2:], dtype=d), _random(s[0], *s[2:], dtype=d, seed=1)],
     ),
     Case(
-        "regulate-hard",
+        "regulate-other_temperature",
         "regulate",
-        partial(functional.regulate, temperature=0.3, hard=True),
+        partial(functional.regulate, temperature=0.3),
         lambda s, d: [_random(s[0], *s[2:], dtype=d), _random(s[0], *s[2:], dtype=d, seed=1)],
     ),
     Case(
@@ -265,9 +265,9 @@ CASES = [
         lambda s: [_labels(_images(s), 3)],
     ),
     Case(
-        "inter_intra-gate",
+        "inter_intra-agreement",
         "inter_intra",
-        lambda t, f, b, y: functional.inter_intra(t, f, b, y, 3.0, 2.0, torch.full((), 0.25, dtype=t.dtype)),
+        lambda t, f, b, y: functional.inter_intra(t, f, b, y, 3.0, 2.0, "agreement"),
         lambda s, d: [torch.sigmoid(_random(2 * s[0], 2, dtype=d)), *_regions(s, d)],
         lambda s: [torch.full((_images(s),), -5)],
     ),
@@ -331,11 +331,20 @@ def differentiable(request: pytest.FixtureRequest) -> Case:
     return request.param
 
 
+@pytest.fixture
+def widest(implementation: str) -> tuple[torch.dtype, float]:
+    """The widest dtype that the implementation under test takes by itself, and how far it may be off then.
+
+    What the native implementations do not take is the reference's, and agrees with it to the bit.
+    """
+    return (torch.float32, 1e-5) if implementation == "native" else (torch.float64, 1e-12)
+
+
 @pytest.fixture(params=SHAPES, ids=lambda shape: "x".join(map(str, shape)))
 def shape(request: pytest.FixtureRequest, implementation: str) -> tuple[int, int, int, int]:
     batch, *others = request.param
     # Triton's interpreter is slow.
-    return (batch if implementation == "host" else min(batch, 2), *others)
+    return (batch if implementation == "native" else min(batch, 2), *others)
 
 
 @pytest.fixture(scope="session")

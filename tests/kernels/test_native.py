@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from iir_fast import backend, functional
 from iir_fast.kernels import native
@@ -19,7 +20,7 @@ from iir_fast.kernels.subgroup_similarity import native as similarity
 
 ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which("g++") or shutil.which("c++")
-pytestmark = pytest.mark.host
+pytestmark = pytest.mark.native
 needs_kernels = pytest.mark.skipif(not native.all_kernels(), reason="installed without a C++ compiler")
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -80,6 +81,22 @@ def test_sums_and_products_agree_with_float64(instruction_set, shape, dtype, lay
 
 
 @needs_kernels
+def test_bfloat16_is_rounded_as_torch_rounds_it(instruction_set):
+    """To the bit: ties, largest and smallest numbers, and subnormal ones, which one instruction takes for zero."""
+    words = torch.randint(-(2**31), 2**31, (64, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.int32)
+    words[:, 0] &= -0x10000
+    words[:, 1] = words[:, 1] & -0x10000 | 0x8000  # halfway between two bfloat16
+    words[0, 2], words[1, 2] = words[0, 2] & 0x807FFFFF - 2**32, 0  # subnormal; zero
+    values = words.view(torch.float32)
+    like = torch.empty(64, 1, 16, 16, dtype=torch.bfloat16)
+    found = native.products(like, torch.ones(64, 1, 1), values.reshape(64, 1, 256), torch.zeros(64, 1)).squeeze(1)
+    expected = (values + 0.0).to(torch.bfloat16)
+    assert torch.equal(found.isnan(), expected.isnan())
+    assert torch.equal(found.nan_to_num(7.0).view(torch.int16), expected.nan_to_num(7.0).view(torch.int16))
+    assert (expected[0, 2] != 0).any()
+
+
+@needs_kernels
 def test_every_operator_agrees_with_the_reference(case, shape, instruction_set):
     tensors = case.make(shape, torch.float32)
     assert_agrees(case, shape, tensors, 1e-5)
@@ -129,14 +146,14 @@ def test_nan_stays_where_it_is(layout):
 
 
 @needs_kernels
-def test_what_the_kernels_do_not_take_is_left_to_aten():
+def test_what_the_kernels_take():
     features = features_of((2, 8, 6, 6), torch.float32, "NCHW")
-    assert native.serves(features)
-    assert native.serves(features[:, :, :, :].contiguous(memory_format=torch.channels_last))
-    assert native.serves(features.bfloat16(), torch.ones(1))
+    assert native.supports(features)
+    assert native.supports(features[:, :, :, :].contiguous(memory_format=torch.channels_last))
+    assert native.supports(features.bfloat16(), torch.ones(1))
     for refused in (features.half(), features.double(), features[:, :, ::2], features[:, ::2], features[:0]):
-        assert not native.serves(refused)
-    assert not native.serves(features, torch.ones(1, dtype=torch.float64))
+        assert not native.supports(refused)
+    assert not native.supports(features, torch.ones(1, dtype=torch.float64))
     with pytest.raises(ValueError, match="5 and 0 sums were asked for"):
         native.sums(features, None, torch.ones(2, 5, 36))
     with pytest.raises(ValueError, match="5 products were asked for"):
@@ -144,8 +161,49 @@ def test_what_the_kernels_do_not_take_is_left_to_aten():
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 8e-3)])
-def test_without_the_kernels_aten_agrees_with_the_reference(case, shape, dtype, tolerance, without_kernels):
+def test_without_the_kernels_the_closed_form_on_aten_agrees(case, shape, dtype, tolerance, without_kernels):
+    if case.operator not in ("subgroup_similarity", "inter_intra"):
+        pytest.skip("it is the reference that runs where nothing is compiled")
     assert_agrees(case, shape, case.make(shape, dtype), tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "compiled"), [(torch.float32, True), (torch.float32, False), (torch.float64, True)])
+def test_what_the_kernels_do_not_take_is_the_reference_s(case, dtype, compiled, monkeypatch):
+    """To the bit."""
+    if case.operator in ("subgroup_similarity", "inter_intra"):
+        pytest.skip("has a closed form on ATen for it")
+    if not compiled:
+        monkeypatch.setattr(native, "kernels", lambda: None)
+    if compiled and not native.all_kernels():
+        pytest.skip("installed without a C++ compiler")
+    size = (3, 4, 3, 5)
+    tensors = case.make(size, dtype)
+    with _Called() as called:
+        found = case.run_with_gradients(tensors, size)
+    taken = compiled and dtype == torch.float32 and case.name != "masked_pool-three_masks"
+    assert bool(called.names) == taken
+    same = map(torch.equal, found, case.run_with_gradients(tensors, size, "reference"))
+    assert taken or all(same)
+
+
+class _Called(TorchDispatchMode):
+    """Names of the operators of iir_fast that are called inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "iir_fast":
+            self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@needs_kernels
+def test_a_backward_pass_on_other_kernels_than_the_forward_pass_is_refused():
+    features, masks = torch.ones(1, 2, 2, 2, dtype=torch.float64), torch.ones(1, 1, 2, 2, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="backend is 'native', which does not take these tensors"):
+        torch.ops.iir_fast.masked_pool(features, masks)
 
 
 @needs_kernels

@@ -1,6 +1,6 @@
 """What holds for every operator whatever it is given: shapes, values, ties and constant maps are drawn by hypothesis.
 
-Values are multiples of 1/8, so that ties at a map's extremes and maps without a range are frequent. Of the host
+Values are multiples of 1/8, so that ties at a map's extremes and maps without a range are frequent. Of the native
 implementations only: Triton would compile kernels for each of the shapes.
 """
 
@@ -19,17 +19,19 @@ from torch import Tensor
 from iir_fast.functional import evidence_map, label_cam, masked_pool, regulate, subgroup_similarity
 from iir_fast.kernels import backend
 
-pytestmark = pytest.mark.host
+pytestmark = pytest.mark.native
 
 # The same examples on every run, and no assertion on seconds.
 reproducible = settings(derandomize=True, deadline=None, max_examples=60)
 SIZES = st.integers(1, 5)
 EIGHTHS = st.integers(-16, 16).map(lambda number: number / 8)
+FEW = st.integers(1, 2)
+"""As many vectors as the native implementations meet with the features at once."""
 SHARES = st.integers(0, 8).map(lambda number: number / 8)
 
 
 def tensors(*shape: int, elements: st.SearchStrategy[float] = EIGHTHS) -> st.SearchStrategy[Tensor]:
-    return arrays(np.float64, shape, elements=elements).map(torch.from_numpy)
+    return arrays(np.float32, shape, elements=elements).map(torch.from_numpy)
 
 
 @st.composite
@@ -40,13 +42,13 @@ def cam_pairs(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
 
 @st.composite
 def features_and_masks(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
-    batch, channels, masks, height, width = (draw(SIZES) for _ in range(5))
+    batch, channels, masks, height, width = (draw(sizes) for sizes in (SIZES, SIZES, FEW, SIZES, SIZES))
     return draw(tensors(batch, channels, height, width)), draw(tensors(batch, masks, height, width, elements=SHARES))
 
 
 @st.composite
 def features_weights_labels(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
-    batch, channels, classifiers, classes, side = (draw(SIZES) for _ in range(5))
+    batch, channels, classifiers, classes, side = (draw(sizes) for sizes in (SIZES, SIZES, FEW, SIZES, SIZES))
     labels = draw(st.lists(st.integers(0, classes - 1), min_size=batch, max_size=batch))
     features, weights = draw(tensors(batch, channels, side, 3)), draw(tensors(classifiers, classes, channels))
     return features, weights, torch.tensor(labels)
@@ -61,10 +63,10 @@ def descriptors_and_groups(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def agree(operator: Callable[..., object], floating: tuple[Tensor, ...], *others: object) -> None:
-    """Results and gradients of the host implementation are those of the reference."""
+    """Results and gradients of the native implementation are those of the reference in float64."""
     found = []
-    for name in ("host", "reference"):
-        leaves = [each.clone().requires_grad_() for each in floating]
+    for name, dtype in (("native", torch.float32), ("reference", torch.float64)):
+        leaves = [each.to(dtype, copy=True).requires_grad_() for each in floating]
         with backend(name):
             out = operator(*leaves, *others)
             outs = [out] if isinstance(out, Tensor) else list(out)
@@ -73,13 +75,14 @@ def agree(operator: Callable[..., object], floating: tuple[Tensor, ...], *others
             gradients = torch.autograd.grad(total, leaves)
         found.append([*outs, *gradients])
     for actual, expected in zip(*found, strict=True):
-        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+        scale = float(expected.detach().abs().max()) if expected.numel() else 0.0
+        torch.testing.assert_close(actual.double(), expected, rtol=0, atol=1e-5 * max(scale, 1.0))
 
 
 @reproducible
-@given(cam_pairs(), st.booleans())
-def test_regulate_agrees_with_the_reference(cams, hard):
-    agree(lambda a, b: regulate(a, b, hard=hard), cams)
+@given(cam_pairs())
+def test_regulate_agrees_with_the_reference(cams):
+    agree(regulate, cams)
 
 
 @reproducible
@@ -169,7 +172,7 @@ def test_subgroup_similarity_knows_neither_order_nor_length_nor_names(arguments,
     foreground, background, groups = arguments
     order = list(range(len(groups)))
     random.shuffle(order)
-    lengths = torch.tensor([2.0 ** random.randint(-3, 3) for _ in order], dtype=torch.float64).unsqueeze(1)
+    lengths = torch.tensor([2.0 ** random.randint(-3, 3) for _ in order], dtype=torch.float32).unsqueeze(1)
     found = subgroup_similarity((foreground * lengths)[order], (background * lengths)[order], 10 - 3 * groups[order])
     torch.testing.assert_close(found, subgroup_similarity(foreground, background, groups))
 

@@ -21,7 +21,7 @@ from iir_fast.functional import masked_pool
 from iir_fast.kernels import selection
 
 pytestmark = [
-    pytest.mark.host,
+    pytest.mark.native,
     pytest.mark.skipif("IIR_FAST_BACKEND" in os.environ, reason="a backend is forced"),
 ]
 
@@ -83,30 +83,40 @@ def run_python(code: str, without: Sequence[str] = (), **environment: str) -> su
 
 def test_the_previous_choice_comes_back_after_an_error():
     with contextlib.suppress(KeyError), backend("reference"):
-        assert selection.is_reference_forced()
+        assert selection.calls_reference()
         {}.pop("nothing")
-    assert not selection.is_reference_forced()
+    assert not selection.calls_reference()
 
 
 def test_an_unknown_backend_is_named_with_what_is_there():
-    with pytest.raises(ValueError, match="'cuda'; accepted are reference, host, triton"), backend("cuda"):
+    with pytest.raises(ValueError, match="'cuda'; accepted are reference, native, triton"), backend("cuda"):
         pass
 
 
-def test_a_gpu_takes_triton_and_everything_else_the_host(triton_runtime):
+def test_the_old_name_of_native_works_with_a_warning():
+    with pytest.warns(FutureWarning, match="backend is 'host', which is called 'native' now"), backend("host"):
+        assert selection.choose("cpu") == ("native", "it was forced")
+    out = run_python(
+        "from iir_fast.kernels import selection; print(selection.choose('cpu').backend)", IIR_FAST_BACKEND="host"
+    )
+    assert out.stdout.split() == ["native"]
+    assert "FutureWarning: IIR_FAST_BACKEND is 'host', which is called 'native' now" in out.stderr
+
+
+def test_a_gpu_takes_triton_and_everything_else_native_code(triton_runtime):
     assert selection.choose("cuda").backend == "triton"
-    assert selection.choose("cpu").backend == "host"
-    assert selection.choose("mps").backend == "host"
-    with backend("host"):
-        assert selection.choose("cuda") == ("host", "it was forced")
+    assert selection.choose("cpu").backend == "native"
+    assert selection.choose("mps").backend == "native"
+    with backend("native"):
+        assert selection.choose("cuda") == ("native", "it was forced")
 
 
 def test_a_gpu_without_triton_falls_back_with_one_warning(without_triton, log):
     for _ in range(3):
-        assert selection.choose("cuda").backend == "host"
+        assert selection.choose("cuda").backend == "native"
     (record,) = log.records
     assert record.levelname == "WARNING"
-    assert "operators on cuda tensors run on the host backend: triton, which has the GPU kernels" in record.message
+    assert "operators on cuda tensors run on the native backend: triton, which has the GPU kernels" in record.message
 
 
 @pytest.mark.parametrize(
@@ -118,14 +128,14 @@ def test_a_gpu_without_a_working_c_compiler_falls_back_with_one_warning(named, w
     (tmp_path / "false").symlink_to(shutil.which("false"))
     environment = {"PATH": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path), "TRITON_LIBCUDA_PATH": str(tmp_path)}
     out = run_python(ON_A_GPU, without=["CC"], **environment, **named)
-    assert out.stdout.split() == ["host", "host"], out.stderr
+    assert out.stdout.split() == ["native", "native"], out.stderr
     (warning,) = (line for line in out.stderr.splitlines() if line.startswith("operators on cuda tensors run on"))
-    assert "run on the host backend: triton, which has the GPU kernels, cannot launch kernels here" in warning
+    assert "run on the native backend: triton, which has the GPU kernels, cannot launch kernels here" in warning
     assert words in warning
     assert warning.endswith(f"{REMEDY}.")
     forced = out.stderr.splitlines()[-1]
     assert forced.startswith("RuntimeError: backend is 'triton', and triton cannot launch kernels here")
-    assert forced.endswith(f"{REMEDY}; accepted here is 'host'.")
+    assert forced.endswith(f"{REMEDY}; accepted here is 'native'.")
 
 
 def test_the_interpreter_needs_no_compiler(triton_runtime, monkeypatch):
@@ -155,7 +165,7 @@ def test_environment_forces_a_backend():
     code = (
         "from iir_fast.kernels import selection, masked_pool; import torch;"
         "x = torch.ones(1, 1, 2, 2, requires_grad=True);"
-        "print(selection.is_reference_forced(), masked_pool(x, torch.ones(1, 1, 2, 2)).foreground.grad_fn.name())"
+        "print(selection.calls_reference(), masked_pool(x, torch.ones(1, 1, 2, 2)).foreground.grad_fn.name())"
     )
     out = run_python(code, IIR_FAST_BACKEND="reference")
     assert out.stdout.split() == ["True", "DivBackward0"], out.stderr
@@ -175,7 +185,7 @@ def test_the_choice_is_logged_once(log):
     for _ in range(3):
         masked_pool(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
     assert [record.message for record in log.records] == [
-        "operators on cpu tensors run on the host backend: it is the fastest that can run there."
+        "operators on cpu tensors run on the native backend: it is the fastest that can run there."
     ]
 
 
@@ -188,6 +198,6 @@ def test_import_needs_neither_triton_nor_timm():
     assert out.stdout.strip() == "ok", out.stderr
 
 
-def test_the_host_path_never_imports_triton_kernels():
+def test_the_native_path_never_imports_triton_kernels():
     out = run_python(POOL)
     assert out.stdout.strip() == "[]", out.stderr

@@ -20,8 +20,8 @@ def test_by_hand():
 
 @pytest.mark.parametrize("grouping", [lambda row: row // 3, lambda row: row % 5, torch.zeros_like])
 def test_many_tiles_of_rows(grouping, implementation, random):
-    """Three tiles, of 256 rows on the host and 32 in Triton; groups cross their borders."""
-    count = 700 if implementation == "host" else 84
+    """Three tiles, of 256 rows on ATen and 32 in Triton; groups cross their borders."""
+    count = 700 if implementation == "native" else 84
     groups = grouping(torch.arange(count))
     foreground, background = random(2, count, 9)
     results = []

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from iir_fast.kernels import replay
-from iir_fast.kernels.launch import MOST_KEPT, Launch, launched, recorded, run
+from iir_fast.kernels.launch import MAX_KEPT, Launch, launched, recorded, run
 
 STREAM = 7
 
@@ -234,10 +234,10 @@ def test_a_launch_without_programs_is_left_out():
 
 def test_it_keeps_so_many_kinds_and_no_more():
     function = Counted()
-    for number in range(MOST_KEPT + 1):
+    for number in range(MAX_KEPT + 1):
         function.again(torch.ones(1, 1), None, float(number))
     # The first ones are gone, the last one is there.
-    function.again(torch.ones(1, 1), None, float(MOST_KEPT))
-    assert function.calls == MOST_KEPT + 1
+    function.again(torch.ones(1, 1), None, float(MAX_KEPT))
+    assert function.calls == MAX_KEPT + 1
     function.again(torch.ones(1, 1), None, 0.0)
-    assert function.calls == MOST_KEPT + 2
+    assert function.calls == MAX_KEPT + 2

@@ -9,10 +9,8 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from iir_fast.app.demo import run_demo, tabulate
-from iir_fast.training import (
-    TrainConfig,
-)
+from iir_fast.app.demo import run_demo, tabulate_results
+from iir_fast.training import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -33,10 +31,10 @@ class Demo:
     def run(self) -> None:
         started = time.monotonic()
         config = TrainConfig(epochs=self.epochs, train_images=self.train_images, test_images=self.test_images)
-        outcome = run_demo(config, self.out, self.seeds)
-        Console().print(tabulate(outcome))
+        metrics, picture = run_demo(config, self.out, self.seeds)
+        Console().print(tabulate_results(metrics))
         Console().print(
             "Thresholds were chosen on the test split itself, as the protocol of MaxBoxAcc has it.\n"
-            f"Picture: {outcome.picture}   ({time.monotonic() - started:.0f} s)",
+            f"Picture: {picture}   ({time.monotonic() - started:.0f} s)",
             highlight=False,
         )

@@ -8,11 +8,8 @@ from typing import Literal
 
 from rich.console import Console
 
-from iir_fast.app.doctor import describe, examine
-from iir_fast.app.doctor import tabulate as tabulate_checks
-from iir_fast.training import (
-    pick_device,
-)
+from iir_fast.app.doctor import describe, examine, tabulate_checks
+from iir_fast.training import pick_device
 
 
 @dataclass(frozen=True)

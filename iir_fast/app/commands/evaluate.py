@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +11,7 @@ import tyro
 from rich.console import Console
 from torchvision.transforms.functional import pil_to_tensor  # type: ignore[import-untyped]
 
-from iir_fast.app.progress import image_progress
+from iir_fast.app.progress import count_images, image_progress
 from iir_fast.app.runs import evaluate_run
 from iir_fast.app.tables import metrics_table
 from iir_fast.data import open_split
@@ -87,8 +86,8 @@ class Score:
         dataset = open_split(self.data, self.split, pil_to_tensor)
         name = self.scoremaps.resolve().name
         with image_progress() as progress:
-            task = progress.add_task(f"boxes of {name} maps", total=len(dataset), note="")
-            metrics = evaluate_scoremaps(self.scoremaps, dataset, evaluator, partial(progress.advance, task))
+            on_image = count_images(progress, f"boxes of {name} maps", len(dataset))
+            metrics = evaluate_scoremaps(self.scoremaps, dataset, evaluator, on_image)
         if self.json:
             print(json.dumps(metrics.to_dict()))
         else:
