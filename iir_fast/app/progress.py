@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
@@ -46,7 +47,8 @@ def in_threads(
     function: Callable[[Item], Result], items: Sequence[Item], description: str, shown_from: int = MANY
 ) -> list[Result]:
     """Map a function over items by threads, and count them in a bar. Pillow decodes without the interpreter lock."""
-    results = in_order(function, items, ahead=256, batch=16 if len(items) >= MANY else 1)
+    # More threads than processors would wait for that lock in turns.
+    results = in_order(function, items, ahead=256, workers=os.cpu_count(), batch=16 if len(items) >= MANY else 1)
     return list(tracked(results, description, len(items), shown_from))
 
 

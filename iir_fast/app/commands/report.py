@@ -33,12 +33,6 @@ class Report:
 
     def run(self) -> None:
         page = write_report(
-            self.run_folder,
-            self.split,
-            self.maps,
-            out=self.out,
-            limit=self.limit,
-            data=self.data,
-            device=self.device,
+            self.run_folder, self.split, self.maps, out=self.out, limit=self.limit, data=self.data, device=self.device
         )
         print(page)
