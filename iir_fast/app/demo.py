@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -67,16 +67,16 @@ def run_demo(config: TrainConfig, root: Path, seeds: int = 3) -> Outcome:
     for seed in range(config.seed, config.seed + seeds):
         for method in METHODS:
             folder = root / f"{method}-seed{seed}"
-            models.setdefault(method, train(replace(config, method=method, seed=seed), folder).model)
+            models.setdefault(method, train(config.with_options(method=method, seed=seed), folder).model)
             found = evaluate_run(folder, kinds=MAP_KINDS)
             for kind, each in found.items():
                 metrics[method, kind].append(each)
     dataset = open_split(
         PROCEDURAL,
         "test",
-        image_transform(config.image_size, models["cam"].backbone.mean, models["cam"].backbone.std),
-        images=config.test_images,
-        recipe=config.recipe,
+        image_transform(config.images.image_size, models["cam"].backbone.mean, models["cam"].backbone.std),
+        images=config.images.test_images,
+        recipe=config.embedded,
     )
     picture = root / "localizations.png"
     draw_grid(models, metrics, dataset, range(min(SHOWN, len(dataset)))).save(picture)

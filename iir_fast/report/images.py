@@ -73,7 +73,7 @@ def report_images(
     remaining = iter(indices)
     with ThreadPoolExecutor() as pool:
         for inputs, labels in batches:
-            found = run.model.localize(inputs.to(device), labels.to(device), kinds, run.config.freeze_backbone)
+            found = run.model.localize(inputs.to(device), labels.to(device), kinds, run.config.model.freeze_backbone)
             maps = torch.stack([found.maps[kind] for kind in kinds], dim=1).float().cpu()
             outcomes = zip(maps, found.cams.float().cpu().numpy(), found.logits.float().cpu(), strict=True)
             jobs = [

@@ -22,7 +22,7 @@ from iir_fast.training import TrainConfig, train
 
 LATEST_KILL = 0.15
 """Seconds."""
-CONFIG = TrainConfig(
+CONFIG = TrainConfig().with_options(
     train_images=80,
     test_images=20,
     epochs=12,
