@@ -119,7 +119,7 @@ class DualCAMHead(nn.Module):
     def read(self, features: Tensor, labels: Tensor | None) -> tuple[list[Tensor], Tensor]:
         """What the classifiers read, [B,C,H,W] for each or one for both, and the class of each CAM, int64 [B].
 
-        Args: as `forward`.
+        `features` and `labels` are those of `forward`.
         """
         maps = [branch(features) for branch in self.branches] or [features]
         return maps, self.predict(maps) if labels is None else labels

@@ -10,7 +10,7 @@ from iir_fast.methods.cam import CAM
 from iir_fast.methods.cutmix import CutMix
 from iir_fast.methods.has import HaS
 from iir_fast.methods.iir import IIR
-from iir_fast.methods.method import Learner, Method, MethodLoss
+from iir_fast.methods.method import BatchLoss, Learner, Method, MethodLoss
 from iir_fast.methods.spg import SPG
 
 MethodName: TypeAlias = str
@@ -27,6 +27,7 @@ __all__ = [
     "METHODS",
     "SPG",
     "ACoL",
+    "BatchLoss",
     "CutMix",
     "HaS",
     "Learner",

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iir_fast.head import HeadOutput
+from iir_fast.head import DualCAMHead, HeadOutput
 from iir_fast.models import IIRLocalizer, LocalizerSpec
 
 
@@ -26,9 +26,22 @@ class MethodLoss(NamedTuple):
     """What the head said of the batch."""
 
 
+class BatchLoss(NamedTuple):
+    """One batch, as an update of the weights wants it."""
+
+    loss: Tensor
+    """Scalar to minimize, the one tensor with a gradient."""
+    terms: dict[str, Tensor]
+    """Scalars by name: the total loss, the method's terms, the accuracy."""
+    foreground: Tensor
+    """[B,2,C]: foreground descriptors, for the class prototypes."""
+    labels: Tensor
+    """int64 [B]: the classes they belong to."""
+
+
 @dataclass(frozen=True)
 class Method(ABC):
-    """A training method. Its fields are its options, its name the class's in small letters.
+    """A training method. Its fields are its options; its name is that of the class, in small letters.
 
     What it draws at random comes from torch's global CPU generator, which checkpoints hold.
     """
@@ -37,8 +50,8 @@ class Method(ABC):
     """Whether it changes the images or the backbone: then it cannot train on cached features."""
     hooks_backbone: ClassVar[bool] = False
     """Whether it hooks the backbone at every step: then the backbone cannot be compiled."""
-    trains_maps_alone: ClassVar[bool] = False
-    """Whether what it adds trains the maps that the classifiers read, and nothing else of the localizer."""
+    guides_maps: ClassVar[bool] = False
+    """Whether it trains the maps that the classifiers read: then something must make these that is not frozen."""
 
     @property
     def name(self) -> str:
@@ -46,25 +59,12 @@ class Method(ABC):
         return type(self).__name__.lower()
 
     def adapt(self, spec: LocalizerSpec) -> LocalizerSpec:
-        """The localizer that the method trains.
-
-        Args:
-            spec: a localizer as a configuration describes it.
-
-        Returns:
-            The same with the head that the method wants: by default one that learns no thresholds.
-        """
+        """The localizer `spec` with the head that the method trains: by default one that learns no thresholds."""
         return replace(spec, threshold="mean")
 
-    def networks(self, model: IIRLocalizer) -> nn.Module:
-        """What the method trains beside the localizer, by default nothing.
-
-        It stays in the training state: it is not needed to localize.
-
-        Args:
-            model: its sizes are read.
-        """
-        return nn.Module()
+    def networks(self, head: DualCAMHead) -> nn.ModuleDict:
+        """What is trained beside a localizer with this `head`: by default nothing. Localization does not need it."""
+        return nn.ModuleDict()
 
     @abstractmethod
     def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
@@ -82,38 +82,31 @@ class Method(ABC):
 
 
 class Learner(nn.Module):
-    """A localizer under a method, with what the method trains beside it.
+    """A localizer under a method, with what the method trains beside it: what processes keep in step.
 
     Args:
-        method: what makes a loss of a batch; its own layers, if any, draw from torch's default generator.
+        method: what makes a loss of a batch; its networks, if any, draw from torch's default generator.
         model: the localizer.
-        from_features: inputs are shared maps, as a feature cache has them; not for a method that changes inputs.
+        from_features: inputs are shared maps, as a feature cache has them; never where the method changes inputs.
     """
 
     def __init__(self, method: Method, model: IIRLocalizer, from_features: bool = False) -> None:
         super().__init__()
         self.method, self.from_features = method, from_features
-        self.model, self.networks = model, method.networks(model)
+        self.model, self.networks = model, method.networks(model.head)
 
     def read(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, HeadOutput]:
-        """The localizer's shared map and its head's output.
-
-        Args:
-            inputs: normalized images [B,3,H,W], or shared maps [B,C,h,w].
-            labels: int64 [B], the class of each image's CAMs.
-        """
+        """The shared map of `inputs`, and what the head says of the classes `labels`."""
         found: tuple[Tensor, HeadOutput] = self.model(inputs, labels, self.from_features)
         return found
 
-    def forward(self, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
-        """The method's loss of one batch, as `Method.loss`.
-
-        Args:
-            inputs: normalized images [B,3,H,W], or shared maps [B,C,h,w].
-            labels: int64 [B].
-            ramp: in [0,1].
-        """
-        return self.method.loss(self, inputs, labels, ramp)
+    def forward(self, inputs: Tensor, labels: Tensor, ramp: float) -> BatchLoss:
+        """The loss of one batch; `inputs`, `labels` and `ramp` as in `Method.loss`."""
+        result = self.method.loss(self, inputs, labels, ramp)
+        predicted = self.model.head.class_logits(result.out).argmax(dim=1)
+        accuracy = predicted.eq(result.out.labels).float().mean()
+        terms = {"total": result.loss.detach(), **result.terms, "accuracy": accuracy}
+        return BatchLoss(result.loss, terms, result.foreground, result.out.labels)
 
 
 def classification_loss(out: HeadOutput, labels: Tensor) -> Tensor:

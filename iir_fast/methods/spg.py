@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from iir_fast.functional import regulate
 from iir_fast.head import DualCAMHead
 from iir_fast.methods.method import Learner, Method, MethodLoss, check_share, classification_loss
-from iir_fast.models import IIRLocalizer
 
 Thresholds: TypeAlias = tuple[float, float, float]
 STAGES = ("B2", "B1", "C")
@@ -37,7 +36,7 @@ FALLBACK = 0.7
 class SPG(Method):
     """The two classifiers with self-produced guidance."""
 
-    trains_maps_alone = True
+    guides_maps = True
     high: Thresholds = (0.7, 0.5, 0.7)
     """Thresholds of foreground seeds for B2, B1 and C; those of the authors' code."""
     low: Thresholds = (0.05, 0.05, 0.1)
@@ -47,12 +46,24 @@ class SPG(Method):
         for stage, high, low in zip(STAGES, self.high, self.low, strict=True):
             check_share("SPG", **{f"high of {stage}": high, f"low of {stage}": low})
 
-    def networks(self, model: IIRLocalizer) -> Guidance:
-        return Guidance(model.head)
+    def networks(self, head: DualCAMHead) -> nn.ModuleDict:
+        """B1, B2, what is on top of both, and C, as wide as the head's branches, else 512."""
+        width = head.hidden or WIDTH
+        read = 2 * head.hidden if head.hidden else head.in_channels
+        return nn.ModuleDict(
+            {
+                "b1": _convolution(head.in_channels, width),
+                "b2": _convolution(head.in_channels, width),
+                "b_top": nn.Sequential(_convolution(width, width), nn.Conv2d(width, 1, kernel_size=1)),
+                "c": nn.Sequential(_convolution(read, width), nn.Conv2d(width, 1, kernel_size=1)),
+            }
+        )
 
     def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
         features, out = learner.read(inputs, labels)
-        b2, b1, c = learner.networks(features, out.branch_maps)
+        networks = learner.networks
+        b1, b2 = (networks["b_top"](networks[name](features)) for name in ("b1", "b2"))
+        c = networks["c"](torch.cat(out.branch_maps, dim=1))
         with torch.no_grad():
             attention = regulate(out.cam_a, out.cam_b).maps.mean(dim=1)
             attention = regulate(attention, attention).maps[:, :1]
@@ -62,28 +73,6 @@ class SPG(Method):
         classification = classification_loss(out, labels)
         terms = {"classification": classification.detach(), "guidance": guidance.detach()}
         return MethodLoss(classification + guidance, terms, out.descriptors.foreground.detach(), out)
-
-
-class Guidance(nn.Module):
-    """The networks B1, B2 and C, as wide as the head's branches, else 512.
-
-    Args:
-        head: of the localizer that is trained; its sizes are read.
-    """
-
-    def __init__(self, head: DualCAMHead) -> None:
-        super().__init__()
-        width = head.hidden or WIDTH
-        read = 2 * head.hidden if head.hidden else head.in_channels
-        self.b1 = _convolution(head.in_channels, width)
-        self.b2 = _convolution(head.in_channels, width)
-        self.b_top = nn.Sequential(_convolution(width, width), nn.Conv2d(width, 1, kernel_size=1))
-        self.c = nn.Sequential(_convolution(read, width), nn.Conv2d(width, 1, kernel_size=1))
-
-    def forward(self, features: Tensor, branch_maps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits [B,1,h,w] of B2, B1 and C, of the shared map [B,C,h,w] and the maps that the classifiers read."""
-        b1, b2 = self.b_top(self.b1(features)), self.b_top(self.b2(features))
-        return b2, b1, self.c(torch.cat(branch_maps, dim=1))
 
 
 def seed_loss(logits: Tensor, guide: Tensor, high: float, low: float) -> Tensor:

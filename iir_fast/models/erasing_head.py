@@ -18,10 +18,10 @@ class ErasingHead(DualCAMHead):
 
     Args:
         in_channels, num_classes, hidden, threshold: as in DualCAMHead.
-        erase: ACoL's delta in (0,1].
+        erase: ACoL's delta, in (0,1].
 
     Raises:
-        ValueError: as DualCAMHead, or `erase` is not in (0,1].
+        ValueError: as DualCAMHead, or `erase` is out of its range.
     """
 
     def __init__(

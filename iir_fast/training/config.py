@@ -10,11 +10,16 @@ import yaml
 
 from iir_fast.data import PROCEDURAL, ProceduralRecipe
 from iir_fast.methods import METHODS, Method
-from iir_fast.training.earlier import from_earlier
 from iir_fast.training.options import from_options, read_yaml
 from iir_fast.training.parts import Execution, Images, Model, Optimization, Saving
 
 DEFAULT_METHOD = "iir"
+EARLIER = (
+    *("intra_weight", "inter_weight", "regulation", "temperature", "threshold", "hard"),
+    *("has_grid", "has_rate", "acol_threshold", "spg_high", "spg_low"),
+    *("adl_rate", "adl_threshold", "cutmix_beta", "cutmix_rate"),
+)
+"""Options of methods as earlier versions wrote all of them into every run's folder; the first six were IIR's."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class TrainConfig:
         if not isinstance(self.method, Method):
             raise ValueError(f"method is {self.method!r}; accepted is one of iir_fast.methods, such as HaS(grid=16).")
         images, model, method = self.images, self.model, self.method
-        if method.trains_maps_alone and model.freeze_backbone and model.hidden is None:
+        if method.guides_maps and model.freeze_backbone and model.hidden is None:
             raise ValueError(
                 f"method {method.name} with a frozen backbone needs hidden: without, nothing that it guides is trained."
             )
@@ -75,23 +80,12 @@ class TrainConfig:
 
     def options(self) -> dict[str, Any]:
         """Every option by its name, those of the parts and of the method among them; `method` is the method's name."""
-        found: dict[str, Any] = {"method": self.method.name}
-        for name, value in vars(self).items():
-            if name in PARTS:
-                found |= {each.name: getattr(value, each.name) for each in fields(value)}
-            else:
-                found[name] = value
-        return found
+        parts = [getattr(self, part) for part in PARTS]
+        inside = {each.name: getattr(part, each.name) for part in parts for each in fields(part)}
+        return {name: getattr(self, name) for name in TOP} | {"method": self.method.name} | inside
 
     def with_options(self, **options: Any) -> TrainConfig:
-        """This configuration with other values of some options; a method that is named comes with its defaults.
-
-        Args:
-            **options: as `from_options` takes them.
-
-        Raises:
-            ValueError: as `from_options`.
-        """
+        """This configuration with other `options`, given as to `from_options`; a method comes with its defaults."""
         given, kept = flat_options(options), self.options()
         if "method" in given:
             kept = {name: value for name, value in kept.items() if name in HOMES}
@@ -107,16 +101,22 @@ class TrainConfig:
 
     @classmethod
     def from_yaml(cls, text: str, origin: str = "configuration") -> TrainConfig:
-        """The configuration that `to_yaml` wrote, of this version or an earlier one.
+        """What `to_yaml` wrote, in this version or an earlier one, or a part of it; the rest has its defaults.
 
         Args:
-            text: a mapping of options to values; those that are not there have their defaults.
+            text: a mapping of options to values.
             origin: what errors call the text, e.g. the file's name.
 
         Raises:
             ValueError: the text is no mapping, or as `from_options`.
         """
-        return cls.from_options(from_earlier(read_yaml(text, origin)), origin)
+        options = read_yaml(text, origin)
+        if options.keys() >= set(EARLIER):
+            method = str(options.get("method"))
+            own = EARLIER[:6] if method == "iir" else [name for name in EARLIER if name.startswith(f"{method}_")]
+            kept = {name: value for name, value in options.items() if name not in EARLIER}
+            options = kept | {name.removeprefix(f"{method}_"): options[name] for name in own}
+        return cls.from_options(options, origin)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], origin: str = "configuration") -> TrainConfig:
@@ -132,14 +132,14 @@ class TrainConfig:
         """
         given = flat_options(options, origin)
         name = given.pop("method", DEFAULT_METHOD)
-        if not isinstance(name, str) or name not in METHODS:
+        if name not in list(METHODS):
             raise ValueError(f"{origin}: method is {name!r}; accepted are {', '.join(METHODS)}.")
         homes = HOMES | {each.name: "method" for each in fields(METHODS[name])}
         if unknown := sorted(str(option) for option in given if option not in homes):
             if reason := other_home(unknown[0]):
                 raise ValueError(f"{origin} names {unknown[0]}, which {reason}; method is {name}.")
             raise ValueError(f"{origin} names {', '.join(unknown)}; known options are {', '.join(sorted(homes))}.")
-        values = {option: value for option, value in given.items() if not homes[option]}
+        values = {option: value for option, value in given.items() if option in TOP}
         for part, record in (PARTS | {"method": METHODS[name]}).items():
             inside = {option: value for option, value in given.items() if homes[option] == part}
             values[part] = from_options(record, inside, origin)
@@ -150,10 +150,12 @@ PARTS: dict[str, Any] = {
     each.name: each.default_factory for each in fields(TrainConfig) if each.default_factory is not MISSING
 }
 """Every part and the record that it is; the method's is that of the default one."""
-HOMES = {each.name: "" for each in fields(TrainConfig) if each.name not in PARTS} | {
+TOP = [each.name for each in fields(TrainConfig) if each.name not in PARTS]
+"""Options that belong to no part."""
+HOMES = dict.fromkeys(TOP, "") | {
     each.name: part for part, record in PARTS.items() if part != "method" for each in fields(record)
 }
-"""Every option but a method's, and the part it belongs to; "" at the top."""
+"""Every option but a method's, and the part it belongs to."""
 
 
 def flat_options(options: Mapping[str, Any], origin: str = "configuration") -> dict[str, Any]:
@@ -180,14 +182,7 @@ def flat_options(options: Mapping[str, Any], origin: str = "configuration") -> d
 
 
 def other_home(option: str) -> str | None:
-    """What to know of an option that a configuration does not have, as the end of a sentence.
-
-    Args:
-        option: its name, or what earlier versions called it, such as "has_grid".
-
-    Returns:
-        Which method has it; None if none has.
-    """
+    """Which methods have an `option`, by its name or an earlier one ("has_grid"), as the end of a sentence, if any."""
     options = {name: [each.name for each in fields(method)] for name, method in METHODS.items()}
     if owners := [name for name in METHODS if option in options[name]]:
         return f"is an option of method {' and '.join(owners)}"

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from iir_fast.gather import gather_rows
-from iir_fast.methods import Learner, MethodLoss
+from iir_fast.methods import BatchLoss, Learner
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.loading import Batch
 from iir_fast.training.optimization import create_optimizer, create_schedule
@@ -32,28 +32,6 @@ class UpdateRecord(NamedTuple):
     """Which term of the loss was not finite on this rank, or "another rank's"; then nothing was updated."""
     overflowed: bool
     """fp16 gradients overflowed: nothing was updated, and the scale was lowered."""
-
-
-class _BatchLoss(NamedTuple):
-    loss: Tensor
-    terms: dict[str, Tensor]
-    foreground: Tensor
-    labels: Tensor
-
-
-class _Objective(nn.Module):
-    """What ranks keep in step. Nothing that it gives but the loss has a gradient: ranks would wait for others."""
-
-    def __init__(self, learner: Learner) -> None:
-        super().__init__()
-        self.learner = learner
-
-    def forward(self, inputs: Tensor, labels: Tensor, ramp: float) -> _BatchLoss:
-        result: MethodLoss = self.learner(inputs, labels, ramp)
-        predicted = self.learner.model.head.class_logits(result.out).argmax(dim=1)
-        accuracy = predicted.eq(result.out.labels).float().mean()
-        terms = {"total": result.loss.detach(), **result.terms, "accuracy": accuracy}
-        return _BatchLoss(result.loss, terms, result.foreground, result.out.labels)
 
 
 class Updater:
@@ -79,10 +57,10 @@ class Updater:
         if self.execution.compile:
             # The head's operators are fused already.
             model.backbone.compile()
-        self._objective: nn.Module = _Objective(learner)
+        self._learner: nn.Module = learner
         if ranks.size > 1:
-            self._objective = DistributedDataParallel(
-                self._objective,
+            self._learner = DistributedDataParallel(
+                self._learner,
                 device_ids=[self.device] if self.device.type == "cuda" else None,
                 # A method need not use every parameter, such as those of a learned threshold.
                 find_unused_parameters=True,
@@ -109,7 +87,7 @@ class Updater:
             wants_norm: measure the norm of the gradients even if they are not clipped.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        results: list[_BatchLoss] = []
+        results: list[BatchLoss] = []
         for number, batch in enumerate(batches, 1):
             with torch.autograd.set_detect_anomaly(self.execution.detect_anomaly), self._synchronized(number, batches):
                 result = self._forward(batch, ramp)
@@ -127,23 +105,23 @@ class Updater:
         terms = {name: torch.stack([each.terms[name] for each in results]).mean() for name in results[0].terms}
         return UpdateRecord(terms, norm, None, overflowed)
 
-    def _forward(self, batch: Batch, ramp: float) -> _BatchLoss:
+    def _forward(self, batch: Batch, ramp: float) -> BatchLoss:
         layout = torch.channels_last if self.execution.channels_last else torch.contiguous_format
         on_gpu = self.device.type == "cuda"
         inputs = batch.inputs.to(self.device, non_blocking=on_gpu, memory_format=layout)
         labels = batch.labels.to(self.device, non_blocking=on_gpu)
         dtype = AUTOCAST.get(self.execution.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            result: _BatchLoss = self._objective(inputs, labels, ramp)
+            result: BatchLoss = self._learner(inputs, labels, ramp)
         return result
 
     def _synchronized(self, number: int, batches: Sequence[Batch]) -> AbstractContextManager[None]:
         """Gradients of all ranks are added up once per update."""
-        if isinstance(self._objective, DistributedDataParallel) and number < len(batches):
-            return self._objective.no_sync()
+        if isinstance(self._learner, DistributedDataParallel) and number < len(batches):
+            return self._learner.no_sync()
         return nullcontext()
 
-    def _find_fault(self, result: _BatchLoss) -> str | None:
+    def _find_fault(self, result: BatchLoss) -> str | None:
         """The first term that is not finite; every rank hears of one on any."""
         fault = None
         if not result.loss.detach().isfinite():

@@ -88,7 +88,7 @@ def test_methods_give_different_weights_and_the_same_kind_of_model(tmp_path):
     assert {frozenset(state) - learned for state in weights.values()} == {frozenset(weights["cam"])}
     training = RunFolder(tmp_path / "spg").checkpoints.newest().training
     model = LocalizerSpec("small_cnn", tuple("abcdefghij"), 64, hidden=8).build()
-    assert training["method"].keys() == SPG().networks(model).state_dict().keys() != set()
+    assert training["method"].keys() == SPG().networks(model.head).state_dict().keys() != set()
 
 
 def test_a_method_chooses_the_head():

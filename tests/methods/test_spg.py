@@ -51,7 +51,7 @@ def test_each_image_has_its_own_fallback_and_no_seeds_give_zero():
 def test_the_chain(hidden):
     model = localizer(hidden).eval()
     learner, images = Learner(SPG(), model), torch.randn(4, 3, 32, 32)
-    result, networks = learner(images, LABELS, 0.0), learner.networks
+    result, networks = SPG().loss(learner, images, LABELS, 0.0), learner.networks
     features, out = model(images, LABELS)
     maps = []
     for cam in (out.cam_a, out.cam_b):
@@ -60,18 +60,18 @@ def test_the_chain(hidden):
     mean = (maps[0] + maps[1]) / 2
     low, high = mean.amin((1, 2), keepdim=True), mean.amax((1, 2), keepdim=True)
     attention = ((mean - low) / (high - low)).unsqueeze(1)
-    b1, b2 = networks.b_top(networks.b1(features)), networks.b_top(networks.b2(features))
+    b1, b2 = (networks["b_top"](networks[name](features)) for name in ("b1", "b2"))
     read = torch.cat([branch(features) for branch in model.head.branches], dim=1) if hidden else features
     expected = F.cross_entropy(out.logits_a, LABELS) + F.cross_entropy(out.logits_b, LABELS)
     expected = expected + seed_loss(b2, attention, 0.7, 0.05) + seed_loss(b1, b2.sigmoid(), 0.5, 0.05)
-    expected = expected + seed_loss(networks.c(read), (b1.sigmoid() + b2.sigmoid()) / 2, 0.7, 0.1)
+    expected = expected + seed_loss(networks["c"](read), (b1.sigmoid() + b2.sigmoid()) / 2, 0.7, 0.1)
     torch.testing.assert_close(result.loss, expected)
 
 
 def test_guidance_trains_its_networks_the_branches_and_the_shared_map():
     model = localizer()
     learner = Learner(SPG(), model)
-    result = learner(torch.randn(4, 3, 32, 32), LABELS, 0.0)
+    result = SPG().loss(learner, torch.randn(4, 3, 32, 32), LABELS, 0.0)
     guidance = result.loss - F.cross_entropy(result.out.logits_a, LABELS) - F.cross_entropy(result.out.logits_b, LABELS)
     guidance.backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in learner.networks.parameters())

@@ -39,7 +39,7 @@ CONFIG = TrainConfig().with_options(
 def main(folder: Path, kills: int, seed: int) -> None:
     # A process with one thread can be forked.
     torch.set_num_threads(1)
-    open_split("procedural", "train", lambda image: torch.zeros(0), images=CONFIG.train_images)
+    open_split("procedural", "train", lambda image: torch.zeros(0), images=CONFIG.images.train_images)
     draw, killed, while_writing = random.Random(seed), 0, 0
     while True:
         child = os.fork()
