@@ -102,6 +102,14 @@ def test_a_second_recipe_goes_before_the_first_and_the_command_line_before_both(
     assert found[0].config == TrainConfig().with_options(**expected)
 
 
+def test_the_configuration_of_a_run_is_a_recipe(tmp_path, monkeypatch):
+    found: list[Train] = []
+    monkeypatch.setattr(Train, "run", lambda self: found.append(self))
+    (tmp_path / "config.yaml").write_text(TrainConfig().with_options(method="has", grid=16, epochs=3).to_yaml())
+    main(["train", "x", "--recipe", str(tmp_path / "config.yaml"), "--rate", "0.25"])
+    assert found[0].config == TrainConfig().with_options(method="has", grid=16, rate=0.25, epochs=3)
+
+
 @pytest.mark.slow
 def test_the_command_line_goes_before_the_recipe(cli, data, tmp_path):
     folder = tmp_path / "run"

@@ -110,13 +110,7 @@ class TrainConfig:
         Raises:
             ValueError: the text is no mapping, or as `from_options`.
         """
-        options = read_yaml(text, origin)
-        if options.keys() >= set(EARLIER):
-            method = str(options.get("method"))
-            own = EARLIER[:6] if method == "iir" else [name for name in EARLIER if name.startswith(f"{method}_")]
-            kept = {name: value for name, value in options.items() if name not in EARLIER}
-            options = kept | {name.removeprefix(f"{method}_"): options[name] for name in own}
-        return cls.from_options(options, origin)
+        return cls.from_options(read_yaml(text, origin), origin)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], origin: str = "configuration") -> TrainConfig:
@@ -132,7 +126,7 @@ class TrainConfig:
         """
         given = flat_options(options, origin)
         name = given.pop("method", DEFAULT_METHOD)
-        if name not in list(METHODS):
+        if name not in list(METHODS):  # what YAML gives need not be hashable
             raise ValueError(f"{origin}: method is {name!r}; accepted are {', '.join(METHODS)}.")
         homes = HOMES | {each.name: "method" for each in fields(METHODS[name])}
         if unknown := sorted(str(option) for option in given if option not in homes):
@@ -162,19 +156,26 @@ def flat_options(options: Mapping[str, Any], origin: str = "configuration") -> d
     """Options by their names alone, out of those that may stand in parts; `method` becomes the method's name.
 
     Args:
-        options: values as YAML gives them.
+        options: values as YAML gives them. Of those that earlier versions wrote, the method's own are kept.
         origin: what errors call the options' source.
 
     Raises:
         ValueError: an option is there twice, or stands in a part that it does not belong to.
     """
+    if options.keys() >= set(EARLIER):
+        method = str(options.get("method"))
+        own = EARLIER[:6] if method == "iir" else [name for name in EARLIER if name.startswith(f"{method}_")]
+        kept = {name: value for name, value in options.items() if name not in EARLIER}
+        options = kept | {name.removeprefix(f"{method}_"): options[name] for name in own}
     found: dict[str, Any] = {}
     for part, value in options.items():
         inside = {part: value}
         if part in PARTS and isinstance(value, Mapping):
-            inside = {"method" if (part, name) == ("method", "name") else name: each for name, each in value.items()}
-            if strangers := [str(name) for name in inside if HOMES.get(name, "method") != part]:
+            inside = dict(value)
+            if strangers := [str(name) for name in inside if HOMES.get(name, "method") != part or name == "method"]:
                 raise ValueError(f"{origin}: {part} names {', '.join(strangers)}, which it does not have.")
+            if part == "method" and "name" in inside:
+                inside["method"] = inside.pop("name")
         if twice := [str(name) for name in inside if name in found]:
             raise ValueError(f"{origin} names {', '.join(twice)} twice.")
         found |= inside

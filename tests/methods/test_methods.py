@@ -96,32 +96,24 @@ def test_a_method_chooses_the_head():
     heads = {name: (method().adapt(spec).threshold, method().adapt(spec).erase) for name, method in METHODS.items()}
     assert heads == dict.fromkeys(METHODS, ("mean", None)) | {"iir": ("learned", None), "acol": ("mean", 0.6)}
     assert METHODS["iir"](threshold="fixed").adapt(spec).threshold == "fixed"
+    assert METHODS["acol"](threshold=0.3).adapt(spec).erase == 0.3
 
 
-OPTIONS = {
-    "iir": {
-        "intra_weight": 2.0,
-        "inter_weight": 3.0,
-        "regulation": "agreement",
-        "temperature": 0.2,
-        "hard": True,
-        "threshold": "fixed",
-    },
-    "cam": {},
-    "has": {"grid": 16, "rate": 0.1},
-    "acol": {"threshold": 0.3},
-    "spg": {"high": (0.9, 0.8, 0.7), "low": (0.1, 0.2, 0.3)},
-    "adl": {"rate": 0.2, "threshold": 0.3},
-    "cutmix": {"beta": 0.4, "rate": 0.5},
-}
+def other(value):
+    """Another value than an option's default."""
+    if isinstance(value, tuple):
+        return tuple(map(other, value))
+    if isinstance(value, str):
+        return {"dual": "agreement", "learned": "fixed"}[value]
+    return not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value / 2
 
 
 @each_method
 def test_options_reach_the_method(method, tmp_path):
-    config = TINY.with_options(method=method, **OPTIONS[method], max_steps=1)
-    assert config.method == METHODS[method](**OPTIONS[method])
-    assert OPTIONS[method].keys() == {each.name for each in fields(config.method)}
+    options = {each.name: other(each.default) for each in fields(METHODS[method])}
+    config = TINY.with_options(method=method, **options, max_steps=1)
+    assert config.method == METHODS[method](**options)
+    assert (config.method == METHODS[method]()) == (not options)
     spec = train(config, tmp_path / "run").spec
-    assert spec.erase == (0.3 if method == "acol" else None)
-    assert spec.threshold == ("fixed" if method == "iir" else "mean")
+    assert spec == config.method.adapt(spec)
     assert RunFolder(tmp_path / "run").config.read_text() == config.to_yaml()
