@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from iir_fast.kernels import RegionDescriptors, RegulatedCAMs, dual_cam, label_cam, regulate
+from iir_fast.kernels import RegionDescriptors, RegulatedCAMs, dual_cam
 
 ThresholdKind = Literal["learned", "mean", "fixed"]
 FIXED_THRESHOLD = 0.5
@@ -55,11 +55,9 @@ class DualCAMHead(nn.Module):
             range, and sigmoid(2 logit(mean)), as far on the other side. Without IIRLoss nothing trains r, and
             DistributedDataParallel refuses that. "mean": at the mean itself, no parameters, for heads without IIRLoss.
             "fixed": at 0.5.
-        erase: ACoL's delta in (0,1]: B reads the features erased (set to zero) where A's normalized label CAM reaches
-            it, in training and in localization, and A alone decides the class. None: nothing is erased, both decide.
 
     Raises:
-        ValueError: a size is below 1, `threshold` is not one of the three, or `erase` is not in (0,1].
+        ValueError: a size is below 1, or `threshold` is not one of the three.
     """
 
     def __init__(
@@ -68,7 +66,6 @@ class DualCAMHead(nn.Module):
         num_classes: int,
         hidden: int | None = 512,
         threshold: ThresholdKind = "learned",
-        erase: float | None = None,
     ) -> None:
         super().__init__()
         for name, size in (("in_channels", in_channels), ("num_classes", num_classes), ("hidden", hidden)):
@@ -76,10 +73,7 @@ class DualCAMHead(nn.Module):
                 raise ValueError(f"DualCAMHead: {name} is {size}; accepted is 1 or more.")
         if threshold not in ("learned", "mean", "fixed"):
             raise ValueError(f"DualCAMHead: threshold is {threshold!r}; accepted are 'learned', 'mean' and 'fixed'.")
-        if erase is not None and not 0 < erase <= 1:
-            raise ValueError(f"DualCAMHead: erase is {erase}; accepted are None and a number in (0,1].")
         self.in_channels, self.num_classes, self.hidden, self.threshold = in_channels, num_classes, hidden, threshold
-        self.erase = erase
         channels = in_channels if hidden is None else hidden
         self.branches = (
             nn.ModuleList() if hidden is None else nn.ModuleList(_branch(in_channels, hidden) for _ in range(2))
@@ -106,12 +100,7 @@ class DualCAMHead(nn.Module):
         Raises:
             TypeError, ValueError, IndexError: as `iir_fast.functional.label_cam` says.
         """
-        if self.erase is None:
-            maps = [branch(features) for branch in self.branches] or [features]
-            if labels is None:
-                labels = self._predict(maps)
-        else:
-            maps, labels = self._erased_maps(features, labels, self.erase)
+        maps, labels = self.read(features, labels)
         thresholds = features.new_full((len(features), 2), FIXED_THRESHOLD) if self.threshold == "fixed" else None
         found = dual_cam(
             features,
@@ -127,41 +116,47 @@ class DualCAMHead(nn.Module):
         regulated, descriptors = found.regulated, found.descriptors
         return HeadOutput(logits_a, logits_b, cam_a, cam_b, regulated, descriptors, labels, features, tuple(maps))
 
-    def class_logits(self, out: HeadOutput) -> Tensor:
-        """What decides the class of a sample: the mean of both classifiers' logits, or A's alone with `erase`.
+    def read(self, features: Tensor, labels: Tensor | None) -> tuple[list[Tensor], Tensor]:
+        """What the classifiers read, [B,C,H,W] for each or one for both, and the class of each CAM, int64 [B].
 
-        With `erase`, B's logits depend on the class whose CAM erased its features: they cannot tell which class it is.
+        `features` and `labels` are those of `forward`.
+        """
+        maps = [branch(features) for branch in self.branches] or [features]
+        return maps, self.predict(maps) if labels is None else labels
+
+    def predict(self, maps: list[Tensor], classifiers: int = 2) -> Tensor:
+        """The class of each sample, int64 [B], by the summed logits of the first classifiers.
+
+        Args:
+            maps: what these read, as `read` gives them.
+            classifiers: 2 for both, 1 for A alone.
+        """
+        with torch.no_grad():
+            pooled = torch.stack([each.mean(dim=(2, 3)) for each in maps]).to(self.weight.dtype)
+            weight, bias = self.weight[:classifiers], self.bias[:classifiers].unsqueeze(1)
+            logits = torch.baddbmm(bias, pooled.expand(classifiers, -1, -1), weight.transpose(1, 2))
+            return logits.sum(dim=0).argmax(dim=1)
+
+    def class_logits(self, out: HeadOutput) -> Tensor:
+        """What decides the class of a sample, [B,K] in the dtype of the logits: the mean of both classifiers'.
 
         Args:
             out: what `forward` returned.
-
-        Returns:
-            [B,K], in the dtype of the logits.
         """
-        return out.logits_a if self.erase is not None else (out.logits_a + out.logits_b) / 2
+        return (out.logits_a + out.logits_b) / 2
 
-    def _predict(self, maps: list[Tensor]) -> Tensor:
-        """The class of each sample, of the map of A alone if there is one map for two branches."""
-        with torch.no_grad():
-            pooled = torch.stack([each.mean(dim=(2, 3)) for each in maps]).to(self.weight.dtype)
-            readers = 1 if self.erase is not None else 2
-            weight, bias = self.weight[:readers], self.bias[:readers].unsqueeze(1)
-            logits = torch.baddbmm(bias, pooled.expand(readers, -1, -1), weight.transpose(1, 2))
-            return logits.sum(dim=0).argmax(dim=1)
+    def joint_map(self, maps: Tensor) -> Tensor:
+        """One localization map [B,H,W] of both classifiers: the mean of their normalized CAMs.
 
-    def _erased_maps(self, features: Tensor, labels: Tensor | None, erase: float) -> tuple[list[Tensor], Tensor]:
-        branch_a, branch_b = self.branches or (nn.Identity(), nn.Identity())
-        map_a = branch_a(features)
-        with torch.no_grad():
-            labels = self._predict([map_a]) if labels is None else labels
-            cam_a = label_cam(map_a, self.weight[:1], labels).cams.squeeze(1)
-            kept = regulate(cam_a, cam_a).maps[:, :1] < erase
-        return [map_a, branch_b(features * kept)], labels
+        Args:
+            maps: these CAMs [B,2,H,W] in [0,1], `RegulatedCAMs.maps`.
+        """
+        return maps.mean(dim=1)
 
     def extra_repr(self) -> str:
         return (
             f"in_channels={self.in_channels}, num_classes={self.num_classes}, hidden={self.hidden}, "
-            f"threshold={self.threshold!r}, erase={self.erase}"
+            f"threshold={self.threshold!r}"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated
 
@@ -17,9 +17,9 @@ from iir_fast.app.commands.doctor import Doctor
 from iir_fast.app.commands.evaluate import Evaluate, Score
 from iir_fast.app.commands.export import Export
 from iir_fast.app.commands.localize import Localize
-from iir_fast.app.commands.plan import Plan, plan_with_recipe
+from iir_fast.app.commands.plan import Plan, plan_defaults
 from iir_fast.app.commands.report import Report
-from iir_fast.app.commands.train import Train, train_with_recipe
+from iir_fast.app.commands.train import Train, train_defaults
 from iir_fast.app.progress import say
 from iir_fast.training import Interrupted
 
@@ -39,6 +39,8 @@ Command = (
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
+DEFAULTS: dict[str, Callable[[Sequence[str]], Train | Plan | None]] = {"train": train_defaults, "plan": plan_defaults}
+"""Commands whose options depend on other options, and what finds their defaults."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     parse = partial(tyro.cli, Command, prog="iir-fast", description=__doc__, args=arguments)
     try:
-        defaults = train_with_recipe(arguments) or plan_with_recipe(arguments)
-        command = parse(default=defaults) if defaults else parse()
+        found = DEFAULTS[arguments[0]](arguments) if arguments and arguments[0] in DEFAULTS else None
+        command = parse(default=found) if found else parse()
         command.run()
     except Interrupted as interruption:
         say(str(interruption))

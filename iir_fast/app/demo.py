@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -60,7 +59,7 @@ def run_demo(config: TrainConfig, root: Path, seeds: int = 3) -> tuple[Results, 
     for seed in range(config.seed, config.seed + seeds):
         for method in METHODS:
             folder = root / f"{method}-seed{seed}"
-            train(replace(config, method=method, seed=seed), folder)
+            train(config.with_options(method=method, seed=seed), folder)
             for kind, each in evaluate_run(folder, kinds=MAP_KINDS).items():
                 metrics[method, kind].append(each)
     runs = {method: load_run(root / f"{method}-seed{config.seed}") for method in METHODS}

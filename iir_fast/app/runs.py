@@ -72,9 +72,9 @@ def _with_data(
         split,
         image_transform(spec.image_size, model.backbone.mean, model.backbone.std),
         classes=spec.classes,
-        skip_broken=config.skip_broken,
-        images=config.test_images if split == "test" else config.train_images,
-        recipe=config.recipe,
+        skip_broken=config.images.skip_broken,
+        images=config.images.test_images if split == "test" else config.images.train_images,
+        recipe=config.embedded,
     )
     if dataset.skipped:
         say(f"skipped {len(dataset.skipped)} {split} images that cannot be read.")
@@ -85,14 +85,14 @@ def image_batches(run: LoadedRun, progress: Progress, images: Sequence[int] | No
     """Load batches of what the localizer reads, with labels: images, or a frozen backbone's features from the cache.
 
     Args:
-        run: `run.config.freeze_backbone` tells which of the two; the localizer's `from_features`.
+        run: `freeze_backbone` of its configuration tells which of the two; the localizer's `from_features`.
         progress: gets a bar where features have to be computed first.
         images: which images of the data set, in this order; None: all.
     """
-    if run.config.freeze_backbone:
+    if run.config.model.freeze_backbone:
         source = frozen_features(run.model, run.spec, run.dataset, run.config, progress)
         return DataLoader(source, EVALUATION_BATCH, sampler=images, collate_fn=source.collate)
-    return DataLoader(run.dataset, EVALUATION_BATCH, sampler=images, num_workers=run.config.workers)
+    return DataLoader(run.dataset, EVALUATION_BATCH, sampler=images, num_workers=run.config.images.workers)
 
 
 def evaluate_run(
@@ -155,7 +155,7 @@ def evaluate(
     with image_progress() as progress:
         loader = image_batches(run, progress)
         on_batch = count_images(progress, f"localize {dataset.split}", count)
-        predictions = predict(run.model, loader, kinds, run.config.freeze_backbone, on_batch)
+        predictions = predict(run.model, loader, kinds, run.config.model.freeze_backbone, on_batch)
         metrics = {}
         for kind in kinds:
             on_image = count_images(progress, f"boxes of {kind} maps", count)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from iir_fast.models import MAP_KINDS, MapKind
-from iir_fast.training import TrainConfig, from_options, read_yaml
+from iir_fast.training import TrainConfig, flat_options, read_yaml
 
 KEYS = ("title", "seeds", "maps", "base", "data", "rows")
 DEFAULT_MAPS = ["cam", "evidence", "both"]
@@ -67,7 +67,7 @@ def read_comparison(file: Path, data: str | None = None) -> Comparison:
     Its keys: `title`; `seeds`, a number n for 0 to n - 1 or a list; `maps`, a list of cam, evidence and both (all of
     them by default); `base`, options of `TrainConfig` for every run; `data`, a mapping from names of data variants to
     the options that make them; `rows`, a mapping from names of rows to their options. A row's options go before those
-    of a data variant, these before the base.
+    of a data variant, these before the base. Options of a method stand in rows of that method.
 
     Args:
         file: the YAML file.
@@ -99,7 +99,7 @@ def read_comparison(file: Path, data: str | None = None) -> Comparison:
                 options = base | variant_options | row_options | {"seed": seed}
                 where = ", ".join(filter(None, (str(file), variant, row)))
                 folder = Path(_slug(variant), _slug(row), f"seed{seed}")
-                runs.append(PlannedRun(row, variant, seed, from_options(TrainConfig, options, where), folder))
+                runs.append(PlannedRun(row, variant, seed, TrainConfig.from_options(options, where), folder))
     return Comparison(
         str(content.get("title", file.stem)),
         _maps(content.get("maps", DEFAULT_MAPS), file),
@@ -142,7 +142,7 @@ def _options(value: Any, where: str) -> dict[str, Any]:
         raise ValueError(f"{where} is {value!r}; accepted is a mapping of options to values.")
     if value and "seed" in value:
         raise ValueError(f"{where} names seed; the seeds stand under seeds.")
-    return dict(value or {})
+    return flat_options(value or {}, where)
 
 
 def _slug(name: str) -> str:

@@ -1,8 +1,8 @@
-"""Training methods: what a loss makes of a batch. One small file each, all driven by the same training loop."""
+"""Training methods: their options, and what loss they make of a batch. One small file each, one loop for all."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TypeAlias
 
 from iir_fast.methods.acol import ACoL
 from iir_fast.methods.adl import ADL
@@ -10,20 +10,28 @@ from iir_fast.methods.cam import CAM
 from iir_fast.methods.cutmix import CutMix
 from iir_fast.methods.has import HaS
 from iir_fast.methods.iir import IIR
-from iir_fast.methods.method import Method, MethodLoss
+from iir_fast.methods.method import BatchLoss, Learner, Method, MethodLoss
 from iir_fast.methods.spg import SPG
 
-MethodName = Literal["iir", "cam", "has", "acol", "spg", "adl", "cutmix"]
-"""What `iir-fast train --method` takes."""
+MethodName: TypeAlias = str
+"""A key of METHODS: what `iir-fast train --method` takes."""
 METHODS: dict[MethodName, type[Method]] = {
-    "iir": IIR,
-    "cam": CAM,
-    "has": HaS,
-    "acol": ACoL,
-    "spg": SPG,
-    "adl": ADL,
-    "cutmix": CutMix,
+    method.__name__.lower(): method for method in (IIR, CAM, HaS, ACoL, SPG, ADL, CutMix)
 }
 """Every method by its name."""
 
-__all__ = ["ADL", "CAM", "IIR", "METHODS", "SPG", "ACoL", "CutMix", "HaS", "Method", "MethodLoss", "MethodName"]
+__all__ = [
+    "ADL",
+    "CAM",
+    "IIR",
+    "METHODS",
+    "SPG",
+    "ACoL",
+    "BatchLoss",
+    "CutMix",
+    "HaS",
+    "Learner",
+    "Method",
+    "MethodLoss",
+    "MethodName",
+]

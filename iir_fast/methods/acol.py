@@ -1,25 +1,36 @@
 """ACoL (Zhang et al., "Adversarial Complementary Learning for Weakly Supervised Object Localization", CVPR 2018).
 
 Classifier B must find what classifier A leaves over: it reads the shared map erased where A's normalized CAM of the
-label is at or above delta. The localization map is the larger of the two CAMs at each pixel. Both are the localizer's
-own doing (`IIRLocalizer(erase=delta)`), in training as in localization: the loss is that of two classifiers.
+label is at or above delta. The localization map is the larger of the two CAMs at each pixel. Both are the head's own
+doing (`iir_fast.models.ErasingHead`), in training as in localization: the loss is that of two classifiers.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from torch import Tensor
 
 from iir_fast.methods.cam import CAM
-from iir_fast.methods.method import MethodLoss
-from iir_fast.models import IIRLocalizer
+from iir_fast.methods.method import Learner, MethodLoss
+from iir_fast.models import ErasingHead, LocalizerSpec
 
 
+@dataclass(frozen=True)
 class ACoL(CAM):
-    """The two classifiers of a localizer that erases; 0.6, the paper's best delta on ILSVRC, is TrainConfig's."""
+    """The two classifiers of a localizer that erases."""
 
-    def forward(
-        self, model: IIRLocalizer, inputs: Tensor, labels: Tensor, ramp: float, from_features: bool = False
-    ) -> MethodLoss:
-        if model.head.erase is None:
+    threshold: float = 0.6
+    """Delta, the value of A's normalized CAM at which features are erased for B; 0.6 is the paper's best on ILSVRC."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f"ACoL: threshold is {self.threshold}; accepted is a number in (0,1].")
+
+    def adapt(self, spec: LocalizerSpec) -> LocalizerSpec:
+        return replace(super().adapt(spec), erase=self.threshold)
+
+    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
+        if not isinstance(learner.model.head, ErasingHead):
             raise ValueError("ACoL: the localizer erases nothing; build it with erase, e.g. 0.6.")
-        return super().forward(model, inputs, labels, ramp, from_features)
+        return super().loss(learner, inputs, labels, ramp)

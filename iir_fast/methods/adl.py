@@ -9,44 +9,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from iir_fast.methods.cam import CAM
-from iir_fast.methods.method import MethodLoss, check_share
-from iir_fast.models import Backbone, IIRLocalizer
+from iir_fast.methods.method import Learner, MethodLoss, check_share
+from iir_fast.models import Backbone
 
 STAGES = 3
 
 
+@dataclass(frozen=True)
 class ADL(CAM):
     """The two classifiers on a backbone whose last three stages drop or weigh their most active pixels.
 
     For VGG16 these are pool3, pool4 and conv5_3, as in the paper; elsewhere the last three stages up to the shared map
-    (`Backbone.stages`).
-
-    Args:
-        rate: probability of the drop mask; 0.75 in the paper and in its authors' code (keep_prob 0.25).
-        threshold: gamma. 0.8 in the commands that the authors published for VGG16 on CUB and ILSVRC (the default of
-            "Evaluating Weakly Supervised Object Localization Methods Right"'s code is 0.9).
-
-    Raises:
-        ValueError: an option is not in [0,1].
+    (`Backbone.stages`). A threshold of 0.8 is in the commands that the authors published for VGG16 on CUB and ILSVRC;
+    the default of "Evaluating Weakly Supervised Object Localization Methods Right"'s code is 0.9.
     """
 
     changes_inputs = True
+    hooks_backbone = True
+    rate: float = 0.75
+    """Probability of the drop mask rather than the importance map; 0.75 in the paper and in its authors' code."""
+    threshold: float = 0.8
+    """Gamma, the share of the attention's maximum at which pixels are dropped."""
 
-    def __init__(self, rate: float = 0.75, threshold: float = 0.8) -> None:
-        super().__init__()
-        check_share("ADL", rate=rate, threshold=threshold)
-        self.rate, self.threshold = rate, threshold
+    def __post_init__(self) -> None:
+        check_share("ADL", rate=self.rate, threshold=self.threshold)
 
-    def forward(
-        self, model: IIRLocalizer, inputs: Tensor, labels: Tensor, ramp: float, from_features: bool = False
-    ) -> MethodLoss:
-        with self.attached(model.backbone):
-            return super().forward(model, inputs, labels, ramp, from_features)
+    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
+        with self.attached(learner.model.backbone):
+            return super().loss(learner, inputs, labels, ramp)
 
     @contextmanager
     def attached(self, backbone: Backbone) -> Iterator[None]:

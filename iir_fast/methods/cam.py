@@ -5,18 +5,18 @@ The baseline: nothing but the two cross-entropies.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
-from iir_fast.methods.method import Method, MethodLoss, classification_loss
-from iir_fast.models import IIRLocalizer
+from iir_fast.methods.method import Learner, Method, MethodLoss, classification_loss
 
 
+@dataclass(frozen=True)
 class CAM(Method):
     """The two classifiers without any regulation."""
 
-    def forward(
-        self, model: IIRLocalizer, inputs: Tensor, labels: Tensor, ramp: float, from_features: bool = False
-    ) -> MethodLoss:
-        _, out = model(inputs, labels, from_features)
+    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
+        _, out = learner.read(inputs, labels)
         loss = classification_loss(out, labels)
         return MethodLoss(loss, {"classification": loss.detach()}, out.descriptors.foreground.detach(), out)

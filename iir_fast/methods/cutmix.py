@@ -7,43 +7,38 @@ A box of each image is replaced by that of another image of the batch, and the l
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from iir_fast.methods.method import Method, MethodLoss, check_share, classification_loss
-from iir_fast.models import IIRLocalizer
+from iir_fast.methods.method import Learner, Method, MethodLoss, check_share, classification_loss
 
 
+@dataclass(frozen=True)
 class CutMix(Method):
     """The two classifiers on mixed images with mixed labels, one box for the whole batch, as its authors' code has it.
 
     Class prototypes take a mixed image for one of the class that holds the larger part of it.
-
-    Args:
-        beta: both parameters of the Beta distribution; 1.0 in the paper: uniform.
-        rate: probability that a batch is mixed; 1.0 in the paper's ImageNet training.
-
-    Raises:
-        ValueError: `beta` is not positive, or `rate` is not in [0,1].
     """
 
     changes_inputs = True
+    beta: float = 1.0
+    """Both parameters of the Beta distribution of the share that stays; 1.0 in the paper: uniform."""
+    rate: float = 1.0
+    """Probability that a batch is mixed; 1.0 in the paper's ImageNet training."""
 
-    def __init__(self, beta: float = 1.0, rate: float = 1.0) -> None:
-        super().__init__()
-        if not beta > 0:
-            raise ValueError(f"CutMix: beta is {beta}; accepted is a number above 0.")
-        check_share("CutMix", rate=rate)
-        self.beta, self.rate = beta, rate
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise ValueError(f"CutMix: beta is {self.beta}; accepted is a number above 0.")
+        check_share("CutMix", rate=self.rate)
 
-    def forward(
-        self, model: IIRLocalizer, inputs: Tensor, labels: Tensor, ramp: float, from_features: bool = False
-    ) -> MethodLoss:
+    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
         box = self.draw_box(*inputs.shape[2:])
         own = 1 - box.float().mean()
         box, own, order = (drawn.to(inputs.device) for drawn in (box, own, torch.randperm(len(inputs))))
         pasted = labels[order]
-        _, out = model(torch.where(box, inputs[order], inputs), torch.where(own >= 0.5, labels, pasted))
+        _, out = learner.read(torch.where(box, inputs[order], inputs), torch.where(own >= 0.5, labels, pasted))
         loss = own * classification_loss(out, labels) + (1 - own) * classification_loss(out, pasted)
         return MethodLoss(loss, {"classification": loss.detach()}, out.descriptors.foreground.detach(), out)
 

@@ -6,42 +6,35 @@ cannot rely on the most telling part alone. Nothing is hidden in localization.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from iir_fast.methods.cam import CAM
-from iir_fast.methods.method import MethodLoss, check_share
-from iir_fast.models import IIRLocalizer
+from iir_fast.methods.method import Learner, MethodLoss, check_share
 
 REFERENCE_SIDE = 224
 """Side of the images, in pixels, that the published patch sides belong to."""
 
 
+@dataclass(frozen=True)
 class HaS(CAM):
-    """The two classifiers on images with hidden patches.
-
-    Args:
-        grid: side of a patch in pixels of a 224-pixel image; scaled with the image, to 13 of 64 pixels. The paper
-            trains with 16, 32, 44 and 56.
-        rate: probability that a patch is hidden; 0.5 in the paper.
-
-    Raises:
-        ValueError: `grid` is below 1, or `rate` is not in [0,1].
-    """
+    """The two classifiers on images with hidden patches."""
 
     changes_inputs = True
+    grid: int = 44
+    """Side of a patch in pixels of a 224-pixel image, scaled with the image; 16, 32, 44 and 56 in the paper."""
+    rate: float = 0.5
+    """Probability that a patch is hidden; 0.5 in the paper."""
 
-    def __init__(self, grid: int = 44, rate: float = 0.5) -> None:
-        super().__init__()
-        if grid < 1:
-            raise ValueError(f"HaS: grid is {grid}; accepted is 1 or more.")
-        check_share("HaS", rate=rate)
-        self.grid, self.rate = grid, rate
+    def __post_init__(self) -> None:
+        if self.grid < 1:
+            raise ValueError(f"HaS: grid is {self.grid}; accepted is 1 or more.")
+        check_share("HaS", rate=self.rate)
 
-    def forward(
-        self, model: IIRLocalizer, inputs: Tensor, labels: Tensor, ramp: float, from_features: bool = False
-    ) -> MethodLoss:
-        return super().forward(model, self.hide(inputs), labels, ramp, from_features)
+    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
+        return super().loss(learner, self.hide(inputs), labels, ramp)
 
     def hide(self, images: Tensor) -> Tensor:
         """Images with patches set to 0, which is the data's mean, as the paper fills them.

@@ -13,6 +13,7 @@ map's resolution, not at 224 pixels.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -21,46 +22,48 @@ from torch import Tensor, nn
 
 from iir_fast.functional import regulate
 from iir_fast.head import DualCAMHead
-from iir_fast.methods.method import Method, MethodLoss, check_share, classification_loss
-from iir_fast.models import IIRLocalizer
+from iir_fast.methods.method import Learner, Method, MethodLoss, check_share, classification_loss
 
 Thresholds: TypeAlias = tuple[float, float, float]
+STAGES = ("B2", "B1", "C")
 WIDTH = 512
 """Channels of the authors' networks, for a head without branches."""
 FALLBACK = 0.7
 """Share of a map's maximum above which pixels are foreground seeds where no pixel reaches the threshold."""
 
 
+@dataclass(frozen=True)
 class SPG(Method):
-    """The two classifiers with self-produced guidance; its networks are as wide as the head's branches, else 512.
+    """The two classifiers with self-produced guidance."""
 
-    Args:
-        head: of the localizer that is trained; its sizes are read.
-        high: thresholds of foreground seeds for B2, B1 and C.
-        low: thresholds of background seeds likewise. Both are those of the authors' code.
+    guides_maps = True
+    high: Thresholds = (0.7, 0.5, 0.7)
+    """Thresholds of foreground seeds for B2, B1 and C; those of the authors' code."""
+    low: Thresholds = (0.05, 0.05, 0.1)
+    """Thresholds of background seeds for B2, B1 and C; those of the authors' code."""
 
-    Raises:
-        ValueError: a threshold is not in [0,1].
-    """
+    def __post_init__(self) -> None:
+        for stage, high, low in zip(STAGES, self.high, self.low, strict=True):
+            check_share("SPG", **{f"high of {stage}": high, f"low of {stage}": low})
 
-    def __init__(self, head: DualCAMHead, high: Thresholds = (0.7, 0.5, 0.7), low: Thresholds = (0.05, 0.05, 0.1)):
-        super().__init__()
-        for stage, bounds in zip(("B2", "B1", "C"), zip(high, low, strict=True), strict=True):
-            check_share("SPG", **{f"high of {stage}": bounds[0], f"low of {stage}": bounds[1]})
-        self.high, self.low = high, low
+    def networks(self, head: DualCAMHead) -> nn.ModuleDict:
+        """B1, B2, what is on top of both, and C, as wide as the head's branches, else 512."""
         width = head.hidden or WIDTH
         read = 2 * head.hidden if head.hidden else head.in_channels
-        self.b1 = _convolution(head.in_channels, width)
-        self.b2 = _convolution(head.in_channels, width)
-        self.b_top = nn.Sequential(_convolution(width, width), nn.Conv2d(width, 1, kernel_size=1))
-        self.c = nn.Sequential(_convolution(read, width), nn.Conv2d(width, 1, kernel_size=1))
+        return nn.ModuleDict(
+            {
+                "b1": _convolution(head.in_channels, width),
+                "b2": _convolution(head.in_channels, width),
+                "b_top": nn.Sequential(_convolution(width, width), nn.Conv2d(width, 1, kernel_size=1)),
+                "c": nn.Sequential(_convolution(read, width), nn.Conv2d(width, 1, kernel_size=1)),
+            }
+        )
 
-    def forward(
-        self, model: IIRLocalizer, inputs: Tensor, labels: Tensor, ramp: float, from_features: bool = False
-    ) -> MethodLoss:
-        features, out = model(inputs, labels, from_features)
-        b1, b2 = self.b_top(self.b1(features)), self.b_top(self.b2(features))
-        c = self.c(torch.cat(out.branch_maps, dim=1))
+    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
+        features, out = learner.read(inputs, labels)
+        networks = learner.networks
+        b1, b2 = (networks["b_top"](networks[name](features)) for name in ("b1", "b2"))
+        c = networks["c"](torch.cat(out.branch_maps, dim=1))
         with torch.no_grad():
             attention = regulate(out.cam_a, out.cam_b).maps.mean(dim=1)
             attention = regulate(attention, attention).maps[:, :1]

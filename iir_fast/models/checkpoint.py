@@ -44,16 +44,8 @@ class LocalizerSpec:
         Raises:
             ValueError: as `IIRLocalizer`.
         """
-        return IIRLocalizer(
-            self.backbone,
-            len(self.classes),
-            weights,
-            self.output_stride,
-            self.out_index,
-            self.hidden,
-            self.threshold,
-            self.erase,
-        )
+        head = self.hidden, self.threshold, self.erase
+        return IIRLocalizer(self.backbone, len(self.classes), weights, self.output_stride, self.out_index, *head)
 
 
 def save_checkpoint(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from iir_fast.functional import evidence_map, regulate
 from iir_fast.head import DualCAMHead, HeadOutput, ThresholdKind
 from iir_fast.models.backbones import create_backbone
+from iir_fast.models.erasing_head import ErasingHead
 from iir_fast.prototypes import ClassPrototypes
 
 MapKind = Literal["both", "evidence", "cam"]
@@ -28,13 +29,13 @@ class Localization(NamedTuple):
     labels: Tensor
     """int64 [B]: the class each map belongs to."""
     logits: Tensor
-    """[B,K]: `DualCAMHead.class_logits`, the mean of both classifiers unless the head erases."""
+    """[B,K]: what decides the class, `DualCAMHead.class_logits`."""
     cams: Tensor
     """[B,2,H,W], in [0,1]: the CAM of each classifier, of the same classes and resolution as the maps."""
 
 
 class IIRLocalizer(nn.Module):
-    """Any feature backbone with a DualCAMHead and class prototypes.
+    """Any feature backbone with the two classifiers and class prototypes.
 
     Args:
         backbone: name of a timm model with feature maps, or "small_cnn".
@@ -44,10 +45,10 @@ class IIRLocalizer(nn.Module):
         out_index: which of the architecture's feature maps is read; the deepest by default.
         hidden: channels of each branch of the head, as in DualCAMHead.
         threshold: "learned", "mean" or "fixed", as in DualCAMHead.
-        erase: as in DualCAMHead; the "cam" map is then the larger of the two CAMs at each pixel, as ACoL has it.
+        erase: the head is an ErasingHead with this delta; None: a DualCAMHead.
 
     Raises:
-        ValueError: as `create_backbone` and DualCAMHead say.
+        ValueError: as `create_backbone` and the head say.
     """
 
     def __init__(
@@ -63,8 +64,12 @@ class IIRLocalizer(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = create_backbone(backbone, weights, output_stride, out_index)
-        self.head = DualCAMHead(self.backbone.channels, num_classes, hidden, threshold, erase)
-        self.prototypes = ClassPrototypes(num_classes, self.backbone.channels)
+        channels = self.backbone.channels
+        if erase is None:
+            self.head = DualCAMHead(channels, num_classes, hidden, threshold)
+        else:
+            self.head = ErasingHead(channels, num_classes, hidden, threshold, erase)
+        self.prototypes = ClassPrototypes(num_classes, channels)
 
     def forward(
         self, images: Tensor, labels: Tensor | None = None, from_features: bool = False
@@ -98,8 +103,8 @@ class IIRLocalizer(nn.Module):
         Args:
             images: normalized images [B,3,H,W], or their shared maps [B,C,h,w] with `from_features`.
             labels: int64 [B], the class to localize; None: the predicted one.
-            kinds: "cam" = mean of the two normalized CAMs, or their maximum with `erase`; "evidence" = cos(F, class
-                prototype) - cos(F, the image's background), min-max normalized; "both" = square root of their product.
+            kinds: "cam" = `DualCAMHead.joint_map`; "evidence" = cos(F, class prototype) - cos(F, the image's
+                background), min-max normalized; "both" = square root of their product.
             from_features: `images` holds shared maps, as a feature cache does.
 
         Returns:
@@ -113,7 +118,7 @@ class IIRLocalizer(nn.Module):
             raise ValueError(f"localize: kinds holds {unknown[0]!r}; accepted are {', '.join(MAP_KINDS)}.")
         features, out = self(images, labels, from_features)
         regulated = out.regulated
-        cam = regulated.maps.mean(dim=1) if self.head.erase is None else regulated.maps.amax(dim=1)
+        cam = self.head.joint_map(regulated.maps)
         vectors = self.prototypes.evidence_vectors(out.descriptors.background, out.labels)
         evidence = evidence_map(features, vectors).squeeze(1)
         # regulate's normalization is the one definition of a map in [0,1].

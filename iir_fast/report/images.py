@@ -77,7 +77,7 @@ def report_images(
     def localized() -> Iterator[_Localized]:
         remaining = iter(indices)
         for inputs, labels in batches:
-            found = run.model.localize(inputs.to(device), labels.to(device), kinds, run.config.freeze_backbone)
+            found = run.model.localize(inputs.to(device), labels.to(device), kinds, run.config.model.freeze_backbone)
             maps = torch.stack([found.maps[kind] for kind in kinds], dim=1).float().cpu()
             yield from zip(maps, found.cams.float().cpu().numpy(), found.logits.float().cpu(), remaining, strict=False)
 

@@ -3,22 +3,31 @@
 from iir_fast.extras import needs_system
 
 with needs_system("iir_fast.training"):
-    from iir_fast.training.config import TrainConfig
+    from iir_fast.training.config import DEFAULT_METHOD, TrainConfig, flat_options, other_home
     from iir_fast.training.loop import TrainResult, frozen_features, pick_device, train
     from iir_fast.training.options import from_options, read_yaml
+    from iir_fast.training.parts import Execution, Images, Model, Optimization, Saving
     from iir_fast.training.run import Interrupted, NonFiniteLoss, Validate
     from iir_fast.training.run_folder import RunFolder, WhenThere
 
 __all__ = [
+    "DEFAULT_METHOD",
+    "Execution",
+    "Images",
     "Interrupted",
+    "Model",
     "NonFiniteLoss",
+    "Optimization",
     "RunFolder",
+    "Saving",
     "TrainConfig",
     "TrainResult",
     "Validate",
     "WhenThere",
+    "flat_options",
     "from_options",
     "frozen_features",
+    "other_home",
     "pick_device",
     "read_yaml",
     "train",

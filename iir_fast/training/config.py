@@ -1,234 +1,197 @@
-"""Everything that decides a training run, in one record that is written beside its results."""
+"""Everything that decides a training run, in one record of parts that is written beside its results."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, Literal
 
 import yaml
-from timm.optim import list_optimizers  # type: ignore[attr-defined]
 
 from iir_fast.data import PROCEDURAL, ProceduralRecipe
-from iir_fast.head import ThresholdKind
-from iir_fast.loss import Regulation
-from iir_fast.methods import METHODS, MethodName
+from iir_fast.methods import METHODS, Method
 from iir_fast.training.options import from_options, read_yaml
+from iir_fast.training.parts import Execution, Images, Model, Optimization, Saving
 
-ScheduleName = Literal["one_cycle", "step", "cosine"]
-AT_LEAST_ONE = (
-    "image_size",
-    "epochs",
-    "max_steps",
-    "classes_per_batch",
-    "images_per_class",
-    "decay_epochs",
-    "accumulate",
-    "checkpoint_every",
-    "checkpoints",
-    "log_every",
+DEFAULT_METHOD = "iir"
+EARLIER = (
+    *("intra_weight", "inter_weight", "regulation", "temperature", "threshold"),
+    *("has_grid", "has_rate", "acol_threshold", "spg_high", "spg_low"),
+    *("adl_rate", "adl_threshold", "cutmix_beta", "cutmix_rate"),
 )
-ABOVE_ZERO = ("learning_rate", "head_rate", "decay_factor", "temperature", "clip")
+"""Options of methods as earlier versions wrote all of them into every run's folder; the first five were IIR's."""
+GONE = {"hard": False}
+"""Options that are gone, with the value that files of earlier versions may still give them."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run. Defaults are those of the demo's data and network."""
+    """A training run. Defaults are those of the demo's data and network.
+
+    An option goes by its name alone: `--epochs 3` on the command line, `epochs: 3` in YAML, where it may also stand in
+    its part, `optimization: {epochs: 3}`, and `TrainConfig().with_options(epochs=3)` in Python. So do the options of
+    the method: `--method has --grid 16`, `method: {name: has, grid: 16}`.
+    """
 
     data: str = PROCEDURAL
     """"procedural" for the embedded data set, a folder with train.csv (and test.csv to be evaluated on), or cub:ROOT,
     ilsvrc:ROOT, openimages:ROOT, pet:ROOT, images:ROOT, shards:ROOT."""
-    method: MethodName = "iir"
-    """Training method."""
-    backbone: str = "small_cnn"
-    """"small_cnn" or the name of a timm model."""
-    weights: str = "random"
-    """Backbone weights: "random", "timm" (downloads), "package" (tf_efficientnet_lite0 to lite2) or a file."""
-    output_stride: int | None = None
-    """Stride of the feature map in pixels; the architecture's own by default."""
-    out_index: int = -1
-    """Which of the backbone's feature maps is read; the deepest by default."""
-    image_size: int = 64
-    """Side of the square input in pixels."""
-    hidden: int | None = 32
-    """Channels of each classifier's own 3x3 convolution; None: classifiers read the shared map."""
-    freeze_backbone: bool = False
-    """Train the head alone, on features cached on disk unless the method changes images or backbone."""
-    feature_cache: Path | None = None
-    """Folder of cached features; by default iir_fast in the user's cache folder."""
-    flip: bool = False
-    """Mirror every second training image; not with cached features."""
-    crop: bool = False
-    """Resize training images to 8/7 of image_size (256 of 224) and cut a square out at random; as flip."""
-    epochs: int = 5
-    """Passes over the training images."""
-    max_steps: int | None = None
-    """Stop after that many steps, for a trial; the schedule stays that of all epochs."""
-    classes_per_batch: int = 8
-    """Classes P in a batch."""
-    images_per_class: int = 8
-    """Images Q of each class in a batch."""
-    learning_rate: float = 2e-3
-    """Peak of the schedule."""
-    head_rate: float = 1.0
-    """Factor on the learning rate of all that is not the backbone."""
-    weight_decay: float = 1e-4
-    """Weight decay, on all parameters."""
-    optimizer: str = "adamw"
-    """Any optimizer of timm: "adamw", "sgd" (with Nesterov momentum), "lars", "lamb"."""
-    momentum: float = 0.9
-    """Momentum of optimizers that have one; AdamW has not."""
-    schedule: ScheduleName = "one_cycle"
-    """Learning rate: up to the peak and down, or down in steps, or down along a cosine."""
-    warmup_epochs: int = 0
-    """Linear warm-up before the step and the cosine schedule."""
-    decay_epochs: int | None = None
-    """Epochs between two decays of the step schedule."""
-    decay_factor: float = 0.1
-    """Factor of each decay of the step schedule."""
-    intra_weight: float = 5.0
-    """Weight of the intra-sample regulation."""
-    inter_weight: float = 5.0
-    """Weight of the inter-sample criterion."""
-    regulation: Regulation = "dual"
-    """Intra-sample regulation."""
-    temperature: float = 0.1
-    """Width of the soft masks, in units of the normalized CAM."""
-    threshold: ThresholdKind = "learned"
-    """IIR: where masks are cut: between each map's own mean and 0.5 as learned, at the mean, or at 0.5."""
-    hard: bool = False
-    """Hard masks forward, soft gradient."""
-    has_grid: int = 44
-    """HaS: side of a patch in pixels of a 224-pixel image."""
-    has_rate: float = 0.5
-    """HaS: probability that a patch is hidden."""
-    acol_threshold: float = 0.6
-    """ACoL: value of A's normalized CAM at which features are erased for B."""
-    spg_high: tuple[float, float, float] = (0.7, 0.5, 0.7)
-    """SPG: thresholds of foreground seeds for B2, B1 and C."""
-    spg_low: tuple[float, float, float] = (0.05, 0.05, 0.1)
-    """SPG: thresholds of background seeds for B2, B1 and C."""
-    adl_rate: float = 0.75
-    """ADL: probability of the drop mask rather than the importance map."""
-    adl_threshold: float = 0.8
-    """ADL: share of the attention's maximum at which pixels are dropped."""
-    cutmix_beta: float = 1.0
-    """CutMix: both parameters of the Beta distribution of the share that stays."""
-    cutmix_rate: float = 1.0
-    """CutMix: probability that a batch is mixed."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """bf16 and fp16: under autocast, the latter with a gradient scaler."""
-    accumulate: int = 1
-    """Batches per update of the weights; images are compared within a batch."""
-    clip: float | None = None
-    """Largest L2 norm of the gradients; larger ones are scaled down."""
-    average_decay: float | None = None
-    """Keep a moving average of the weights with this decay, e.g. 0.999, and localize with it."""
-    sync_batch_norm: bool = False
-    """Batch norm over the batches of all processes."""
-    channels_last: bool = False
-    """Keep images, features and weights with channels innermost."""
-    compile: bool = False
-    """Run the backbone under torch.compile."""
-    non_finite: Literal["stop", "skip"] = "stop"
-    """What to do when the loss is NaN or infinite: stop, or leave the step out. Its images are saved either way."""
-    detect_anomaly: bool = False
-    """Find the operation that made a NaN, slowly."""
-    checkpoint_every: int | None = None
-    """Steps between two checkpoints; one is written after every epoch anyway."""
-    checkpoints: int = 2
-    """How many of the last checkpoints are kept."""
-    log_every: int = 10
-    """Steps between two log entries."""
     seed: int = 0
     """Seed of initialization and batches."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
-    workers: int = 0
-    """Processes that load images; 0: the training process."""
-    skip_broken: bool = False
-    """Leave out images that cannot be read, and say how many, instead of stopping."""
-    train_images: int | None = None
-    """Size of the embedded training set, if not its 4,000 images."""
-    test_images: int | None = None
-    """Size of the embedded test set, if not its 800 images."""
-    hue_noise: float = ProceduralRecipe.hue_noise
-    """Spread of the embedded bodies' hues about their class's; classes are 0.1 apart."""
-    head_contrast: float = ProceduralRecipe.head_contrast
-    """Contrast of the embedded heads' stripes, in [0,1]."""
-    clutter: float = ProceduralRecipe.clutter
-    """Clutter of the embedded images' backgrounds."""
+    method: Method = field(default_factory=METHODS[DEFAULT_METHOD])
+    """Options of the method."""
+    images: Images = field(default_factory=Images)
+    """The images, and how they are read."""
+    embedded: ProceduralRecipe = field(default_factory=ProceduralRecipe)
+    """How hard the embedded data are."""
+    model: Model = field(default_factory=Model)
+    """The network."""
+    optimization: Optimization = field(default_factory=Optimization)
+    """Batches, the optimizer and its schedule."""
+    execution: Execution = field(default_factory=Execution)
+    """How a step is carried out."""
+    saving: Saving = field(default_factory=Saving)
+    """What is written on the way."""
 
     def __post_init__(self) -> None:
-        for name in AT_LEAST_ONE:
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} is {value}; accepted is 1 or more.")
-        for name in ABOVE_ZERO:
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise ValueError(f"{name} is {value}; accepted is a number above 0.")
-        self._check_method()
-        self._check_optimization()
-        self._check_data()
-
-    def _check_method(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method is {self.method!r}; accepted are {', '.join(METHODS)}.")
-        if self.method == "spg" and self.freeze_backbone and self.hidden is None:
+        if not isinstance(self.method, Method):
+            raise ValueError(f"method is {self.method!r}; accepted is one of iir_fast.methods, such as HaS(grid=16).")
+        images, model, method = self.images, self.model, self.method
+        if method.guides_maps and model.freeze_backbone and model.hidden is None:
             raise ValueError(
-                "method spg with a frozen backbone needs hidden: without, nothing that it guides is trained."
+                f"method {method.name} with a frozen backbone needs hidden: without, nothing that it guides is trained."
             )
-        if self.compile and self.method == "adl":
-            raise ValueError("compile is set for method adl, which hooks the backbone at every step; leave it out.")
-
-    def _check_optimization(self) -> None:
-        if self.optimizer not in list_optimizers():
+        if self.execution.compile and method.hooks_backbone:
             raise ValueError(
-                f"optimizer is {self.optimizer!r}; accepted are timm's, such as adamw, sgd, lars and lamb."
+                f"compile is set for method {method.name}, which hooks the backbone at every step; leave it out."
             )
-        if (self.schedule == "step") != (self.decay_epochs is not None):
-            raise ValueError(
-                f'schedule is {self.schedule!r} and decay_epochs {self.decay_epochs}; decay_epochs belongs to "step".'
-            )
-        if self.schedule == "one_cycle" and self.warmup_epochs:
-            raise ValueError("warmup_epochs is set, but the one_cycle schedule warms up by itself.")
-        if not 0 <= self.warmup_epochs < self.epochs:
-            raise ValueError(f"warmup_epochs is {self.warmup_epochs}; accepted is 0 or more and less than epochs.")
-        if self.average_decay is not None and not 0 < self.average_decay < 1:
-            raise ValueError(f"average_decay is {self.average_decay}; accepted is a number between 0 and 1.")
-
-    def _check_data(self) -> None:
-        if self.caches_features and (self.flip or self.crop):
-            name, done = ("flip", "mirrored") if self.flip else ("crop", "cropped")
+        if self.caches_features and (images.flip or images.crop):
+            name, done = ("flip", "mirrored") if images.flip else ("crop", "cropped")
             raise ValueError(f"{name} is set together with freeze_backbone; cached features cannot be {done}.")
-        if self.data != PROCEDURAL and (self.train_images or self.test_images):
+        if self.data != PROCEDURAL and (images.train_images or images.test_images):
             raise ValueError('train_images and test_images are for data = "procedural" only.')
-        if self.recipe != ProceduralRecipe() and self.data != PROCEDURAL:
+        if self.data != PROCEDURAL and self.embedded != ProceduralRecipe():
             raise ValueError('hue_noise, head_contrast and clutter are for data = "procedural".')
 
     @property
     def caches_features(self) -> bool:
         """Whether training reads cached features in place of images."""
-        return self.freeze_backbone and not METHODS[self.method].changes_inputs
+        return self.model.freeze_backbone and not self.method.changes_inputs
 
-    @property
-    def recipe(self) -> ProceduralRecipe:
-        """How hard the embedded data are."""
-        return ProceduralRecipe(self.hue_noise, self.head_contrast, self.clutter)
+    def options(self) -> dict[str, Any]:
+        """Every option by its name, those of the parts and of the method among them; `method` is the method's name."""
+        parts = [getattr(self, part) for part in PARTS]
+        inside = {each.name: getattr(part, each.name) for part in parts for each in fields(part)}
+        return {name: getattr(self, name) for name in TOP} | {"method": self.method.name} | inside
+
+    def with_options(self, **options: Any) -> TrainConfig:
+        """This configuration with other `options`, given as to `from_options`; a method comes with its defaults."""
+        given, kept = flat_options(options), self.options()
+        if "method" in given:
+            kept = {name: value for name, value in kept.items() if name in HOMES}
+        return self.from_options(kept | given)
 
     def to_yaml(self) -> str:
-        """All options, in the order of their declaration."""
-        plain = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
-        return yaml.safe_dump(plain, sort_keys=False, default_flow_style=None)
+        """All options, part by part."""
+        plain = asdict(self)
+        plain["method"] = {"name": self.method.name} | plain["method"]
+        if self.images.feature_cache is not None:
+            plain["images"]["feature_cache"] = str(self.images.feature_cache)
+        return yaml.safe_dump(plain, sort_keys=False)
 
     @classmethod
     def from_yaml(cls, text: str, origin: str = "configuration") -> TrainConfig:
-        """The configuration that `to_yaml` wrote; options that are not there have their defaults.
+        """What `to_yaml` wrote, in this version or an earlier one, or a part of it; the rest has its defaults.
 
         Args:
             text: a mapping of options to values.
             origin: what errors call the text, e.g. the file's name.
 
         Raises:
-            ValueError: the text is no mapping, names an option that does not exist or gives one a wrong value.
+            ValueError: the text is no mapping, or as `from_options`.
         """
-        return from_options(cls, read_yaml(text, origin), origin)
+        return cls.from_options(read_yaml(text, origin), origin)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], origin: str = "configuration") -> TrainConfig:
+        """A configuration out of some options; those that are not given have their defaults.
+
+        Args:
+            options: values as YAML gives them, by name or part by part.
+            origin: what errors call the options' source.
+
+        Raises:
+            ValueError: an option does not exist, belongs to another part or method, has a value of another type, or is
+                refused by its part.
+        """
+        given = flat_options(options, origin)
+        name = given.pop("method", DEFAULT_METHOD)
+        if name not in list(METHODS):  # what YAML gives need not be hashable
+            raise ValueError(f"{origin}: method is {name!r}; accepted are {', '.join(METHODS)}.")
+        homes = HOMES | {each.name: "method" for each in fields(METHODS[name])}
+        if unknown := sorted(str(option) for option in given if option not in homes):
+            if reason := other_home(unknown[0]):
+                raise ValueError(f"{origin} names {unknown[0]}, which {reason}; method is {name}.")
+            raise ValueError(f"{origin} names {', '.join(unknown)}; known options are {', '.join(sorted(homes))}.")
+        values = {option: value for option, value in given.items() if option in TOP}
+        for part, record in (PARTS | {"method": METHODS[name]}).items():
+            inside = {option: value for option, value in given.items() if homes[option] == part}
+            values[part] = from_options(record, inside, origin)
+        return from_options(cls, values, origin)
+
+
+PARTS: dict[str, Any] = {
+    each.name: each.default_factory for each in fields(TrainConfig) if each.default_factory is not MISSING
+}
+"""Every part and the record that it is; the method's is that of the default one."""
+TOP = [each.name for each in fields(TrainConfig) if each.name not in PARTS]
+"""Options that belong to no part."""
+HOMES = dict.fromkeys(TOP, "") | {
+    each.name: part for part, record in PARTS.items() if part != "method" for each in fields(record)
+}
+"""Every option but a method's, and the part it belongs to."""
+
+
+def flat_options(options: Mapping[str, Any], origin: str = "configuration") -> dict[str, Any]:
+    """Options by their names alone, out of those that may stand in parts; `method` becomes the method's name.
+
+    Args:
+        options: values as YAML gives them. Of those that earlier versions wrote, the method's own are kept.
+        origin: what errors call the options' source.
+
+    Raises:
+        ValueError: an option is there twice, or stands in a part that it does not belong to.
+    """
+    for name, value in GONE.items():
+        if options.get(name, value) != value:
+            raise ValueError(f"{origin}: {name} is {options[name]!r}; the option is gone, leave it out.")
+    options = {name: value for name, value in options.items() if name not in GONE}
+    if options.keys() >= set(EARLIER):
+        method = str(options.get("method"))
+        own = EARLIER[:5] if method == "iir" else [name for name in EARLIER if name.startswith(f"{method}_")]
+        kept = {name: value for name, value in options.items() if name not in EARLIER}
+        options = kept | {name.removeprefix(f"{method}_"): options[name] for name in own}
+    found: dict[str, Any] = {}
+    for part, value in options.items():
+        inside = {part: value}
+        if part in PARTS and isinstance(value, Mapping):
+            inside = dict(value)
+            if strangers := [str(name) for name in inside if HOMES.get(name, "method") != part or name == "method"]:
+                raise ValueError(f"{origin}: {part} names {', '.join(strangers)}, which it does not have.")
+            if part == "method" and "name" in inside:
+                inside["method"] = inside.pop("name")
+        if twice := [str(name) for name in inside if name in found]:
+            raise ValueError(f"{origin} names {', '.join(twice)} twice.")
+        found |= inside
+    return found
+
+
+def other_home(option: str) -> str | None:
+    """Which methods have an `option`, by its name or an earlier one ("has_grid"), as the end of a sentence, if any."""
+    options = {name: [each.name for each in fields(method)] for name, method in METHODS.items()}
+    if owners := [name for name in METHODS if option in options[name]]:
+        return f"is an option of method {' and '.join(owners)}"
+    method, _, new = option.partition("_")
+    return f"is now {new}, an option of method {method}" if new in options.get(method, ()) else None

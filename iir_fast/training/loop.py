@@ -16,11 +16,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from iir_fast.app.progress import image_progress, say
 from iir_fast.data import AugmentedDataset, LocalizationDataset, image_transform, open_split
+from iir_fast.methods import Learner
 from iir_fast.models import IIRLocalizer, LocalizerSpec
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.features import CachedFeatures, cached_features
 from iir_fast.training.loading import Source
-from iir_fast.training.methods import create_method
 from iir_fast.training.ranks import Ranks, joined_ranks
 from iir_fast.training.run import Run, Validate
 from iir_fast.training.run_folder import RunFolder, WhenThere
@@ -84,7 +84,7 @@ def train(
 
     Raises:
         Interrupted: SIGINT came; the step at hand was finished and a checkpoint written.
-        NonFiniteLoss: the loss was NaN or infinite, and `config.non_finite` is "stop".
+        NonFiniteLoss: the loss was NaN or infinite, and `non_finite` is "stop".
         FileExistsError: `root` exists and may not be used.
         ValueError, FileNotFoundError, BrokenImageError: configuration or data are at fault; the message says which.
         OSError: a checkpoint could not be written; the one before is whole.
@@ -100,32 +100,25 @@ def _train(
         folder.check(config, when_there)
     torch.manual_seed(config.seed)
     device = ranks.device(pick_device(config.device))
+    images, network = config.images, config.model
     dataset = open_split(
         config.data,
         "train",
-        image_transform(config.image_size, *NEUTRAL),
-        skip_broken=config.skip_broken,
-        images=config.train_images,
-        recipe=config.recipe,
+        image_transform(images.image_size, *NEUTRAL),
+        skip_broken=images.skip_broken,
+        images=images.train_images,
+        recipe=config.embedded,
     )
-    spec = LocalizerSpec(
-        config.backbone,
-        dataset.classes,
-        config.image_size,
-        config.output_stride,
-        config.out_index,
-        config.hidden,
-        config.threshold if config.method == "iir" else "mean",
-        config.acol_threshold if config.method == "acol" else None,
-    )
-    model = spec.build(config.weights).to(device)
-    if config.channels_last:
+    shape = network.output_stride, network.out_index, network.hidden
+    spec = config.method.adapt(LocalizerSpec(network.backbone, dataset.classes, images.image_size, *shape))
+    model = spec.build(network.weights).to(device)
+    if config.execution.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    if config.sync_batch_norm:
+    if config.execution.sync_batch_norm:
         ranks.synchronize_batch_norm(model, device)
-    method = create_method(config, model).to(device)
+    learner = Learner(config.method, model, config.caches_features).to(device)
     dataset.transform = image_transform(
-        config.image_size, model.backbone.mean, model.backbone.std, config.flip, config.crop
+        images.image_size, model.backbone.mean, model.backbone.std, images.flip, images.crop
     )
     skipped = dataset.skipped
     if ranks.is_first:
@@ -135,8 +128,8 @@ def _train(
     ranks.wait()
 
     with image_progress(shown=ranks.is_first) as progress:
-        source: Source = AugmentedDataset(dataset, config.seed) if config.flip or config.crop else dataset
-        if config.freeze_backbone:
+        source: Source = AugmentedDataset(dataset, config.seed) if images.flip or images.crop else dataset
+        if network.freeze_backbone:
             model.backbone.requires_grad_(False).eval()
         if config.caches_features:
             # The first process makes the cache, the others find it.
@@ -144,7 +137,7 @@ def _train(
                 if ranks.is_first is turn:
                     source = frozen_features(model, spec, dataset, config, progress)
                 ranks.wait()
-        run = Run(config, model, method, spec, source, dataset, folder, ranks)
+        run = Run(config, learner, spec, source, dataset, folder, ranks)
         if ranks.rank:
             # What methods draw at random is each process's own.
             torch.manual_seed(config.seed + (ranks.rank << 32))
@@ -172,12 +165,12 @@ def frozen_features(
         The maps, on disk, with the labels.
     """
     task = progress.add_task(f"features of {dataset.split}", total=len(dataset), note="", visible=False)
-    loader: DataLoader[Any] = DataLoader(dataset, FEATURE_BATCH, num_workers=config.workers)
+    loader: DataLoader[Any] = DataLoader(dataset, FEATURE_BATCH, num_workers=config.images.workers)
 
     def advance(images: int) -> None:
         progress.update(task, advance=images, visible=True)
 
-    return cached_features(model.backbone, dataset, loader, spec.image_size, config.feature_cache, advance)
+    return cached_features(model.backbone, dataset, loader, spec.image_size, config.images.feature_cache, advance)
 
 
 @contextmanager

@@ -12,14 +12,14 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-from iir_fast.training.config import TrainConfig
+from iir_fast.training.parts import Optimization
 
 RISE = 0.2
 """Share of training in which the one-cycle schedule rises to its peak."""
 
 
 def create_optimizer(
-    config: TrainConfig, backbone: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], fused: bool = False
+    options: Optimization, backbone: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], fused: bool = False
 ) -> Optimizer:
     """The optimizer that a configuration names, as timm knows it ("sgd" is SGD with Nesterov momentum).
 
@@ -27,7 +27,7 @@ def create_optimizer(
     out.
 
     Args:
-        config: `optimizer`, `learning_rate`, `head_rate`, `weight_decay`, `momentum`.
+        options: `optimizer`, `learning_rate`, `head_rate`, `weight_decay`, `momentum`.
         backbone: parameters that learn at `learning_rate`.
         rest: parameters that learn at `head_rate` times that.
         fused: update all parameters in one kernel, where the optimizer can: torch's can, timm's LARS and LAMB cannot.
@@ -35,25 +35,25 @@ def create_optimizer(
     groups = [
         {
             "params": [parameter for parameter in parameters if parameter.requires_grad],
-            "lr": config.learning_rate * rate,
+            "lr": options.learning_rate * rate,
         }
-        for parameters, rate in ((backbone, 1.0), (rest, config.head_rate))
+        for parameters, rate in ((backbone, 1.0), (rest, options.head_rate))
     ]
-    kind = get_optimizer_class(config.optimizer, bind_defaults=False)
+    kind = get_optimizer_class(options.optimizer, bind_defaults=False)
     can_fuse = "fused" in inspect.signature(kind).parameters
-    options: dict[str, Any] = {"fused": True} if fused and can_fuse else {}
+    extra: dict[str, Any] = {"fused": True} if fused and can_fuse else {}
     return create_optimizer_v2(
         [group for group in groups if group["params"]],
-        config.optimizer,
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        momentum=config.momentum,
+        options.optimizer,
+        lr=options.learning_rate,
+        weight_decay=options.weight_decay,
+        momentum=options.momentum,
         filter_bias_and_bn=False,
-        **options,
+        **extra,
     )
 
 
-def create_schedule(config: TrainConfig, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
+def create_schedule(options: Optimization, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
     """The schedule that a configuration names; it advances with every step of the optimizer.
 
     - "one_cycle": up to the peak in a fifth of training and down again (Smith and Topin, "Super-Convergence", 2017),
@@ -64,12 +64,12 @@ def create_schedule(config: TrainConfig, optimizer: Optimizer, steps_per_epoch: 
     The last two start with `warmup_epochs` of linear warm-up (Goyal et al., "Accurate, Large Minibatch SGD", 2017).
 
     Args:
-        config: the options above and `epochs`.
+        options: those above and `epochs`.
         optimizer: its groups keep the ratio of their learning rates.
         steps_per_epoch: of the optimizer.
     """
-    steps, warmup = config.epochs * steps_per_epoch, config.warmup_epochs * steps_per_epoch
-    if config.schedule == "one_cycle":
+    steps, warmup = options.epochs * steps_per_epoch, options.warmup_epochs * steps_per_epoch
+    if options.schedule == "one_cycle":
         return OneCycleLR(
             optimizer,
             [group["lr"] for group in optimizer.param_groups],
@@ -81,8 +81,8 @@ def create_schedule(config: TrainConfig, optimizer: Optimizer, steps_per_epoch: 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
-        if config.decay_epochs:
-            return config.decay_factor ** (step // (config.decay_epochs * steps_per_epoch))
+        if options.decay_epochs:
+            return options.decay_factor ** (step // (options.decay_epochs * steps_per_epoch))
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
     return LambdaLR(optimizer, factor)

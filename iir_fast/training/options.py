@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -88,6 +88,8 @@ def _convert(value: Any, hint: Any) -> Any:
                 return _convert(value, alternative)
             except TypeError:
                 continue
+    elif is_dataclass(hint) and isinstance(value, hint):  # type: ignore[arg-type]
+        return value
     elif hint is Path and isinstance(value, str | Path):
         return Path(value)
     elif hint is float and type(value) in (int, float):

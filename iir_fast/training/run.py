@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from iir_fast.app.progress import say
 from iir_fast.data import LocalizationDataset, SubgroupSampler
-from iir_fast.methods import Method
+from iir_fast.methods import Learner
 from iir_fast.models import IIRLocalizer, LocalizerSpec
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.features import CachedFeatures
@@ -44,8 +44,7 @@ class Run:
 
     Args:
         config: what to train and how.
-        model: the localizer, on its device.
-        method: on the same device.
+        learner: the localizer under its method, on its device.
         spec: what builds the localizer again.
         source: images, or cached features.
         dataset: the images; names them.
@@ -56,31 +55,30 @@ class Run:
     def __init__(
         self,
         config: TrainConfig,
-        model: IIRLocalizer,
-        method: Method,
+        learner: Learner,
         spec: LocalizerSpec,
         source: Source,
         dataset: LocalizationDataset,
         folder: RunFolder,
         ranks: Ranks,
     ) -> None:
-        self.config, self.model, self.spec, self.source, self.dataset = config, model, spec, source, dataset
+        self.config, self.model, self.spec, self.source, self.dataset = config, learner.model, spec, source, dataset
         self.folder, self.ranks = folder, ranks
-        labels, batch = list(dataset.labels), config.classes_per_batch * config.images_per_class
-        self.steps_per_epoch = max(1, len(labels) // (batch * config.accumulate))
+        options = config.optimization
+        self.accumulate, self.images_per_step = options.accumulate, options.images_per_step
+        self.steps_per_epoch = max(1, len(dataset.labels) // self.images_per_step)
         self.sampler = SubgroupSampler(
-            labels,
-            config.classes_per_batch,
-            config.images_per_class,
+            list(dataset.labels),
+            options.classes_per_batch,
+            options.images_per_class,
             config.seed,
-            self.steps_per_epoch * config.accumulate,
+            self.steps_per_epoch * self.accumulate,
             ranks.rank,
             ranks.size,
         )
-        self.images_per_step = batch * config.accumulate
-        self.total_steps = config.epochs * self.steps_per_epoch
-        self.last_step = min(self.total_steps, config.max_steps or self.total_steps)
-        self.updater = Updater(config, model, method, ranks, self.steps_per_epoch)
+        self.total_steps = options.epochs * self.steps_per_epoch
+        self.last_step = min(self.total_steps, options.max_steps or self.total_steps)
+        self.updater = Updater(config, learner, ranks, self.steps_per_epoch)
         self.step = 0
         self.best: float | None = None
         self._load_seconds = self._wait_seconds = 0.0
@@ -108,7 +106,8 @@ class Run:
         failure = None
         if self.ranks.is_first:
             try:
-                self.folder.checkpoints.save(self.step, self.spec, self.localizer, training, self.config.checkpoints)
+                keep = self.config.saving.checkpoints
+                self.folder.checkpoints.save(self.step, self.spec, self.localizer, training, keep)
             except OSError as error:
                 failure = str(error)
         failure = self.ranks.gather_objects(failure)[0]
@@ -153,17 +152,17 @@ class Run:
             Interrupted, NonFiniteLoss, OSError: the last checkpoint is whole.
         """
         task = progress.add_task(
-            f"train {self.config.method}",
+            f"train {self.config.method.name}",
             total=self.last_step * self.images_per_step,
             completed=self.step * self.images_per_step,
             note="",
         )
-        every = self.config.checkpoint_every or self.steps_per_epoch
+        every = self.config.saving.checkpoint_every or self.steps_per_epoch
         while self.step < self.last_step:
             self._switch_to_training()
             for batches in self._rest_of_epoch():
                 ramp = min(1.0, self.step / (RAMP * self.total_steps))
-                logs = (self.step + 1) % self.config.log_every == 0 or self.step + 1 == self.last_step
+                logs = (self.step + 1) % self.config.saving.log_every == 0 or self.step + 1 == self.last_step
                 record = self.updater.update(batches, ramp, wants_norm=logs)
                 self.step += 1
                 self._look_after(record, batches)
@@ -181,7 +180,7 @@ class Run:
 
     def _switch_to_training(self) -> None:
         self.model.train()
-        if self.config.freeze_backbone:
+        if self.config.model.freeze_backbone:
             self.model.backbone.eval()
 
     def _rest_of_epoch(self) -> Iterator[list[Batch]]:
@@ -190,13 +189,13 @@ class Run:
             self.source,
             self.sampler,
             epoch,
-            done=done * self.config.accumulate,
-            workers=self.config.workers,
+            done=done * self.accumulate,
+            workers=self.config.images.workers,
             pin_memory=self.updater.device.type == "cuda",
         )
         while True:
             start = time.monotonic()
-            batches = [batch for _, batch in zip(range(self.config.accumulate), loaded, strict=False)]
+            batches = [batch for _, batch in zip(range(self.accumulate), loaded, strict=False)]
             self._wait_seconds += time.monotonic() - start
             if not batches:
                 return
@@ -216,7 +215,7 @@ class Run:
         file = self.folder.root / f"non_finite_step{self.step:08d}_rank{self.ranks.rank}.json"
         file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         sentence = f"the loss of step {self.step} is not finite: {record.non_finite}; its images stand in {file}"
-        if self.config.non_finite == "stop":
+        if self.config.execution.non_finite == "stop":
             raise NonFiniteLoss(f"{sentence}. To leave such steps out, set non_finite to skip.")
         if self.ranks.is_first:
             say(f"left out: {sentence}.")
@@ -243,8 +242,8 @@ class Run:
 
     def _rates(self) -> dict[str, float]:
         """Images per second that the model alone and loading alone could do, since the last log: who starves whom."""
-        images = self.config.log_every * self.images_per_step
-        loaders = 1 if isinstance(self.source, CachedFeatures) else max(1, self.config.workers)
+        images = self.config.saving.log_every * self.images_per_step
+        loaders = 1 if isinstance(self.source, CachedFeatures) else max(1, self.config.images.workers)
         seconds = {
             "model": time.monotonic() - self._clock - self._wait_seconds,
             "data": self._load_seconds / loaders,

@@ -103,9 +103,9 @@ def _write_whole(file: Path, text: str) -> None:
 
 
 def _check_same(old: TrainConfig, new: TrainConfig) -> None:
-    differing = [
-        name for name, value in vars(new).items() if name not in FREE_TO_CHANGE and getattr(old, name) != value
-    ]
-    if differing:
-        changes = ", ".join(f"{name} was {getattr(old, name)!r} and is {getattr(new, name)!r}" for name in differing)
+    before, now = old.options(), new.options()
+    # Of two methods each has options of its own.
+    shared = [name for name in now if name in before and name not in FREE_TO_CHANGE]
+    if differing := [name for name in shared if before[name] != now[name]]:
+        changes = ", ".join(f"{name} was {before[name]!r} and is {now[name]!r}" for name in differing)
         raise ValueError(f"the run to resume was configured differently: {changes}.")

@@ -12,8 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from iir_fast.gather import gather_rows
-from iir_fast.methods import Method
-from iir_fast.models import IIRLocalizer
+from iir_fast.methods import BatchLoss, Learner
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.loading import Batch
 from iir_fast.training.optimization import create_optimizer, create_schedule
@@ -35,35 +34,12 @@ class UpdateRecord(NamedTuple):
     """fp16 gradients overflowed: nothing was updated, and the scale was lowered."""
 
 
-class _BatchLoss(NamedTuple):
-    loss: Tensor
-    terms: dict[str, Tensor]
-    foreground: Tensor
-    labels: Tensor
-
-
-class _Objective(nn.Module):
-    """Localizer and method as one module: what ranks keep in step."""
-
-    def __init__(self, model: IIRLocalizer, method: Method, from_features: bool) -> None:
-        super().__init__()
-        self.model, self.method, self.from_features = model, method, from_features
-
-    def forward(self, inputs: Tensor, labels: Tensor, ramp: float) -> _BatchLoss:
-        result = self.method(self.model, inputs, labels, ramp, self.from_features)
-        predicted = self.model.head.class_logits(result.out).argmax(dim=1)
-        accuracy = predicted.eq(result.out.labels).float().mean()
-        terms = {"total": result.loss.detach(), **result.terms, "accuracy": accuracy}
-        return _BatchLoss(result.loss, terms, result.foreground, result.out.labels)
-
-
 class Updater:
     """Updates a localizer, batch after batch; its state belongs to the checkpoint.
 
     Args:
         config: precision, accumulation, optimizer, and what to do about gradients.
-        model: the localizer, on its device; a frozen backbone takes no gradients.
-        method: what makes a loss of a batch, on the same device.
+        learner: the localizer under its method, on its device; a frozen backbone takes no gradients.
         ranks: those that train together.
         updates_per_epoch: what the schedule counts in.
 
@@ -73,33 +49,33 @@ class Updater:
         non_finite: updates that were left out because the loss was not finite.
     """
 
-    def __init__(
-        self, config: TrainConfig, model: IIRLocalizer, method: Method, ranks: Ranks, updates_per_epoch: int
-    ) -> None:
-        self.config, self.model, self.method, self.ranks = config, model, method, ranks
+    def __init__(self, config: TrainConfig, learner: Learner, ranks: Ranks, updates_per_epoch: int) -> None:
+        self.execution, self.clip, self.ranks = config.execution, config.optimization.clip, ranks
+        model = self.model = learner.model
+        self.networks = learner.networks
         self.device = model.head.weight.device
-        if config.compile:
+        if self.execution.compile:
             # The head's operators are fused already.
             model.backbone.compile()
-        self._objective: nn.Module = _Objective(model, method, config.caches_features)
+        self._learner: nn.Module = learner
         if ranks.size > 1:
-            self._objective = DistributedDataParallel(
-                self._objective,
+            self._learner = DistributedDataParallel(
+                self._learner,
                 device_ids=[self.device] if self.device.type == "cuda" else None,
                 # A method need not use every parameter, such as those of a learned threshold.
                 find_unused_parameters=True,
                 # Gradients lie where they are sent from, in place of twice.
                 gradient_as_bucket_view=True,
             )
-        rest = (*model.head.parameters(), *method.parameters())
+        rest = (*model.head.parameters(), *self.networks.parameters())
         on_gpu = self.device.type == "cuda"
-        self.optimizer = create_optimizer(config, model.backbone.parameters(), rest, fused=on_gpu)
-        self.schedule = create_schedule(config, self.optimizer, updates_per_epoch)
+        self.optimizer = create_optimizer(config.optimization, model.backbone.parameters(), rest, fused=on_gpu)
+        self.schedule = create_schedule(config.optimization, self.optimizer, updates_per_epoch)
         self._parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
-        self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.execution.precision == "fp16")
         self.average: AveragedModel | None = None
-        if config.average_decay is not None:
-            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay))
+        if (decay := config.optimization.average_decay) is not None:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.overflows = self.non_finite = 0
 
     def update(self, batches: Sequence[Batch], ramp: float, wants_norm: bool = False) -> UpdateRecord:
@@ -111,9 +87,9 @@ class Updater:
             wants_norm: measure the norm of the gradients even if they are not clipped.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        results: list[_BatchLoss] = []
+        results: list[BatchLoss] = []
         for number, batch in enumerate(batches, 1):
-            with torch.autograd.set_detect_anomaly(self.config.detect_anomaly), self._synchronized(number, batches):
+            with torch.autograd.set_detect_anomaly(self.execution.detect_anomaly), self._synchronized(number, batches):
                 result = self._forward(batch, ramp)
                 if (fault := self._find_fault(result)) is not None:
                     self.non_finite += 1
@@ -129,23 +105,23 @@ class Updater:
         terms = {name: torch.stack([each.terms[name] for each in results]).mean() for name in results[0].terms}
         return UpdateRecord(terms, norm, None, overflowed)
 
-    def _forward(self, batch: Batch, ramp: float) -> _BatchLoss:
-        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+    def _forward(self, batch: Batch, ramp: float) -> BatchLoss:
+        layout = torch.channels_last if self.execution.channels_last else torch.contiguous_format
         on_gpu = self.device.type == "cuda"
         inputs = batch.inputs.to(self.device, non_blocking=on_gpu, memory_format=layout)
         labels = batch.labels.to(self.device, non_blocking=on_gpu)
-        dtype = AUTOCAST.get(self.config.precision)
+        dtype = AUTOCAST.get(self.execution.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            result: _BatchLoss = self._objective(inputs, labels, ramp)
+            result: BatchLoss = self._learner(inputs, labels, ramp)
         return result
 
     def _synchronized(self, number: int, batches: Sequence[Batch]) -> AbstractContextManager[None]:
         """Gradients of all ranks are added up once per update."""
-        if isinstance(self._objective, DistributedDataParallel) and number < len(batches):
-            return self._objective.no_sync()
+        if isinstance(self._learner, DistributedDataParallel) and number < len(batches):
+            return self._learner.no_sync()
         return nullcontext()
 
-    def _find_fault(self, result: _BatchLoss) -> str | None:
+    def _find_fault(self, result: BatchLoss) -> str | None:
         """The first term that is not finite; every rank hears of one on any."""
         fault = None
         if not result.loss.detach().isfinite():
@@ -156,10 +132,10 @@ class Updater:
         return fault or "another rank's"
 
     def _measure_and_clip(self, wants_norm: bool) -> Tensor | None:
-        if not wants_norm and self.config.clip is None:
+        if not wants_norm and self.clip is None:
             return None
         self._scaler.unscale_(self.optimizer)
-        return torch.nn.utils.clip_grad_norm_(self._parameters, self.config.clip or float("inf"))
+        return torch.nn.utils.clip_grad_norm_(self._parameters, self.clip or float("inf"))
 
     def _step(self) -> bool:
         """Whether fp16 gradients overflowed, on any rank and so on all."""
@@ -176,7 +152,7 @@ class Updater:
     def state_dict(self) -> dict[str, Any]:
         """Everything but the localizer and its average: tensors and plain values."""
         return {
-            "method": self.method.state_dict(),
+            "method": self.networks.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
@@ -187,7 +163,7 @@ class Updater:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        self.method.load_state_dict(state["method"])
+        self.networks.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if state["scaler"]:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -20,8 +21,10 @@ import pytest
 import yaml
 
 import iir_fast
+from iir_fast.app.cli import main
 from iir_fast.data import ProceduralDataset, image_transform, read_image
-from iir_fast.training import RunFolder
+from iir_fast.methods import METHODS, SPG
+from iir_fast.training import RunFolder, TrainConfig
 
 NOTHING_CLASSIFIED = {"top1_loc": None, "top5_loc": None, "top1_accuracy": None}
 SMALL = ["--image-size", "64", "--hidden", "8", "--epochs", "1", "--classes-per-batch", "4", "--images-per-class", "4"]
@@ -68,7 +71,7 @@ def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_train_leaves_configuration_checkpoint_metrics_and_scalars(trained, folder):
     config = yaml.safe_load((trained / "config.yaml").read_text())
     assert config["data"] == str(folder)
-    assert config["hidden"] == 8
+    assert config["model"]["hidden"] == 8
     metrics = json.loads((trained / "metrics.json").read_text())["test"]
     assert set(metrics) == {"evidence", "cam", "both"}
     assert metrics["cam"]["images"] == 12
@@ -202,12 +205,41 @@ def test_export_writes_a_network_that_finds_the_same_classes(cli, trained, folde
 @pytest.mark.slow
 def test_methods_and_their_options_are_flags(cli, tmp_path):
     data = ["--train-images", "40", "--test-images", "10", "--clutter", "0.5"]
-    options = ["--method", "spg", "--spg-high", "0.8", "0.6", "0.8", "--threshold", "fixed"]
+    options = ["--method", "spg", "--high", "0.8", "0.6", "0.8"]
     result = cli("train", tmp_path / "run", *data, *SMALL, *options)
     assert "train spg" in result.stderr
     assert "MaxBoxAccV2" in result.stdout
-    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert (config["spg_high"], config["clutter"], config["threshold"]) == ([0.8, 0.6, 0.8], 0.5, "fixed")
+    config = TrainConfig.from_yaml((tmp_path / "run" / "config.yaml").read_text())
+    assert (config.method, config.embedded.clutter) == (SPG(high=(0.8, 0.6, 0.8)), 0.5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_help_lists_the_options_of_the_chosen_method_alone(method, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--method", method, "--help"])
+    assert stop.value.code == 0
+    shown = set(re.findall(r"^\W*(--[a-z][a-z-]+)", capsys.readouterr().out, re.MULTILINE))
+    expected = {"--" + name.replace("_", "-") for name in TrainConfig().with_options(method=method).options()}
+    assert shown == expected | {"--help", "--recipe", "--resume", "--overwrite", "--validate"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--method", "cam", "--grid", "3"], "--grid is an option of method has; the method is cam."),
+        (["--method=cam", "--temperature=3"], "--temperature is an option of method iir; the method is cam."),
+        (["--method", "adl", "--no-hard"], "--no-hard is an option of method iir; the method is adl."),
+        (["--rate", "0.5"], "--rate is an option of method has and adl and cutmix; the method is iir."),
+        (["--has-grid", "3"], "--has-grid is now grid, an option of method has; the method is iir."),
+        (["--method", "hide"], "method is 'hide'; accepted are iir, cam, has, acol, spg, adl, cutmix."),
+    ],
+)
+def test_an_option_of_another_method_is_refused_with_a_sentence(arguments, words, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(tmp_path / "run"), *arguments])
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from iir_fast.training import RunFolder, TrainConfig, train
 
 def test_the_embedded_datas_recipe_holds_for_training_and_evaluation(tmp_path):
     options = {"train_images": 40, "test_images": 30, "epochs": 1, "classes_per_batch": 4, "images_per_class": 4}
-    config = TrainConfig(hidden=8, clutter=3.0, **options)
+    config = TrainConfig().with_options(hidden=8, clutter=3.0, **options)
     result = train(config, tmp_path / "run")
     backbone = result.model.backbone
     transform = image_transform(64, backbone.mean, backbone.std)
@@ -32,11 +32,11 @@ def test_the_embedded_datas_recipe_holds_for_training_and_evaluation(tmp_path):
             ("cam",),
             Evaluator("test", 0.01),
         )["cam"].pxap
-        for recipe in (config.recipe, TrainConfig().recipe)
+        for recipe in (config.embedded, TrainConfig().embedded)
     }
-    assert evaluate_run(tmp_path / "run", kinds=("cam",))["cam"].pxap == by_recipe[config.recipe]
-    assert by_recipe[config.recipe] != by_recipe[TrainConfig().recipe]
-    usual = train(TrainConfig(hidden=8, **options), tmp_path / "usual").model
+    assert evaluate_run(tmp_path / "run", kinds=("cam",))["cam"].pxap == by_recipe[config.embedded]
+    assert by_recipe[config.embedded] != by_recipe[TrainConfig().embedded]
+    usual = train(TrainConfig().with_options(hidden=8, **options), tmp_path / "usual").model
     assert not usual.head.weight.equal(result.model.head.weight)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,13 @@ WHOLE = """
 title: Heads
 seeds: [0, 4]
 maps: [cam, both]
-base: {epochs: 3, learning_rate: 1e-3, hidden: 8}
+base: {optimization: {epochs: 3, learning_rate: 1e-3}, hidden: 8}
 data:
   plain:
   few images: {train_images: 80, hidden: 16}
 rows:
-  CAM: {method: cam}
-  IIR, wide: {hidden: 64}
+  CAM: {method: {name: cam}}
+  IIR, wide: {model: {hidden: 64}}
 """
 
 
@@ -36,14 +37,14 @@ def test_rows_go_before_data_variants_and_these_before_the_base(tmp_path):
     runs = {str(run.folder): run.config for run in comparison.runs}
     base = {"epochs": 3, "learning_rate": 1e-3}
     assert runs == {
-        "plain/cam/seed0": TrainConfig(method="cam", hidden=8, **base),
-        "plain/iir-wide/seed0": TrainConfig(hidden=64, **base),
-        "few-images/cam/seed0": TrainConfig(method="cam", hidden=16, train_images=80, **base),
-        "few-images/iir-wide/seed0": TrainConfig(hidden=64, train_images=80, **base),
-        "plain/cam/seed4": TrainConfig(method="cam", hidden=8, seed=4, **base),
-        "plain/iir-wide/seed4": TrainConfig(hidden=64, seed=4, **base),
-        "few-images/cam/seed4": TrainConfig(method="cam", hidden=16, train_images=80, seed=4, **base),
-        "few-images/iir-wide/seed4": TrainConfig(hidden=64, train_images=80, seed=4, **base),
+        "plain/cam/seed0": TrainConfig().with_options(method="cam", hidden=8, **base),
+        "plain/iir-wide/seed0": TrainConfig().with_options(hidden=64, **base),
+        "few-images/cam/seed0": TrainConfig().with_options(method="cam", hidden=16, train_images=80, **base),
+        "few-images/iir-wide/seed0": TrainConfig().with_options(hidden=64, train_images=80, **base),
+        "plain/cam/seed4": TrainConfig().with_options(method="cam", hidden=8, seed=4, **base),
+        "plain/iir-wide/seed4": TrainConfig().with_options(hidden=64, seed=4, **base),
+        "few-images/cam/seed4": TrainConfig().with_options(method="cam", hidden=16, train_images=80, seed=4, **base),
+        "few-images/iir-wide/seed4": TrainConfig().with_options(hidden=64, train_images=80, seed=4, **base),
     }
     assert [*runs][:2] == ["plain/cam/seed0", "plain/iir-wide/seed0"]
     assert comparison.runs[3].name == "IIR, wide, few images, seed 0"
@@ -52,7 +53,9 @@ def test_rows_go_before_data_variants_and_these_before_the_base(tmp_path):
 def test_what_may_be_left_out(tmp_path):
     comparison = read_comparison(written("{seeds: 2, rows: {IIR: }}", tmp_path), data="photos")
     assert (comparison.title, comparison.maps, comparison.variants) == ("heads", ("cam", "evidence", "both"), ("",))
-    assert [run.config for run in comparison.runs] == [TrainConfig(data="photos", seed=seed) for seed in (0, 1)]
+    assert [run.config for run in comparison.runs] == [
+        TrainConfig().with_options(data="photos", seed=seed) for seed in (0, 1)
+    ]
     assert [str(run.folder) for run in comparison.runs] == ["iir/seed0", "iir/seed1"]
 
 
@@ -72,6 +75,14 @@ def test_what_may_be_left_out(tmp_path):
         ("{seeds: 1, rows: {'': }}", "rows: '' and '' do not tell"),
         ("{seeds: 1, rows: {A: {seed: 3}}}", "rows, A names seed; the seeds stand under seeds"),
         ("{seeds: 1, rows: {A: {epoks: 3}}}", "heads.yaml, A names epoks; known options are"),
+        (
+            "{seeds: 1, rows: {A: {model: {epochs: 3}}}}",
+            "rows, A: model names epochs, which it does not",
+        ),
+        (
+            "{seeds: 1, base: {temperature: 0.3}, rows: {A: {method: cam}}}",
+            "A names temperature, which is an option of method iir",
+        ),
         (
             "{seeds: 1, data: {few: {epochs: two}}, rows: {A: }}",
             "heads.yaml, few, A: epochs is 'two'; accepted is a wh",
@@ -110,9 +121,12 @@ def test_the_comparisons_of_the_repository_are_sound(name, rows, variants):
     assert comparison.maps == ("cam", "evidence", "both")
     # Rows are different runs, and the rows of IIR differ from its defaults in one option.
     for variant in comparison.variants:
-        configs = {run.row: vars(run.config) for run in comparison.runs if (run.variant, run.seed) == (variant, 0)}
-        assert not any(one == other for row, one in configs.items() for name, other in configs.items() if row != name)
-        for row, options in configs.items():
-            changed = {option for option, value in options.items() if value != configs["IIR"][option]}
-            assert changed == ({"method"} if not row.startswith("IIR") else changed)
-            assert len(changed) == (row != "IIR")
+        configs = {run.row: run.config for run in comparison.runs if (run.variant, run.seed) == (variant, 0)}
+        assert len(set(configs.values())) == rows
+        for row, config in configs.items():
+            if row.startswith("IIR"):
+                changed = config.options().items() - configs["IIR"].options().items()
+                assert len(changed) == (row != "IIR")
+                assert config == replace(configs["IIR"], method=config.method)
+            else:
+                assert config == configs["IIR"].with_options(method=row.lower())

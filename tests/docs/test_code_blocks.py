@@ -132,7 +132,8 @@ def execute(block: Block, folder: Path, namespace: dict[str, Any]) -> None:
     if block.state == "nothing to run":
         return
     if block.language == "python":
-        code = compile(block.text, f"<line {block.line}>", "exec")
+        # As in a file of its own: this module's imports from __future__ are not the page's.
+        code = compile(block.text, f"<line {block.line}>", "exec", dont_inherit=True)
         if block.state == "run":
             exec(code, namespace)
         return

@@ -39,10 +39,12 @@ def test_training_is_shown_on_1_8_and_64_gpus(monkeypatch):
     for size, run in zip(ranks, runs, strict=True):
         config = run.config
         assert config.data == "ilsvrc:/data"
-        assert config.precision == "bf16"
-        assert config.sync_batch_norm == (size > 1)
-        assert config.classes_per_batch * config.images_per_class % size == 0
-    assert [run.config.classes_per_batch * run.config.images_per_class for run in runs] == [128, 1024, 8192, 128]
+        assert config.model.backbone == "resnet50.tv_in1k"
+        assert (config.optimization.schedule, config.optimization.warmup_epochs) == ("cosine", 5)
+        assert config.execution.precision == "bf16"
+        assert config.execution.sync_batch_norm == (size > 1)
+        assert config.optimization.classes_per_batch * config.optimization.images_per_class % size == 0
+    assert [run.config.optimization.images_per_step for run in runs] == [1024, 1024, 8192, 1024]
 
 
 def test_plans_are_shown_with_commands_that_are_taken(monkeypatch):

@@ -74,7 +74,7 @@ def test_the_doctor_finds_no_fault(device):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", pytest.param("fp16", marks=pytest.mark.gpu)])
 def test_the_training_loop_runs(precision, device, tmp_path):
     sizes = {"train_images": 80, "test_images": 20, "classes_per_batch": 4, "images_per_class": 4, "hidden": 8}
-    config = TrainConfig(**sizes, epochs=1, precision=precision, device=device, channels_last=True)
+    config = TrainConfig().with_options(**sizes, epochs=1, precision=precision, device=device, channels_last=True)
     weights = train(config, tmp_path / "run").model.state_dict()
     assert all(weight.isfinite().all() for weight in weights.values() if weight.is_floating_point())
     assert all(weight.device.type == device for weight in weights.values())

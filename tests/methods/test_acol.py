@@ -6,9 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from iir_fast import DualCAMHead
-from iir_fast.methods import ACoL
-from iir_fast.models import LocalizerSpec, load_localizer, save_checkpoint
+from iir_fast.methods import ACoL, Learner
+from iir_fast.models import ErasingHead, LocalizerSpec, load_localizer, save_checkpoint
 
 LABELS = torch.tensor([2, 0, 1, 2])
 
@@ -21,7 +20,7 @@ def normalized(cam: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("hidden", [None, 6])
 def test_b_reads_the_map_without_what_a_is_sure_of(hidden):
     torch.manual_seed(0)
-    head = DualCAMHead(5, 3, hidden, erase=0.6).double().eval()
+    head = ErasingHead(5, 3, hidden, "learned", erase=0.6).double().eval()
     features = torch.randn(4, 5, 6, 7, dtype=torch.float64, requires_grad=True)
     out = head(features, LABELS)
 
@@ -46,7 +45,7 @@ def test_b_reads_the_map_without_what_a_is_sure_of(hidden):
 @pytest.mark.parametrize("hidden", [None, 6])
 def test_a_alone_decides_the_class(hidden):
     torch.manual_seed(0)
-    head = DualCAMHead(5, 3, hidden, erase=0.6).eval()
+    head = ErasingHead(5, 3, hidden, "learned", erase=0.6).eval()
     torch.nn.init.zeros_(head.bias)  # else it outweighs what the samples differ in
     features = torch.randn(16, 5, 6, 7)
     out = head(features)
@@ -74,6 +73,8 @@ def test_the_localization_map_is_the_larger_of_the_two_after_a_round_trip_too(tm
 def test_only_an_erasing_localizer_is_trained():
     model = LocalizerSpec("small_cnn", tuple("abc"), 32, hidden=8).build()
     with pytest.raises(ValueError, match="ACoL: the localizer erases nothing"):
-        ACoL()(model, torch.randn(4, 3, 32, 32), LABELS, 1.0)
-    with pytest.raises(ValueError, match=r"DualCAMHead: erase is 0\.0; accepted are None and a number in \(0,1\]"):
-        DualCAMHead(5, 3, erase=0.0)
+        Learner(ACoL(), model)(torch.randn(4, 3, 32, 32), LABELS, 1.0)
+    with pytest.raises(ValueError, match=r"ErasingHead: erase is 0\.0; accepted is a number in \(0,1\]"):
+        ErasingHead(5, 3, None, "learned", erase=0.0)
+    with pytest.raises(ValueError, match=r"ACoL: threshold is 1\.5; accepted is a number in \(0,1\]"):
+        ACoL(threshold=1.5)

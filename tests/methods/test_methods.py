@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import replace
-from inspect import signature
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 
-from iir_fast.methods import METHODS, SPG, ACoL, MethodLoss, MethodName
+from iir_fast.methods import METHODS, SPG, Learner, MethodLoss, MethodName
 from iir_fast.models import LocalizerSpec
 from iir_fast.training import Interrupted, RunFolder, TrainConfig, WhenThere, train
-from iir_fast.training.methods import create_method
 
-TINY = TrainConfig(train_images=80, test_images=20, epochs=2, classes_per_batch=4, images_per_class=4, hidden=8)
+TINY = TrainConfig().with_options(
+    train_images=80, test_images=20, epochs=2, classes_per_batch=4, images_per_class=4, hidden=8
+)
 each_method = pytest.mark.parametrize("method", METHODS)
 
 
 def configured(method: MethodName, freeze: bool, cache: Path) -> TrainConfig:
-    return replace(TINY, method=method, freeze_backbone=freeze, flip=not freeze, feature_cache=cache)
+    return TINY.with_options(method=method, freeze_backbone=freeze, flip=not freeze, feature_cache=cache)
 
 
 def weights_after(config: TrainConfig, root: Path, when_there: WhenThere = "refuse") -> dict[str, torch.Tensor]:
@@ -35,15 +35,15 @@ def weights_after(config: TrainConfig, root: Path, when_there: WhenThere = "refu
 def test_an_interrupted_run_ends_with_the_bits_of_a_whole_one(method, freeze, tmp_path, monkeypatch):
     config = configured(method, freeze, tmp_path / "cache")
     whole = weights_after(config, tmp_path / "whole")
-    calls, forward = [], METHODS[method].forward
+    calls, loss = [], METHODS[method].loss
 
-    def forward_and_interrupt(*arguments: object) -> MethodLoss:
+    def loss_and_interrupt(*arguments: object) -> MethodLoss:
         calls.append(1)
         if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return forward(*arguments)
+        return loss(*arguments)
 
-    monkeypatch.setattr(METHODS[method], "forward", forward_and_interrupt)
+    monkeypatch.setattr(METHODS[method], "loss", loss_and_interrupt)
     with pytest.raises(Interrupted, match="step 3 of 10"):
         train(config, tmp_path / "cut")
     resumed = weights_after(config, tmp_path / "cut", "resume")
@@ -57,14 +57,13 @@ def test_an_interrupted_run_ends_with_the_bits_of_a_whole_one(method, freeze, tm
 @each_method
 def test_gradients_reach_everything_that_is_trained(method):
     torch.manual_seed(0)
-    erase = 0.6 if method == "acol" else None
-    threshold = "learned" if method == "iir" else "mean"
-    model = LocalizerSpec("small_cnn", tuple("abcd"), 32, hidden=8, threshold=threshold, erase=erase).build()
-    trained = create_method(replace(TINY, method=method), model)
+    chosen = METHODS[method]()
+    model = chosen.adapt(LocalizerSpec("small_cnn", tuple("abcd"), 32, hidden=8)).build()
+    learner = Learner(chosen, model)
     labels = torch.arange(4).repeat_interleave(2)
-    result = trained(model, torch.randn(8, 3, 32, 32), labels, 1.0)
+    result = learner(torch.randn(8, 3, 32, 32), labels, 1.0)
     result.loss.backward()
-    for name, parameter in (*model.named_parameters(), *trained.named_parameters()):
+    for name, parameter in learner.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
     assert result.foreground.shape == (8, 2, model.backbone.channels)
@@ -75,7 +74,7 @@ def test_gradients_reach_everything_that_is_trained(method):
 @each_method
 def test_cached_features_are_used_unless_images_are_changed(method, tmp_path):
     config = configured(method, True, tmp_path / "cache")
-    before = train(replace(config, epochs=1), tmp_path / "run").model.backbone.state_dict()
+    before = train(config.with_options(epochs=1), tmp_path / "run").model.backbone.state_dict()
     assert (tmp_path / "cache").exists() == config.caches_features == (method not in ("has", "adl", "cutmix"))
     torch.manual_seed(config.seed)
     fresh = LocalizerSpec("small_cnn", tuple("abcdefghij"), 64, hidden=8).build().backbone.state_dict()
@@ -83,40 +82,38 @@ def test_cached_features_are_used_unless_images_are_changed(method, tmp_path):
 
 
 def test_methods_give_different_weights_and_the_same_kind_of_model(tmp_path):
-    weights = {method: weights_after(replace(TINY, method=method), tmp_path / method) for method in METHODS}
+    weights = {method: weights_after(TINY.with_options(method=method), tmp_path / method) for method in METHODS}
     assert len({state["head.weight"].sum().item() for state in weights.values()}) == len(METHODS)
     learned = {name for name in weights["iir"] if name.startswith("head.threshold")}
     assert {frozenset(state) - learned for state in weights.values()} == {frozenset(weights["cam"])}
     training = RunFolder(tmp_path / "spg").checkpoints.newest().training
     model = LocalizerSpec("small_cnn", tuple("abcdefghij"), 64, hidden=8).build()
-    assert training["method"].keys() == SPG(model.head).state_dict().keys()
+    assert training["method"].keys() == SPG().networks(model.head).state_dict().keys() != set()
+
+
+def test_a_method_chooses_the_head():
+    spec = LocalizerSpec("small_cnn", tuple("ab"), 32)
+    heads = {name: (method().adapt(spec).threshold, method().adapt(spec).erase) for name, method in METHODS.items()}
+    assert heads == dict.fromkeys(METHODS, ("mean", None)) | {"iir": ("learned", None), "acol": ("mean", 0.6)}
+    assert METHODS["iir"](threshold="fixed").adapt(spec).threshold == "fixed"
+    assert METHODS["acol"](threshold=0.3).adapt(spec).erase == 0.3
+
+
+def other(value):
+    """Another value than an option's default."""
+    if isinstance(value, tuple):
+        return tuple(map(other, value))
+    if isinstance(value, str):
+        return {"dual": "agreement", "learned": "fixed"}[value]
+    return not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value / 2
 
 
 @each_method
-def test_defaults_of_the_configuration_are_the_methods_own(method):
-    options = {
-        f"{method}_{name}": parameter.default
-        for name, parameter in signature(METHODS[method]).parameters.items()
-        if parameter.default is not parameter.empty
-    }
-    assert {name: getattr(TrainConfig(), name) for name in options} == options
-    assert (not options) == (method in ("cam", "iir", "acol"))
-
-
-def test_options_reach_the_methods(tmp_path):
-    model = LocalizerSpec("small_cnn", tuple("ab"), 32, hidden=8, erase=0.3).build()
-    config = replace(TINY, has_grid=16, has_rate=0.1, adl_rate=0.2, adl_threshold=0.3, cutmix_beta=0.4, cutmix_rate=0.5)
-    config = replace(config, spg_high=(0.9, 0.8, 0.7), spg_low=(0.1, 0.2, 0.3))
-    for method, options in (
-        ("has", {"grid": 16, "rate": 0.1}),
-        ("adl", {"rate": 0.2, "threshold": 0.3}),
-        ("cutmix", {"beta": 0.4, "rate": 0.5}),
-        ("spg", {"high": (0.9, 0.8, 0.7), "low": (0.1, 0.2, 0.3)}),
-    ):
-        made = create_method(replace(config, method=method), model)
-        assert {name: getattr(made, name) for name in options} == options
-    assert isinstance(create_method(replace(config, method="acol"), model), ACoL)
-    assert train(replace(TINY, method="acol", acol_threshold=0.3), tmp_path / "run").spec.erase == 0.3
-    with pytest.raises(ValueError, match="HaS: rate is 3"):
-        train(replace(TINY, method="has", has_rate=3), tmp_path / "bad")
-    assert not (tmp_path / "bad").exists()
+def test_options_reach_the_method(method, tmp_path):
+    options = {each.name: other(each.default) for each in fields(METHODS[method])}
+    config = TINY.with_options(method=method, **options, max_steps=1)
+    assert config.method == METHODS[method](**options)
+    assert (config.method == METHODS[method]()) == (not options)
+    spec = train(config, tmp_path / "run").spec
+    assert spec == config.method.adapt(spec)
+    assert RunFolder(tmp_path / "run").config.read_text() == config.to_yaml()

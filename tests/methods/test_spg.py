@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from iir_fast.methods import SPG
+from iir_fast.methods import SPG, Learner
 from iir_fast.methods.spg import seed_loss
 from iir_fast.models import IIRLocalizer, LocalizerSpec
 
@@ -50,8 +50,8 @@ def test_each_image_has_its_own_fallback_and_no_seeds_give_zero():
 @pytest.mark.parametrize("hidden", [None, 8])
 def test_the_chain(hidden):
     model = localizer(hidden).eval()
-    method, images = SPG(model.head), torch.randn(4, 3, 32, 32)
-    result = method(model, images, LABELS, 0.0)
+    learner, images = Learner(SPG(), model), torch.randn(4, 3, 32, 32)
+    result, networks = SPG().loss(learner, images, LABELS, 0.0), learner.networks
     features, out = model(images, LABELS)
     maps = []
     for cam in (out.cam_a, out.cam_b):
@@ -60,21 +60,21 @@ def test_the_chain(hidden):
     mean = (maps[0] + maps[1]) / 2
     low, high = mean.amin((1, 2), keepdim=True), mean.amax((1, 2), keepdim=True)
     attention = ((mean - low) / (high - low)).unsqueeze(1)
-    b1, b2 = method.b_top(method.b1(features)), method.b_top(method.b2(features))
+    b1, b2 = (networks["b_top"](networks[name](features)) for name in ("b1", "b2"))
     read = torch.cat([branch(features) for branch in model.head.branches], dim=1) if hidden else features
     expected = F.cross_entropy(out.logits_a, LABELS) + F.cross_entropy(out.logits_b, LABELS)
     expected = expected + seed_loss(b2, attention, 0.7, 0.05) + seed_loss(b1, b2.sigmoid(), 0.5, 0.05)
-    expected = expected + seed_loss(method.c(read), (b1.sigmoid() + b2.sigmoid()) / 2, 0.7, 0.1)
+    expected = expected + seed_loss(networks["c"](read), (b1.sigmoid() + b2.sigmoid()) / 2, 0.7, 0.1)
     torch.testing.assert_close(result.loss, expected)
 
 
 def test_guidance_trains_its_networks_the_branches_and_the_shared_map():
     model = localizer()
-    method = SPG(model.head)
-    result = method(model, torch.randn(4, 3, 32, 32), LABELS, 0.0)
+    learner = Learner(SPG(), model)
+    result = SPG().loss(learner, torch.randn(4, 3, 32, 32), LABELS, 0.0)
     guidance = result.loss - F.cross_entropy(result.out.logits_a, LABELS) - F.cross_entropy(result.out.logits_b, LABELS)
     guidance.backward()
-    assert all(parameter.grad.abs().sum() > 0 for parameter in method.parameters())
+    assert all(parameter.grad.abs().sum() > 0 for parameter in learner.networks.parameters())
     assert all(branch[0].weight.grad.abs().sum() > 1e-6 for branch in model.head.branches)
     assert model.backbone.net[0].weight.grad.abs().sum() > 1e-6
     assert model.head.weight.grad.abs().sum() < 1e-6, "seeds carry no gradient to the classifiers that made them"
@@ -82,4 +82,4 @@ def test_guidance_trains_its_networks_the_branches_and_the_shared_map():
 
 def test_bad_options_are_named():
     with pytest.raises(ValueError, match="SPG: high of B1 is 7"):
-        SPG(localizer().head, high=(0.7, 7, 0.7))
+        SPG(high=(0.7, 7, 0.7))

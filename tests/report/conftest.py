@@ -43,7 +43,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("data") / "images"
     write_data(data)
     root = tmp_path_factory.mktemp("runs") / "run <1>"
-    RunFolder(root).open(TrainConfig(data=str(data), hidden=8), "refuse")
+    RunFolder(root).open(TrainConfig().with_options(data=str(data), hidden=8), "refuse")
     torch.manual_seed(0)
     spec = LocalizerSpec("small_cnn", CLASSES, image_size=64, hidden=8)
     model = spec.build()

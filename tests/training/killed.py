@@ -22,7 +22,7 @@ from iir_fast.training import TrainConfig, train
 
 LATEST_KILL = 0.15
 """Seconds."""
-CONFIG = TrainConfig(
+CONFIG = TrainConfig().with_options(
     train_images=80,
     test_images=20,
     epochs=12,
@@ -39,7 +39,7 @@ CONFIG = TrainConfig(
 def main(folder: Path, kills: int, seed: int) -> None:
     # A process with one thread can be forked.
     torch.set_num_threads(1)
-    open_split("procedural", "train", lambda image: torch.zeros(0), images=CONFIG.train_images)
+    open_split("procedural", "train", lambda image: torch.zeros(0), images=CONFIG.images.train_images)
     draw, killed, while_writing = random.Random(seed), 0, 0
     while True:
         child = os.fork()

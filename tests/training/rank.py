@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
+from iir_fast.methods import Learner
 from iir_fast.models import LocalizerSpec
 from iir_fast.training import TrainConfig
 from iir_fast.training.loading import Batch
-from iir_fast.training.methods import create_method
 from iir_fast.training.ranks import joined_ranks
 from iir_fast.training.update import Updater
 
@@ -24,15 +24,16 @@ LABELS = torch.tensor([0, 1, 2, 0, 1, 1, 3, 3])
 
 def main(folder: Path) -> None:
     torch.manual_seed(0)
-    config = TrainConfig(
-        hidden=None, freeze_backbone=True, optimizer="sgd", regulation="mixed", accumulate=2, threshold="learned"
+    config = TrainConfig().with_options(
+        hidden=None, freeze_backbone=True, optimizer="sgd", regulation="agreement", accumulate=2, threshold="learned"
     )
     model = LocalizerSpec("small_cnn", tuple("abcd"), 32, hidden=None, threshold="learned").build().double()
     # Batch norm over the batch is another function of half of it.
     model.backbone.requires_grad_(False).eval()
     images = torch.randn(4, len(LABELS), 3, 32, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     with joined_ranks("cpu") as ranks:
-        updater = Updater(config, model, create_method(config, model), ranks, updates_per_epoch=10)
+        learner = Learner(config.method, model, config.caches_features)
+        updater = Updater(config, learner, ranks, updates_per_epoch=10)
         share = len(LABELS) // ranks.size
         rows = slice(ranks.rank * share, (ranks.rank + 1) * share)
         for pair in images.split(2):

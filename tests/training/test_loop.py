@@ -8,7 +8,6 @@ import re
 import signal
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,14 +15,15 @@ import torch
 from rich.progress import Progress
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from iir_fast import IIRLoss
 from iir_fast.data import ProceduralDataset
-from iir_fast.methods import CAM, IIR
+from iir_fast.methods import CAM, IIR, Learner
 from iir_fast.models import LocalizerSpec
 from iir_fast.training import Interrupted, RunFolder, TrainConfig, WhenThere, train
 from iir_fast.training.update import Updater
 
-TINY = TrainConfig(train_images=80, test_images=20, epochs=2, classes_per_batch=4, images_per_class=4, hidden=8)
+TINY = TrainConfig().with_options(
+    train_images=80, test_images=20, epochs=2, classes_per_batch=4, images_per_class=4, hidden=8
+)
 
 
 def weights_after(config: TrainConfig, root: Path, when_there: WhenThere = "refuse") -> dict[str, torch.Tensor]:
@@ -37,9 +37,9 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 @pytest.mark.parametrize("method", ["cam", "iir"])
 def test_same_seed_same_bits_other_seed_other_weights(method, tmp_path):
-    config = replace(TINY, method=method)
+    config = TINY.with_options(method=method)
     first, second, other = (
-        weights_after(replace(config, seed=seed), tmp_path / str(i)) for i, seed in enumerate((0, 0, 1))
+        weights_after(config.with_options(seed=seed), tmp_path / str(i)) for i, seed in enumerate((0, 0, 1))
     )
     assert_same(first, second)
     assert not torch.equal(first["head.weight"], other["head.weight"])
@@ -47,8 +47,8 @@ def test_same_seed_same_bits_other_seed_other_weights(method, tmp_path):
 
 
 def test_the_two_methods_differ_and_terms_are_logged(tmp_path):
-    cam = weights_after(replace(TINY, method="cam"), tmp_path / "cam")
-    iir = weights_after(replace(TINY, method="iir"), tmp_path / "iir")
+    cam = weights_after(TINY.with_options(method="cam"), tmp_path / "cam")
+    iir = weights_after(TINY.with_options(method="iir"), tmp_path / "iir")
     assert not torch.equal(cam["head.weight"], iir["head.weight"])
     assert list((tmp_path / "iir").glob("events.out.tfevents.*"))
 
@@ -67,7 +67,7 @@ def test_the_bar_and_the_scalars_say_who_starves(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ProceduralDataset, "__getitem__", read_slowly)
     monkeypatch.setattr(Progress, "update", note)
-    train(replace(TINY, epochs=1, log_every=5), tmp_path / "run")
+    train(TINY.with_options(epochs=1, log_every=5), tmp_path / "run")
     shown = next(note for note in notes if note)
     rates = dict(re.findall(r"(model|data) ([\d,]+)/s", shown))
     assert set(rates) == {"model", "data"}
@@ -83,7 +83,7 @@ def test_the_bar_and_the_scalars_say_who_starves(tmp_path, monkeypatch):
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_gone_on_from(tmp_path, capsys):
-    config = replace(TINY, checkpoint_every=2)
+    config = TINY.with_options(checkpoint_every=2)
     expected = weights_after(config, tmp_path / "run")
     newest = RunFolder(tmp_path / "run").checkpoints.files()[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
@@ -111,7 +111,7 @@ STEPS = {"optimizer": "sgd", "schedule": "step", "decay_epochs": 1, "warmup_epoc
     ids=["images", "features", "steps"],
 )
 def test_a_signal_leaves_a_checkpoint_and_resuming_gives_the_same_bits(options, number, tmp_path, monkeypatch):
-    config = replace(TINY, feature_cache=tmp_path / "cache", epochs=3, **options)
+    config = TINY.with_options(feature_cache=tmp_path / "cache", epochs=3, **options)
     expected = weights_after(config, tmp_path / "whole")
 
     # Ignored, where a shell started the tests in the background.
@@ -139,7 +139,7 @@ def test_max_steps_ends_training_early_under_the_schedule_of_all_epochs(tmp_path
     states = []
     for max_steps in (7, None):
         folder = tmp_path / str(max_steps)
-        config = replace(TINY, epochs=3, max_steps=max_steps)
+        config = TINY.with_options(epochs=3, max_steps=max_steps)
         train(config, folder)
         states.append(RunFolder(folder).checkpoints.newest().training)
     assert [state["step"] for state in states] == [7, 15]
@@ -148,14 +148,14 @@ def test_max_steps_ends_training_early_under_the_schedule_of_all_epochs(tmp_path
 
 def test_outside_the_main_thread_it_trains_without_a_signal_handler(tmp_path):
     results = []
-    thread = threading.Thread(target=lambda: results.append(train(replace(TINY, epochs=1), tmp_path / "run")))
+    thread = threading.Thread(target=lambda: results.append(train(TINY.with_options(epochs=1), tmp_path / "run")))
     thread.start()
     thread.join()
     assert len(results) == 1
 
 
 def test_a_frozen_backbone_stays_as_it_was(tmp_path):
-    config = replace(TINY, freeze_backbone=True, feature_cache=tmp_path / "cache")
+    config = TINY.with_options(freeze_backbone=True, feature_cache=tmp_path / "cache")
     torch.manual_seed(config.seed)
     fresh = LocalizerSpec("small_cnn", tuple("abcdefghij"), 64, hidden=8).build().backbone.state_dict()
     after = train(config, tmp_path / "run").model.backbone.state_dict()
@@ -166,8 +166,8 @@ def test_the_ramp_turns_regulation_on():
     torch.manual_seed(0)
     model = LocalizerSpec("small_cnn", tuple("ab"), 32, hidden=8).build()
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 0, 1, 1])
-    losses = [IIR(IIRLoss())(model, images, labels, ramp).loss.item() for ramp in (0.0, 0.5, 1.0)]
-    cam = CAM()(model, images, labels, 1.0)
+    losses = [Learner(IIR(), model)(images, labels, ramp).loss.item() for ramp in (0.0, 0.5, 1.0)]
+    cam = Learner(CAM(), model)(images, labels, 1.0)
     assert losses[0] == cam.loss.item()
     assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-4)
     assert not cam.foreground.requires_grad
@@ -177,4 +177,4 @@ def test_cuda_without_a_device_is_a_sentence(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is a device")
     with pytest.raises(RuntimeError, match='device is "cuda"'):
-        train(replace(TINY, device="cuda"), tmp_path / "run")
+        train(TINY.with_options(device="cuda"), tmp_path / "run")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from iir_fast.training import TrainConfig
+from iir_fast.training import Optimization
 from iir_fast.training.optimization import create_optimizer, create_schedule
 
 STEPS = 4  # per epoch
@@ -17,7 +17,7 @@ STEPS = 4  # per epoch
 def built(**options):
     torch.manual_seed(0)
     backbone, head = nn.Linear(3, 3), nn.Linear(3, 2)
-    config = TrainConfig(learning_rate=0.1, head_rate=10.0, **options)
+    config = Optimization(learning_rate=0.1, head_rate=10.0, **options)
     optimizer = create_optimizer(config, backbone.parameters(), head.parameters())
     return optimizer, create_schedule(config, optimizer, STEPS), (backbone, head)
 
@@ -77,7 +77,7 @@ def test_fused_updates_are_those_of_the_optimizer(optimizer):
     for fused in (False, True):
         torch.manual_seed(0)
         layer = nn.Linear(3, 3)
-        made = create_optimizer(TrainConfig(optimizer=optimizer), layer.parameters(), [], fused)
+        made = create_optimizer(Optimization(optimizer=optimizer), layer.parameters(), [], fused)
         assert bool(made.defaults.get("fused")) == (fused and optimizer in ("sgd", "adamw"))
         for _ in range(3):
             made.zero_grad()
@@ -89,7 +89,7 @@ def test_fused_updates_are_those_of_the_optimizer(optimizer):
 
 def test_a_frozen_backbone_has_no_group():
     backbone, head = nn.Linear(3, 3).requires_grad_(False), nn.Linear(3, 2)
-    (group,) = create_optimizer(TrainConfig(), backbone.parameters(), head.parameters()).param_groups
+    (group,) = create_optimizer(Optimization(), backbone.parameters(), head.parameters()).param_groups
     assert group["params"] == list(head.parameters())
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from iir_fast.training import RunFolder, TrainConfig
@@ -14,7 +12,7 @@ CONFIG = TrainConfig()
 def test_an_existing_folder_is_refused_and_untouched(tmp_path):
     RunFolder(tmp_path / "run").open(CONFIG, "refuse")
     with pytest.raises(FileExistsError, match="exists; choose to resume or to overwrite it"):
-        RunFolder(tmp_path / "run").open(replace(CONFIG, seed=1), "refuse")
+        RunFolder(tmp_path / "run").open(CONFIG.with_options(seed=1), "refuse")
     assert TrainConfig.from_yaml((tmp_path / "run" / "config.yaml").read_text()) == CONFIG
 
 
@@ -35,12 +33,16 @@ def test_overwrite_starts_anew(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.open(CONFIG, "refuse")
     folder.write_metrics({"test": {}})
-    folder.open(replace(CONFIG, seed=1), "overwrite")
+    folder.open(CONFIG.with_options(seed=1), "overwrite")
     assert folder.read_metrics() == {}
 
 
 def test_resume_refuses_another_configuration_and_names_the_option(tmp_path):
     RunFolder(tmp_path / "run").open(CONFIG, "refuse")
     RunFolder(tmp_path / "run").open(CONFIG, "resume")
+    with pytest.raises(ValueError, match="differently: method was 'iir' and is 'cam'\\."):
+        RunFolder(tmp_path / "run").open(CONFIG.with_options(method="cam", log_every=3), "resume")
+    with pytest.raises(ValueError, match=r"differently: temperature was 0\.1 and is 0\.2\."):
+        RunFolder(tmp_path / "run").open(CONFIG.with_options(temperature=0.2), "resume")
     with pytest.raises(ValueError, match="epochs was 5 and is 9"):
-        RunFolder(tmp_path / "run").open(replace(CONFIG, epochs=9), "resume")
+        RunFolder(tmp_path / "run").open(CONFIG.with_options(epochs=9), "resume")

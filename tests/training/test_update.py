@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from iir_fast.methods import Learner
 from iir_fast.models import IIRLocalizer, LocalizerSpec, load_localizer
 from iir_fast.training import NonFiniteLoss, RunFolder, TrainConfig, train, update
 from iir_fast.training.loading import Batch
-from iir_fast.training.methods import create_method
 from iir_fast.training.optimization import create_optimizer
 from iir_fast.training.ranks import Ranks
 from iir_fast.training.update import Updater
 
-CONFIG = TrainConfig(hidden=None, freeze_backbone=True, optimizer="sgd", learning_rate=0.1, schedule="cosine")
+CONFIG = TrainConfig().with_options(
+    hidden=None, freeze_backbone=True, optimizer="sgd", learning_rate=0.1, schedule="cosine"
+)
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
 
 
@@ -31,8 +32,8 @@ def model() -> IIRLocalizer:
 
 
 def updater(model: IIRLocalizer, **options) -> Updater:
-    config = replace(CONFIG, **options)
-    return Updater(config, model, create_method(config, model), Ranks(), updates_per_epoch=10)
+    config = CONFIG.with_options(**options)
+    return Updater(config, Learner(config.method, model, config.caches_features), Ranks(), updates_per_epoch=10)
 
 
 def batches(count: int, scale: float = 1.0) -> list[Batch]:
@@ -122,11 +123,13 @@ def test_a_fault_of_another_rank_leaves_the_update_out_here_too(model, monkeypat
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-TINY = TrainConfig(train_images=80, test_images=20, epochs=2, classes_per_batch=4, images_per_class=4, hidden=8)
+TINY = TrainConfig().with_options(
+    train_images=80, test_images=20, epochs=2, classes_per_batch=4, images_per_class=4, hidden=8
+)
 
 
 def test_training_stops_at_a_loss_that_is_not_finite_and_saves_what_made_it(tmp_path):
-    config = replace(TINY, learning_rate=1e30, schedule="cosine", optimizer="sgd")
+    config = TINY.with_options(learning_rate=1e30, schedule="cosine", optimizer="sgd")
     with pytest.raises(NonFiniteLoss, match=r"the loss of step 2 is not finite: \w+; its images stand in .*json\. To"):
         train(config, tmp_path / "run")
     report = json.loads((tmp_path / "run" / "non_finite_step00000002_rank0.json").read_text())
@@ -137,7 +140,7 @@ def test_training_stops_at_a_loss_that_is_not_finite_and_saves_what_made_it(tmp_
 
 
 def test_told_to_skip_it_goes_on_and_counts(tmp_path):
-    config = replace(TINY, learning_rate=1e30, schedule="cosine", optimizer="sgd", non_finite="skip")
+    config = TINY.with_options(learning_rate=1e30, schedule="cosine", optimizer="sgd", non_finite="skip")
     train(config, tmp_path / "run")
     training = RunFolder(tmp_path / "run").checkpoints.newest().training
     assert training["step"] == 10
@@ -146,7 +149,7 @@ def test_told_to_skip_it_goes_on_and_counts(tmp_path):
 
 def test_all_options_of_large_batches_train_together_and_resume(tmp_path):
     options = {"accumulate": 2, "precision": "bf16", "clip": 1.0, "average_decay": 0.9, "channels_last": True}
-    config = replace(TINY, **options, optimizer="lamb", schedule="cosine", warmup_epochs=1, flip=True, workers=2)
+    config = TINY.with_options(**options, optimizer="lamb", schedule="cosine", warmup_epochs=1, flip=True, workers=2)
     chosen = iter([2.0, 1.0])
     train(config, tmp_path / "run", validate=lambda model, spec: next(chosen))
     folder = RunFolder(tmp_path / "run").checkpoints
@@ -162,16 +165,17 @@ def test_all_options_of_large_batches_train_together_and_resume(tmp_path):
 def test_detect_anomaly_names_the_operation(model, monkeypatch):
     """A loss that is finite, with a gradient that is not: 0 times the infinite slope of a root at 0."""
     made = updater(model, detect_anomaly=True)
-    sound = made.method.forward
+    sound = Learner.forward
 
     def unsound(*arguments):
         result = sound(*arguments)
         return result._replace(loss=result.loss + (0 * model.head.weight).sum().sqrt())
 
-    monkeypatch.setattr(made.method, "forward", unsound)
+    monkeypatch.setattr(Learner, "forward", unsound)
     with pytest.raises(RuntimeError, match="Function 'MulBackward0' returned nan values"):
         made.update(batches(1), 1.0)
     assert not torch.is_anomaly_enabled()
+    monkeypatch.undo()
     assert updater(model).update(batches(1), 1.0).non_finite is None
 
 

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from iir_fast.app.demo import run_demo, tabulate_results
-from iir_fast.training import TrainConfig
+from iir_fast.training import Optimization, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Demo:
     """New folder for the runs and the picture."""
     seeds: int = 3
     """Runs of each method, from different seeds."""
-    epochs: int = TrainConfig.epochs
+    epochs: int = Optimization.epochs
     """Passes over the training images."""
     train_images: int | None = None
     """Size of the training set, if not 4,000."""
@@ -30,7 +30,8 @@ class Demo:
 
     def run(self) -> None:
         started = time.monotonic()
-        config = TrainConfig(epochs=self.epochs, train_images=self.train_images, test_images=self.test_images)
+        images = {"train_images": self.train_images, "test_images": self.test_images}
+        config = TrainConfig().with_options(epochs=self.epochs, **images)
         metrics, picture = run_demo(config, self.out, self.seeds)
         Console().print(tabulate_results(metrics))
         Console().print(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tyro
 
-from iir_fast.app.commands.recipe import named_recipe
+from iir_fast.app.commands.recipe import look
 from iir_fast.planning import GIB, TrainingSetup, largest_batch, plan
 from iir_fast.planning import tabulate as tabulate_plans
 from iir_fast.training import TrainConfig, from_options
@@ -23,9 +23,9 @@ class Plan:
     """Count the memory of a training step per device, with this package's kernels and without. Needs no GPU."""
 
     setup: tyro.conf.OmitArgPrefixes[TrainingSetup]
-    recipe: Path | None = None
+    recipe: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """YAML file of options of `train`, such as those under configs/, for all but classes, ranks, device and batch;
-    options on the command line go before the file's."""
+    options on the command line go before the file's, and those of a second recipe before the first one's."""
     batch: tuple[int, ...] = (32, 64, 128, 256)
     """Images per device; a row for each."""
     memory: float | None = None
@@ -53,12 +53,17 @@ class Plan:
             )
 
 
-def plan_with_recipe(arguments: Sequence[str]) -> Plan | None:
-    """Defaults of `plan` out of the recipe that its arguments name, if they do."""
-    named = named_recipe("plan", arguments)
-    if named is None:
+def plan_defaults(arguments: Sequence[str]) -> Plan | None:
+    """Defaults of `plan` out of the recipes that its arguments name, if they do.
+
+    Args:
+        arguments: of the command line.
+
+    Raises:
+        OSError, ValueError: a recipe is at fault.
+    """
+    options, origin = look(arguments)
+    if not options:
         return None
-    file, options = named
-    config = from_options(TrainConfig, options, str(file))
-    shared = {name: getattr(config, name) for name in SHARED}
-    return Plan(from_options(TrainingSetup, shared, str(file)), file)
+    trained = TrainConfig.from_options(options, origin).options()
+    return Plan(from_options(TrainingSetup, {name: trained[name] for name in SHARED}, origin))

@@ -5,24 +5,36 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from iir_fast.training import read_yaml
+from iir_fast.training import flat_options, read_yaml
 
 
-def named_recipe(command: str, arguments: Sequence[str]) -> tuple[Path, dict[str, Any]] | None:
-    """The file that follows `--recipe` and the options it holds; None for another command or without one.
+class FirstLook(NamedTuple):
+    """What a command line says of the options that its other options depend on."""
+
+    options: dict[str, Any]
+    """Those of the recipes, a later one before an earlier one; `method` is the command line's, if it names one."""
+    origin: str
+    """The recipes, for messages."""
+
+
+def look(arguments: Sequence[str]) -> FirstLook:
+    """Read what follows `--recipe` and `--method`.
 
     Args:
-        command: name of the subcommand.
-        arguments: of the whole command line, the subcommand first.
+        arguments: of the command line.
 
     Raises:
-        OSError, ValueError: the file cannot be read, or is no YAML of options.
+        OSError, ValueError: a file cannot be read, or is no YAML of options.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--recipe", type=Path)
-    file: Path | None = parser.parse_known_args(arguments)[0].recipe
-    if file is None or arguments[0] != command:
-        return None
-    return file, read_yaml(file.read_text(encoding="utf-8"), str(file))
+    parser.add_argument("--recipe", type=Path, action="append", default=[])
+    parser.add_argument("--method")
+    found, _ = parser.parse_known_args(arguments)
+    options: dict[str, Any] = {}
+    for file in found.recipe:
+        options |= flat_options(read_yaml(file.read_text(encoding="utf-8"), str(file)), str(file))
+    if found.method is not None:
+        options["method"] = found.method
+    return FirstLook(options, ", ".join(map(str, found.recipe)) or "command line")

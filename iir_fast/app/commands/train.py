@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 
-from iir_fast.app.commands.recipe import named_recipe
+from iir_fast.app.commands.recipe import look
 from iir_fast.app.progress import say
 from iir_fast.app.runs import evaluate_run, validation
 from iir_fast.app.tables import metrics_table
 from iir_fast.data import has_split
-from iir_fast.training import TrainConfig, WhenThere, from_options, train
+from iir_fast.methods import METHODS, MethodName
+from iir_fast.training import DEFAULT_METHOD, TrainConfig, WhenThere, other_home, train
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,14 @@ class Train:
 
     out: tyro.conf.Positional[Path]
     """Folder of the run: configuration, checkpoint, metrics, TensorBoard scalars."""
-    recipe: Path | None = None
-    """YAML file of options, such as those under configs/; options on the command line go before the file's."""
-    config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+    recipe: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """YAML file of options, such as those under configs/; options on the command line go before the file's, and those
+    of a second recipe before the first one's."""
+    method: Annotated[MethodName, tyro.conf.arg(metavar=f"{{{','.join(METHODS)}}}")] = DEFAULT_METHOD
+    """Training method. Its options are below; with the name of another method, --help shows those of that one."""
+    config: Annotated[tyro.conf.OmitArgPrefixes[TrainConfig], tyro.conf.arg(name="")] = field(
+        default_factory=TrainConfig
+    )
     resume: Literal["no", "auto"] = "no"
     """auto: go on with the run that is in the folder, from its newest checkpoint; start one where there is none."""
     overwrite: bool = False
@@ -49,12 +55,22 @@ class Train:
         say(f"run in {self.out}")
 
 
-def train_with_recipe(arguments: Sequence[str]) -> Train | None:
-    """Defaults of `train` out of the recipe that its arguments name, if they do."""
-    named = named_recipe("train", arguments)
-    if named is None:
-        return None
-    file, options = named
-    if "data" not in options and not any(each.partition("=")[0] == "--data" for each in arguments):
-        raise ValueError(f"{file} leaves the data to you; name them with --data.")
-    return Train(tyro.MISSING, file, from_options(TrainConfig, options, str(file)))
+def train_defaults(arguments: Sequence[str]) -> Train:
+    """Defaults of `train`, out of the recipes and for the method that its arguments name.
+
+    Args:
+        arguments: of the command line.
+
+    Raises:
+        OSError, ValueError: a recipe is at fault, or an option belongs to another method.
+    """
+    options, origin = look(arguments)
+    config = TrainConfig.from_options(options, origin)
+    names = [each.partition("=")[0] for each in arguments if each.startswith("--")]
+    if "data" not in options and "--recipe" in names and "--data" not in names:
+        raise ValueError(f"{origin} leaves the data to you; name them with --data.")
+    for name in names:
+        option = name[2:].replace("-", "_").removeprefix("no_")
+        if option not in config.options() and (reason := other_home(option)):
+            raise ValueError(f"{name} {reason}; the method is {config.method.name}.")
+    return Train(tyro.MISSING, (), config.method.name, config)
