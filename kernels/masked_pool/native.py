@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from iir_fast.kernels import native
-from iir_fast.kernels.contract import MASS_EPSILON, Factors
+from iir_fast.kernels.contract import MASS_EPSILON, Factors, is_fake
 from iir_fast.kernels.masked_pool.reference import BackwardInputs
 
 # Each with its complement.
@@ -36,7 +36,7 @@ def backward(*arguments: Any) -> tuple[Tensor, Tensor]:
     grad_features, grad_masks = features.new_empty(0), masks.new_empty(0)
     if given.features_needed:
         regions, mass = _both_regions(masks)
-        if mass.min() < MIN_SHARE * regions.shape[2]:
+        if not is_fake(mass) and bool(mass.min() < MIN_SHARE * regions.shape[2]):
             factors = Factors(torch.cat((u, v), dim=1), regions, torch.zeros_like(v[:, 0]))
         else:
             factors = Factors(u - v, masks.flatten(2), v.sum(1))

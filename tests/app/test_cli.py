@@ -229,7 +229,6 @@ def test_help_lists_the_options_of_the_chosen_method_alone(method, capsys, monke
     [
         (["--method", "cam", "--grid", "3"], "--grid is an option of method has; the method is cam."),
         (["--method=cam", "--temperature=3"], "--temperature is an option of method iir; the method is cam."),
-        (["--method", "adl", "--no-hard"], "--no-hard is an option of method iir; the method is adl."),
         (["--rate", "0.5"], "--rate is an option of method has and adl and cutmix; the method is iir."),
         (["--has-grid", "3"], "--has-grid is now grid, an option of method has; the method is iir."),
         (["--method", "hide"], "method is 'hide'; accepted are iir, cam, has, acol, spg, adl, cutmix."),

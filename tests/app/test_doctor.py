@@ -79,7 +79,7 @@ def test_a_fault_is_named(change, words, monkeypatch, capsys):
 
     def unsound(*arguments):
         results = sound(*arguments)
-        return results if selection.is_reference_forced() else change(results, calls)
+        return results if selection.calls_reference() else change(results, calls)
 
     monkeypatch.setattr(functional, "masked_pool", unsound)
     monkeypatch.setattr(doctor, "REALISTIC", doctor.SMALL)
