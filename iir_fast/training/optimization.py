@@ -74,7 +74,8 @@ def create_schedule(options: Optimization, optimizer: Optimizer, steps_per_epoch
             optimizer,
             [group["lr"] for group in optimizer.param_groups],
             total_steps=steps + 1,
-            pct_start=RISE,
+            # Of 4 steps it would end where it begins, and torch would divide by its length.
+            pct_start=RISE if steps != 4 else RISE / 2,
             cycle_momentum="betas" in optimizer.defaults,
         )
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from iir_fast.methods import METHODS, SPG, Learner, MethodLoss, MethodName
+from iir_fast.app.cli import main
+from iir_fast.app.commands.train import Train
+from iir_fast.methods import CAM, METHODS, SPG, Learner, MethodLoss, MethodName
 from iir_fast.models import LocalizerSpec
 from iir_fast.training import Interrupted, RunFolder, TrainConfig, WhenThere, train
 
@@ -117,3 +120,32 @@ def test_options_reach_the_method(method, tmp_path):
     spec = train(config, tmp_path / "run").spec
     assert spec == config.method.adapt(spec)
     assert RunFolder(tmp_path / "run").config.read_text() == config.to_yaml()
+
+
+@dataclass(frozen=True)
+class Smoothed(CAM):
+    """A method of its own: it needs no more than this and a name in METHODS."""
+
+    smoothing: float = 0.1
+    """Share of the label that goes to all classes evenly."""
+
+    def loss(self, learner, inputs, labels, ramp):
+        result = super().loss(learner, inputs, labels, ramp)
+        smooth = F.cross_entropy(result.out.logits_a, labels, label_smoothing=self.smoothing)
+        return result._replace(loss=smooth + F.cross_entropy(result.out.logits_b, labels))
+
+
+def test_a_method_is_added_by_its_class_and_its_name(tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "smoothed", Smoothed)
+    config = TINY.with_options(method="smoothed", smoothing=0.5, max_steps=2)
+    assert TrainConfig.from_yaml(config.to_yaml()) == config
+    assert config.method == Smoothed(0.5)
+    found: list[Train] = []
+    monkeypatch.setattr(Train, "run", lambda self: found.append(self))
+    main(["train", "x", "--method", "smoothed", "--smoothing", "0.5"])
+    assert found[0].config.method == Smoothed(0.5)
+    own, cam = (
+        weights_after(each, tmp_path / each.method.name)["head.weight"]
+        for each in (config, config.with_options(method="cam"))
+    )
+    assert not torch.equal(own[0], cam[0])

@@ -53,6 +53,16 @@ def test_one_cycle_rises_for_a_fifth_of_training():
     assert found[-1][0] < 1e-3
 
 
+def test_one_cycle_takes_any_number_of_steps():
+    for steps in range(1, 12):
+        optimizer = create_optimizer(Optimization(), nn.Linear(3, 3).parameters(), [])
+        schedule = create_schedule(Optimization(epochs=1), optimizer, steps)
+        for _ in range(steps):
+            assert 0 < optimizer.param_groups[0]["lr"] <= 2e-3
+            optimizer.step()
+            schedule.step()
+
+
 @pytest.mark.parametrize(
     ("optimizer", "expected"),
     [
