@@ -70,7 +70,7 @@ def train_defaults(arguments: Sequence[str]) -> Train:
     if "data" not in options and "--recipe" in names and "--data" not in names:
         raise ValueError(f"{origin} leaves the data to you; name them with --data.")
     for name in names:
-        option = name[2:].replace("-", "_").removeprefix("no_")
+        option = name[2:].replace("-", "_")
         if option not in config.options() and (reason := other_home(option)):
             raise ValueError(f"{name} {reason}; the method is {config.method.name}.")
     return Train(tyro.MISSING, (), config.method.name, config)
