@@ -221,7 +221,8 @@ def test_help_lists_the_options_of_the_chosen_method_alone(method, capsys, monke
     assert stop.value.code == 0
     shown = set(re.findall(r"^\W*(--[a-z][a-z-]+)", capsys.readouterr().out, re.MULTILINE))
     expected = {"--" + name.replace("_", "-") for name in TrainConfig().with_options(method=method).options()}
-    assert shown == expected | {"--help", "--recipe", "--resume", "--overwrite", "--validate"}
+    # Where --help itself stands depends on tyro's version.
+    assert shown - {"--help"} == expected | {"--recipe", "--resume", "--overwrite", "--validate"}
 
 
 @pytest.mark.parametrize(
