@@ -32,10 +32,10 @@ def forward(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 def backward(*arguments: Any) -> tuple[Tensor, Tensor]:
     given = BackwardInputs(*arguments)
     features, masks = given.features, given.masks
-    u, v = _per_mass(given)
+    regions, mass = _both_regions(masks)
+    u, v = _per_mass(given, mass)
     grad_features, grad_masks = features.new_empty(0), masks.new_empty(0)
     if given.features_needed:
-        regions, mass = _both_regions(masks)
         if not is_fake(mass) and bool(mass.min() < MIN_SHARE * regions.shape[2]):
             factors = Factors(torch.cat((u, v), dim=1), regions, torch.zeros_like(v[:, 0]))
         else:
@@ -48,7 +48,7 @@ def backward(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 def backward_in_factors(given: BackwardInputs) -> tuple[Factors, Tensor]:
     """Both gradients, that of the features not written: m u + (1 - m) v = m (u - v) + v."""
-    u, v = _per_mass(given)
+    u, v = _per_mass(given, _both_regions(given.masks)[1])
     return Factors(u - v, given.masks.flatten(2), v.sum(1)), _gradient_of_masks(u, v, given)
 
 
@@ -60,9 +60,9 @@ def _both_regions(masks: Tensor) -> tuple[Tensor, Tensor]:
     return regions, regions.sum(2, keepdim=True) + MASS_EPSILON
 
 
-def _per_mass(given: BackwardInputs) -> tuple[Tensor, Tensor]:
-    """u and v [B,R,C]: the gradients of the descriptors over the masses of masks and complements."""
-    inside_mass, outside_mass = _both_regions(given.masks)[1].chunk(2, dim=1)
+def _per_mass(given: BackwardInputs, mass: Tensor) -> tuple[Tensor, Tensor]:
+    """u and v [B,R,C]: the gradients of the descriptors over the masses [B,2R,1] of masks and complements."""
+    inside_mass, outside_mass = mass.chunk(2, dim=1)
     return given.grad_foreground.float() / inside_mass, given.grad_background.float() / outside_mass
 
 
