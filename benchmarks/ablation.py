@@ -18,11 +18,11 @@ import matplotlib.pyplot as plt
 from benchmarks.plots import plain, save
 from iir_fast.comparison import difference_spread
 from iir_fast.comparison.table import JUDGED, MAP_NAMES
-from iir_fast.models import MapKind
+from iir_fast.models import MapName
 
 REFERENCE = "IIR"
 """The row that all others are held against."""
-COLORS: dict[MapKind, str] = {"cam": "#0072b2", "evidence": "#d55e00", "both": "#000000"}
+COLORS: dict[MapName, str] = {"cam": "#0072b2", "evidence": "#d55e00", "both": "#000000"}
 """Colors told apart with any colour vision (Okabe and Ito)."""
 Seeds: TypeAlias = dict[int, dict[str, Any]]
 """By seed: a run's metrics by map."""
@@ -48,9 +48,9 @@ def read(runs: Sequence[tuple[str, Path]]) -> Results:
     return results
 
 
-def figures(seeds: Seeds, kind: str, figure: str) -> list[float]:
-    """A figure under a localization map, of every seed."""
-    return [metrics[kind][figure] for _, metrics in sorted(seeds.items())]
+def per_seed(seeds: Seeds, map: str, metric: str) -> list[float]:
+    """A metric under a localization map, of every seed."""
+    return [metrics[map][metric] for _, metrics in sorted(seeds.items())]
 
 
 def tables(results: Results) -> str:
@@ -60,21 +60,21 @@ def tables(results: Results) -> str:
     """
     names = list(dict.fromkeys(row for rows in results.values() for row in rows))
     parts = []
-    for kind, label in MAP_NAMES.items():
+    for map, label in MAP_NAMES.items():
         lines = [f"| {label} map | {' | '.join(results)} |", f"|---|{'---:|' * len(results)}"]
         for name in names:
-            cells = [_cell(rows, name, kind) for rows in results.values()]
+            cells = [_cell(rows, name, map) for rows in results.values()]
             lines.append(f"| {name} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
-def _cell(rows: Mapping[str, Seeds], name: str, kind: str) -> str:
+def _cell(rows: Mapping[str, Seeds], name: str, map: str) -> str:
     if name not in rows:
         return ""
     cells = []
-    for _, figure in JUDGED:
-        values, reference = figures(rows[name], kind, figure), figures(rows[REFERENCE], kind, figure)
+    for _, metric in JUDGED:
+        values, reference = per_seed(rows[name], map, metric), per_seed(rows[REFERENCE], map, metric)
         gap, spread = mean(values) - mean(reference), difference_spread(values, reference)
         beyond = name != REFERENCE and spread is not None and abs(gap) > spread
         cells.append(f"{mean(values):.1f}{('▲' if gap > 0 else '▼') if beyond else ''}")
@@ -85,8 +85,8 @@ def draw(name: str, rows: Mapping[str, Seeds], file: Path) -> None:
     """Mean and spread of every row under every map; a line through the reference's."""
     figure, panels = plt.subplots(1, 2, figsize=(10, 1.2 + 0.38 * len(rows)), sharey=True, layout="constrained")
     for axes, (label, key) in zip(panels, JUDGED, strict=True):
-        for offset, (kind, color) in zip((-0.22, 0, 0.22), COLORS.items(), strict=True):
-            values = [figures(seeds, kind, key) for seeds in rows.values()]
+        for offset, (map, color) in zip((-0.22, 0, 0.22), COLORS.items(), strict=True):
+            values = [per_seed(seeds, map, key) for seeds in rows.values()]
             axes.errorbar(
                 [mean(each) for each in values],
                 [place + offset for place in range(len(rows))],
@@ -95,9 +95,9 @@ def draw(name: str, rows: Mapping[str, Seeds], file: Path) -> None:
                 markersize=4,
                 capsize=2,
                 color=color,
-                label=f"{MAP_NAMES[kind]} map",
+                label=f"{MAP_NAMES[map]} map",
             )
-            axes.axvline(mean(figures(rows[REFERENCE], kind, key)), color=color, linewidth=0.6, linestyle=":")
+            axes.axvline(mean(per_seed(rows[REFERENCE], map, key)), color=color, linewidth=0.6, linestyle=":")
         axes.set_xlabel(f"{label}, %")
         plain(axes)
         axes.grid(axis="y", linewidth=0.3)

@@ -13,8 +13,8 @@ from benchmarks.workloads import OPERATORS, PACKAGE, STEP, TINY_SHAPES, Workload
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 1e-2}
 """By the dtype of the features: largest L2 distance of two results or gradients, relative to the package's L2 norm. In
-float32 only peer (a)'s gradient of the biases comes near: to a map that is normalized a bias is nothing, so that what
-the pixels of a class map give it cancels, down to their rounding."""
+float32 only naive's gradient of the biases comes near: to a map that is normalized a bias is nothing, so that what the
+pixels of a class map give it cancels, down to their rounding."""
 MOVED_EXTREMA = 0.4
 """The same for gradients in bf16 that go to the extreme pixels of a map: a CAM rounded to bf16 has them elsewhere. That
 the formulas are the same is what float64 and float32 show."""
@@ -58,7 +58,7 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 
 @contextmanager
 def _full_convolutions() -> Iterator[None]:
-    """Convolutions of float32, which peer (a) has, in float32: cuDNN rounds their factors to TF32 unless told not to.
+    """Convolutions of float32, which naive has, in float32: cuDNN rounds their factors to TF32 unless told not to.
 
     Peers are timed as they are by default, TF32 and all; but whether formulas agree is not seen through its rounding.
     """

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-FEWEST_ROUNDS, MOST_ROUNDS = 7, 30
+MIN_ROUNDS, MAX_ROUNDS = 7, 30
 LEAD_SECONDS, FILLS_TIMED = 5e-3, 10
 """How long a GPU is kept busy before a call, so that the host can enqueue all of it; a step takes it a few ms."""
 
@@ -98,8 +98,8 @@ def interleave(
 
 
 def rounds_within(budget: float, seconds: float) -> int:
-    """How many rounds of so many seconds fit into a budget; at least `FEWEST_ROUNDS`, at most `MOST_ROUNDS`."""
-    return max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(budget / seconds)))
+    """How many rounds of so many seconds fit into a budget; at least `MIN_ROUNDS`, at most `MAX_ROUNDS`."""
+    return max(MIN_ROUNDS, min(MAX_ROUNDS, int(budget / seconds)))
 
 
 class Ratio(NamedTuple):

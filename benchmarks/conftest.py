@@ -41,7 +41,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("step_row", rows)
     if "operator_row" in metafunc.fixturenames:
         calls = [(what, shape) for what in OPERATORS for shape in TINY_SHAPES] if tiny else operator_cases(DEVICE)
-        rows = [_parameter(Row(what, shape, each, ("c",))) for what, shape in calls for each in (PACKAGE, "c")]
+        rows = [
+            _parameter(Row(what, shape, each, ("batched",))) for what, shape in calls for each in (PACKAGE, "batched")
+        ]
         metafunc.parametrize("operator_row", rows)
 
 

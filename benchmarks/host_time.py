@@ -2,9 +2,9 @@
 
 VGPU is a file that puts Triton's own launcher over a stub of the CUDA driver on CPU tensors. Here that does nothing:
 every launch takes its whole way through Triton, and no kernel runs. Shapes are tiny, so that torch's arithmetic costs
-next to nothing, for the package and for peer (c) alike. What is left is the time that the host is busy: on a GPU it
-launches on while kernels run, and when these are short its time is the step's. CPU time of the thread, in rounds that
-take turns. Writes ``results/host_time.md``.
+next to nothing, for the package and for the batched peer alike. What is left is the time that the host is busy: on a
+GPU it launches on while kernels run, and when these are short its time is the step's. CPU time of the thread, in rounds
+that take turns. Writes ``results/host_time.md``.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ INTRODUCTION = """# What the host does in a training step
 
 Made by `python -m benchmarks.host_time VGPU`, without a GPU: measured on CPU. Triton's own launcher over a driver that
 does nothing, tiny shapes, forward and backward, cross-entropies included. Milliseconds of the thread's CPU time per
-step, medians and quartiles of {rounds} rounds of {steps} steps, in which the contenders take turns. Peer (c) is label
+step, medians and quartiles of {rounds} rounds of {steps} steps, in which the contenders take turns. *Batched* is label
 CAMs and batched products in eager PyTorch, on one shared map with thresholds at the mean; all others have learned ones.
 
-| step | ms | quartiles | of peer (c) |
+| step | ms | quartiles | of batched |
 |---|---:|---:|---:|
 """
 
@@ -66,7 +66,7 @@ def package_step(branches: bool) -> Callable[[], None]:
 
 
 def peer_step() -> Callable[[], None]:
-    """Peer (c), forward and backward."""
+    """The batched peer's step, forward and backward."""
     features, labels = _inputs()
     weights = torch.randn(2, CLASSES, CHANNELS).requires_grad_()
     biases = torch.zeros(2, CLASSES).requires_grad_()
@@ -120,7 +120,7 @@ def main(path: str) -> None:
     steps = {
         "both classifiers on the shared map": package_step(branches=False),
         "branches": package_step(branches=True),
-        "peer (c)": peer_step(),
+        "batched": peer_step(),
     }
     # On a GPU labels are not looked at.
     with patch("iir_fast.kernels.label_cam.check_range", lambda *arguments: None):
@@ -128,7 +128,7 @@ def main(path: str) -> None:
     lines = []
     for name, times in found.items():
         low, median, high = statistics.quantiles(times, n=4)
-        ratio = statistics.median(one / other for one, other in zip(times, found["peer (c)"], strict=True))
+        ratio = statistics.median(one / other for one, other in zip(times, found["batched"], strict=True))
         lines.append(f"| {name} | {median:.2f} | {low:.2f} to {high:.2f} | {ratio:.2f} |")
     RESULTS.write_text(INTRODUCTION.format(rounds=ROUNDS, steps=STEPS) + "\n".join(lines) + "\n", encoding="utf-8")
     print(*lines, f"table in {RESULTS}.", sep="\n")

@@ -20,7 +20,7 @@ EPSILON = 1e-6
 def step_with_class_maps(
     features: Tensor, weights: Tensor, biases: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Peer (a): class maps by 1x1 convolutions, as ACoL's head has it, and the loss on materialized masked features.
+    """Naive: class maps by 1x1 convolutions, as ACoL's head has it, and the loss on materialized masked features.
 
     Args:
         features: [B,C,H,W].
@@ -72,7 +72,7 @@ def _descriptors_of_masked_features(features: Tensor, mask: Tensor) -> tuple[Ten
 
 
 def step_with_contractions(features: Tensor, weights: Tensor, biases: Tensor, labels: Tensor) -> Tensor:
-    """Peer (c): the strongest eager formulation we know, without class maps and masked features.
+    """Batched: the strongest eager formulation we know, without class maps and masked features.
 
     Two batched products read the map: one makes the label CAMs, the other the sums under all masks and complements,
     from which the pooled features of the logits follow without a further read.
@@ -127,7 +127,7 @@ def subgroup_similarity(foreground: Tensor, background: Tensor, groups: Tensor) 
 
 
 def subgroup_similarity_by_differences(foreground: Tensor, background: Tensor, groups: Tensor) -> Tensor:
-    """The same as peer (a) writes it: all differences [N,N,C]."""
+    """The same as naive has it: all differences [N,N,C]."""
     foreground, background = F.normalize(foreground, dim=1), F.normalize(background, dim=1)
     distances = (foreground[:, None] - foreground[None]).square().sum(dim=2)
     contrast = (foreground - background).square().sum(dim=1)

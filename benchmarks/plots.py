@@ -12,11 +12,16 @@ matplotlib.use("Agg")  # no screen is needed
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from benchmarks.acceptance import PEER_NAMES
 from benchmarks.records import Evidence, Measurement
-from benchmarks.workloads import CONTENDERS, MAPS, PACKAGE, STEP
+from benchmarks.workloads import ALL_PEERS, CONTENDERS, MAPS, PACKAGE, STEP
 
-COLORS = {PACKAGE: "#000000", "a": "#d55e00", "b": "#e69f00", "c": "#0072b2", "c_compiled": "#56b4e9"}
+COLORS = {
+    PACKAGE: "#000000",
+    "naive": "#d55e00",
+    "naive_compiled": "#e69f00",
+    "batched": "#0072b2",
+    "batched_compiled": "#56b4e9",
+}
 """Told apart with any colour vision (Okabe and Ito)."""
 DPI = 130
 
@@ -47,7 +52,7 @@ def save(figure: Any, path: Path) -> Path:
 def _step_speedup(measurements: list[Measurement]) -> Any:
     """Bars of the speed-up over every peer, a group per map."""
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    peers = [peer for peer in PEER_NAMES if all(peer in each.ratios for each in measurements)]
+    peers = [peer for peer in ALL_PEERS if all(peer in each.ratios for each in measurements)]
     width = 0.8 / len(peers)
     for number, peer in enumerate(peers):
         ratios = [each.ratios[peer] for each in measurements]
@@ -57,7 +62,7 @@ def _step_speedup(measurements: list[Measurement]) -> Any:
             [ratio.median - ratio.first_quartile for ratio in ratios],
             [ratio.third_quartile - ratio.median for ratio in ratios],
         ]
-        label = f"{PEER_NAMES[peer]}: {CONTENDERS[peer]}" if peer in ("a", "c") else PEER_NAMES[peer]
+        label = f"{peer}: {CONTENDERS[peer]}" if peer in ("naive", "batched") else peer
         bars = axes.bar(places, heights, width, yerr=spread, color=COLORS[peer], label=label, capsize=2)
         axes.bar_label(bars, [f"{height:.1f}" for height in heights], fontsize=8, padding=2)
     axes.set_xticks(range(len(measurements)), [_map_name(each) for each in measurements])
@@ -75,13 +80,13 @@ def _step_speedup(measurements: list[Measurement]) -> Any:
 
 
 def _all_shapes(measurements: list[Measurement]) -> Any:
-    """Speed-up and memory of every shape, against peers (a) and (c), with a line where nobody wins."""
+    """Speed-up and memory of every shape, against the naive and the batched peer, with a line where nobody wins."""
     figure, (speed, memory) = plt.subplots(
         1, 2, figsize=(11, 1.2 + 0.2 * len(measurements)), sharey=True, layout="constrained"
     )
     places = range(len(measurements))
-    for peer in ("a", "c"):
-        label = f"{PEER_NAMES[peer]}: {CONTENDERS[peer]}"
+    for peer in ("naive", "batched"):
+        label = f"{peer}: {CONTENDERS[peer]}"
         speed.scatter(
             [each.ratios[peer].median for each in measurements], places, s=16, color=COLORS[peer], label=label
         )
@@ -109,7 +114,9 @@ def _growth(curves: list[dict[str, Any]]) -> Any:
             contender = curve["contender"]
             sizes, seconds, extra = zip(*curve["points"], strict=True)
             style = {"color": COLORS[contender], "marker": "o", "markersize": 3}
-            grid[0][column].plot(sizes, seconds, label=PEER_NAMES.get(contender, CONTENDERS[PACKAGE]), **style)
+            grid[0][column].plot(
+                sizes, seconds, label=CONTENDERS[PACKAGE] if contender == PACKAGE else contender, **style
+            )
             grid[1][column].plot(sizes, [(each or float("nan")) / 1e6 for each in extra], **style)
             if curve["out_of_memory_at"]:
                 for row, last in ((0, seconds[-1]), (1, (extra[-1] or float("nan")) / 1e6)):

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import plots
-from benchmarks.acceptance import PEER_NAMES, judge, losses
+from benchmarks.acceptance import judge, losses
 from benchmarks.records import Evidence, Measurement, read
-from benchmarks.workloads import CONTENDERS, PACKAGE, STEP
+from benchmarks.workloads import ALL_PEERS, CONTENDERS, PACKAGE, STEP
 
 RESULTS = Path(__file__).parent / "results"
 METHOD = """Ratios are medians over rounds in which all contenders take turns, with quartiles in brackets: how many
@@ -44,7 +44,7 @@ def render(evidence: Evidence, images: Sequence[str]) -> str:
     """
     steps = [each for each in evidence.measurements if each.what == STEP]
     operators = [each for each in evidence.measurements if each.what != STEP]
-    peers = "\n".join(f"- {PEER_NAMES[peer]}: {CONTENDERS[peer]}" for peer in PEER_NAMES)
+    peers = "\n".join(f"- {peer}: {CONTENDERS[peer]}" for peer in ALL_PEERS)
     sections = [
         f"# Benchmarks on {'a GPU' if evidence.machine['device'] == 'cuda' else 'a CPU'}",
         _provenance(evidence),
@@ -97,8 +97,7 @@ def _losses(measurements: list[Measurement]) -> str:
     if not lost:
         return f"Nowhere: none of the {len(measurements)} shapes is slower than any peer."
     lines = [
-        f"- {each.what} {each.name}: {1 / each.ratios[peer].median:.2f} times the time of {PEER_NAMES[peer]}"
-        for each, peer in lost
+        f"- {each.what} {each.name}: {1 / each.ratios[peer].median:.2f} times the time of {peer}" for each, peer in lost
     ]
     return f"Slower than a peer in {len(lost)} comparisons, the worst first:\n\n" + "\n".join(lines)
 
@@ -109,10 +108,10 @@ def _verdicts(evidence: Evidence) -> str:
 
 
 def _shapes(measurements: list[Measurement]) -> str:
-    peers = [peer for peer in PEER_NAMES if any(peer in each.ratios for each in measurements)]
+    peers = [peer for peer in ALL_PEERS if any(peer in each.ratios for each in measurements)]
     with_floor = any("floor" in each.ratios for each in measurements)
-    header = ["shape", "ms", *(PEER_NAMES[peer] for peer in peers), *(["floor"] if with_floor else [])]
-    header += ["MB", *(f"MB {PEER_NAMES[peer]}" for peer in peers), "GB/s"]
+    header = ["shape", "ms", *peers, *(["floor"] if with_floor else [])]
+    header += ["MB", *(f"MB {peer}" for peer in peers), "GB/s"]
     rows = []
     for each in measurements:
         row = [each.name if each.what == STEP else f"{each.what} {each.name}", f"{1000 * each.seconds[PACKAGE]:.1f}"]
@@ -133,8 +132,8 @@ def _ratio(measurement: Measurement, peer: str) -> str:
 
 def _growth(scaling: dict[str, Any]) -> str:
     introduction = (
-        "Exponents p of cost ~ size^p over the largest sizes. Of `subgroup_similarity` peer (a) makes all differences "
-        f"[N,N,C] and peer (c) the Gram matrix [N,N]. Budget beyond the inputs: {scaling['budget_bytes'] / 1e9:.0f} GB."
+        "Exponents p of cost ~ size^p over the largest sizes. Of `subgroup_similarity` naive makes all differences "
+        f"[N,N,C] and batched the Gram matrix [N,N]. Budget beyond the inputs: {scaling['budget_bytes'] / 1e9:.0f} GB."
     )
     rows = []
     for curve in scaling["curves"]:
@@ -146,7 +145,7 @@ def _growth(scaling: dict[str, Any]) -> str:
         rows.append(
             (
                 curve["name"],
-                CONTENDERS[curve["contender"]] if curve["contender"] == PACKAGE else PEER_NAMES[curve["contender"]],
+                CONTENDERS[curve["contender"]] if curve["contender"] == PACKAGE else curve["contender"],
                 "-" if time is None else f"{time:.2f}",
                 "-" if memory is None else f"{memory:.2f}",
                 points + (f"; {end:,}: out of memory" if end else ""),
@@ -160,7 +159,7 @@ def _shares(shares: dict[str, Any]) -> str:
     rows = []
     for each in shares["shares"]:
         loss, backbone = each["head_and_loss"], each["backbone"]
-        by = CONTENDERS[PACKAGE] if each["contender"] == PACKAGE else PEER_NAMES[each["contender"]]
+        by = CONTENDERS[PACKAGE] if each["contender"] == PACKAGE else each["contender"]
         times = (f"{1000 * backbone:.0f}", f"{1000 * loss:.1f}", f"{100 * loss / (loss + backbone):.1f} %")
         rows.append((each["name"], str(each["stride"]), str(each["batch"]), by, *times))
     return "Images of 224x224, 1000 classes, untrained weights, forward and backward.\n\n" + _table(header, rows)

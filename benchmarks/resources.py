@@ -33,10 +33,10 @@ SHAPES = [
         (torch.bfloat16, torch.float16, torch.float32), (False, True), (7, 14, 28), (512, 1280, 2048)
     )
 ]
-LEAST_OCCUPANCY = 0.5
+MIN_OCCUPANCY = 0.5
 # One program of 16 warps, all of whose registers are in use: there are no more programs than samples, and the L2 cache
 # is to hold what those at work read again.
-LEAST_OCCUPANCY_OF_WHOLE = 0.25
+MIN_OCCUPANCY_OF_WHOLE = 0.25
 FEW_SECTORS = 16
 COLUMNS = [
     "call",
@@ -100,7 +100,7 @@ class Compiled:
             found.append(f"{self} spills {self.resources.spilled}.")
         if self.resources.atomics:
             found.append(f"{self} has {self.resources.atomics} atomics.")
-        least = LEAST_OCCUPANCY_OF_WHOLE if self.kernel in WHOLE else LEAST_OCCUPANCY
+        least = MIN_OCCUPANCY_OF_WHOLE if self.kernel in WHOLE else MIN_OCCUPANCY
         if self.target == "sm_90" and self.occupancy < least:
             found.append(f"{self} leaves {self.occupancy:.0%} occupancy.")
         if self.features_width is not None and self.features_width < widest_load(self.shape):

@@ -89,8 +89,8 @@ def similarity_against_descriptors(size: int, device: str, channels: int = CHANN
     groups = (torch.randperm(size, generator=random) // PER_CLASS).to(device)
     contenders: dict[str, Forward] = {
         PACKAGE: lambda *inputs: (functional.subgroup_similarity(*inputs),),
-        "a": lambda *inputs: (peers.subgroup_similarity_by_differences(*inputs),),
-        "c": lambda *inputs: (peers.subgroup_similarity(*inputs),),
+        "naive": lambda *inputs: (peers.subgroup_similarity_by_differences(*inputs),),
+        "batched": lambda *inputs: (peers.subgroup_similarity(*inputs),),
     }
     return Workload((*descriptors, groups), contenders, 6 * descriptors[0].nbytes)
 
@@ -104,7 +104,7 @@ CURVES: dict[str, tuple[Maker, Sequence[int]]] = {
         (128, 256, 512, 1024, 2048, 4096, 8192, 16384),
     ),
 }
-CONTENDERS = (PACKAGE, "a", "c")
+CONTENDERS = (PACKAGE, "naive", "batched")
 
 
 def measure(name: str, contender: str, maker: Maker, sizes: Sequence[int], device: str, budget: int) -> Curve:

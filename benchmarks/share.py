@@ -1,8 +1,8 @@
 """What the loss costs in a real training step: ``python -m benchmarks.share``.
 
 Backbone, head and loss on 224x224 images, forward and backward, untrained weights, 1000 classes: with the package and
-with peer (a). The backbone's part and the part of head and loss are timed in the same step, one after the other, so
-that a few milliseconds show beside seconds. Writes ``results/DEVICE_share.json``.
+with the naive peer. The backbone's part and the part of head and loss are timed in the same step, one after the other,
+so that a few milliseconds show beside seconds. Writes ``results/DEVICE_share.json``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def peer_loss(head: DualCAMHead, features: Tensor, labels: Tensor) -> Tensor:
     return peers.step_with_class_maps(features, head.weight, head.bias, labels)[0]
 
 
-LOSSES: dict[str, LossOf] = {PACKAGE: package_loss, "a": peer_loss}
+LOSSES: dict[str, LossOf] = {PACKAGE: package_loss, "naive": peer_loss}
 
 
 def measure(backbone: nn.Module, head: DualCAMHead, images: Tensor, labels: Tensor, rounds: int) -> dict[str, Share]:

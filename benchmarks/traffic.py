@@ -49,14 +49,14 @@ SHAPES = [
 ]
 HEADER = ("| features | head | call | bytes | bytes / floor | launches |", "| --- | --- | --- | ---: | ---: | ---: |")
 # With 128 channels at 28x28 the masks, which are read twice, are a thirtieth of F; with more of them it is 1.02.
-LARGEST_KERNEL_RATIO = 1.08
+MAX_KERNEL_RATIO = 1.08
 # Of kernels on descriptors, which read them twice: the second time from the cache.
-LARGEST_SMALL_RATIO = 2.1
+MAX_SMALL_RATIO = 2.1
 # What is reached, on the smallest maps with the fewest channels; what is wanted is 1.05.
-LARGEST_STEP_RATIO = {"shared": 1.55, "branches": 1.30}
+MAX_STEP_RATIO = {"shared": 1.55, "branches": 1.30}
 # With a whole sample to a program; where several share it, four more, and one that sums the pooled map where they share
 # its pixels.
-MOST_LAUNCHES = 14
+MAX_LAUNCHES = 14
 INTRODUCTION = """# What a training step moves
 
 Made by `python -m benchmarks.traffic`: counted in Triton's interpreter, not measured. Batch {batch} of {classes}
@@ -230,10 +230,10 @@ def faults(shape: Shape, of_step: Step, others: Sequence[Operator] = ()) -> list
         for launch in operator.launches
         if moved(launch) > _allowed(shape, launch) * launch.floor
     ]
-    if of_step.ratio > LARGEST_STEP_RATIO[of_step.head]:
+    if of_step.ratio > MAX_STEP_RATIO[of_step.head]:
         found.append(f"{shape}: the step, {of_step.head}, moves {of_step.ratio:.3f} times its floor.")
     shared_pixels = not shape.channels_last and shape.side**2 > WINDOW
-    if of_step.launches > MOST_LAUNCHES + (0 if of_step.whole else 4 + shared_pixels):
+    if of_step.launches > MAX_LAUNCHES + (0 if of_step.whole else 4 + shared_pixels):
         found.append(f"{shape}: the step, {of_step.head}, takes {of_step.launches} launches.")
     return found
 
@@ -241,7 +241,7 @@ def faults(shape: Shape, of_step: Step, others: Sequence[Operator] = ()) -> list
 def _allowed(shape: Shape, launch: Traffic) -> float:
     """Times its floor that a launch may move: less of one that moves as much as a good part of the features."""
     features = shape.batch * shape.channels * shape.side**2 * shape.dtype.itemsize
-    return LARGEST_KERNEL_RATIO if launch.floor > features / 2 else LARGEST_SMALL_RATIO
+    return MAX_KERNEL_RATIO if launch.floor > features / 2 else MAX_SMALL_RATIO
 
 
 def rows(shape: Shape, of_step: Step) -> list[str]:

@@ -21,10 +21,10 @@ STEP = "step"
 OPERATORS = ("label_cam", "regulate", "masked_pool", "subgroup_similarity", "evidence_map")
 CONTENDERS = {
     PACKAGE: "iir_fast",
-    "a": "class maps and masked features, eager",
-    "b": "(a) under torch.compile",
-    "c": "label CAMs and batched products, eager",
-    "c_compiled": "(c) under torch.compile",
+    "naive": "class maps and masked features, eager",
+    "naive_compiled": "naive under torch.compile",
+    "batched": "label CAMs and batched products, eager",
+    "batched_compiled": "batched under torch.compile",
 }
 MAPS = {"VGG16": (512, 28), "ResNet-50 stride 16": (2048, 14), "ResNet-50": (2048, 7), "Inception-v3": (2048, 12)}
 IMAGES_PER_CLASS = 4
@@ -56,7 +56,7 @@ class Shape:
         return {**asdict(self), "dtype": DTYPE_NAMES[self.dtype], "feature_bytes": self.feature_bytes}
 
 
-ALL_PEERS, EAGER_PEERS = ("a", "c", "b", "c_compiled"), ("a", "c")
+ALL_PEERS, EAGER_PEERS = ("naive", "batched", "naive_compiled", "batched_compiled"), ("naive", "batched")
 FORMATS = list(product((torch.float32, torch.bfloat16), (False, True)))
 TINY_SHAPES = [Shape(32, 6, 8, 5), Shape(32, 6, 8, 5, torch.bfloat16, True)]
 
@@ -182,14 +182,18 @@ def _step(shape: Shape, device: str, compiler: str | None) -> Workload:
 
     contenders: dict[str, Forward] = {
         PACKAGE: package,
-        "a": peers.step_with_class_maps,
-        "c": _one(peers.step_with_contractions),
+        "naive": peers.step_with_class_maps,
+        "batched": _one(peers.step_with_contractions),
     }
     if compiler is not None:
         # Shapes must not be taken for variations of one.
         torch.compiler.reset()
-        contenders["b"] = torch.compile(contenders["a"], fullgraph=True, dynamic=False, backend=compiler)
-        contenders["c_compiled"] = torch.compile(contenders["c"], fullgraph=True, dynamic=False, backend=compiler)
+        contenders["naive_compiled"] = torch.compile(
+            contenders["naive"], fullgraph=True, dynamic=False, backend=compiler
+        )
+        contenders["batched_compiled"] = torch.compile(
+            contenders["batched"], fullgraph=True, dynamic=False, backend=compiler
+        )
     pixels = shape.batch * shape.side**2
     # F four times, its gradient once; weights for the logits there and back, their gradient; CAMs and masks likewise.
     least = 5 * features.nbytes + 3 * head.weight.nbytes + 6 * 2 * pixels * 4
@@ -229,7 +233,7 @@ def _operator(what: str, shape: Shape, device: str) -> Workload:
         inputs = (features, _random(shape, device, batch, 1, channels, seed=7))
         package, peer = _one(functional.evidence_map), _one(peers.evidence_map)
         least = features.nbytes + batch * side**2 * 4
-    return Workload(inputs, {PACKAGE: package, "c": peer}, least, features)
+    return Workload(inputs, {PACKAGE: package, "batched": peer}, least, features)
 
 
 def _one(function: Callable[..., Tensor]) -> Forward:

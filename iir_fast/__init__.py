@@ -17,7 +17,7 @@ from iir_fast.sampler import SubgroupSampler
 
 if TYPE_CHECKING:
     from iir_fast.app.runs import load
-    from iir_fast.models import IIRLocalizer
+    from iir_fast.models import IIRNetwork
 
 __version__ = "0.1.0"
 
@@ -25,8 +25,8 @@ __all__ = [
     "ClassPrototypes",
     "DualCAMHead",
     "HeadOutput",
-    "IIRLocalizer",
     "IIRLoss",
+    "IIRNetwork",
     "SubgroupSampler",
     "backend",
     "functional",
@@ -36,10 +36,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # These belong to the system: an extra, and seconds to import. Who needs only the loss does without.
-    if name == "IIRLocalizer":
-        from iir_fast.models import IIRLocalizer
+    if name == "IIRNetwork":
+        from iir_fast.models import IIRNetwork
 
-        return IIRLocalizer
+        return IIRNetwork
     if name == "load":
         with needs_system("iir_fast.load"):
             from iir_fast.app.runs import load

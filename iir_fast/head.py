@@ -88,7 +88,7 @@ class DualCAMHead(nn.Module):
         self.threshold_bias = nn.Parameter(torch.zeros(2)) if learned else None
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> HeadOutput:
-        """Logits of both classifiers and the CAMs of one class per sample.
+        """Compute the logits of both classifiers and the CAMs of one class per sample.
 
         Args:
             features: [B,C,H,W], floating.
@@ -117,7 +117,7 @@ class DualCAMHead(nn.Module):
         return HeadOutput(logits_a, logits_b, cam_a, cam_b, regulated, descriptors, labels, features, tuple(maps))
 
     def read(self, features: Tensor, labels: Tensor | None) -> tuple[list[Tensor], Tensor]:
-        """What the classifiers read, [B,C,H,W] for each or one for both, and the class of each CAM, int64 [B].
+        """Return what the classifiers read, [B,C,H,W] for each or one for both, and the class of each CAM, int64 [B].
 
         `features` and `labels` are those of `forward`.
         """
@@ -125,7 +125,7 @@ class DualCAMHead(nn.Module):
         return maps, self.predict(maps) if labels is None else labels
 
     def predict(self, maps: list[Tensor], classifiers: int = 2) -> Tensor:
-        """The class of each sample, int64 [B], by the summed logits of the first classifiers.
+        """Choose the class of each sample, int64 [B], by the summed logits of the first classifiers.
 
         Args:
             maps: what these read, as `read` gives them.
@@ -138,7 +138,7 @@ class DualCAMHead(nn.Module):
             return logits.sum(dim=0).argmax(dim=1)
 
     def class_logits(self, out: HeadOutput) -> Tensor:
-        """What decides the class of a sample, [B,K] in the dtype of the logits: the mean of both classifiers'.
+        """Return what decides the class of a sample, [B,K] in the dtype of the logits: the mean of both classifiers'.
 
         Args:
             out: what `forward` returned.
@@ -146,7 +146,7 @@ class DualCAMHead(nn.Module):
         return (out.logits_a + out.logits_b) / 2
 
     def joint_map(self, maps: Tensor) -> Tensor:
-        """One localization map [B,H,W] of both classifiers: the mean of their normalized CAMs.
+        """Make one localization map [B,H,W] of both classifiers: the mean of their normalized CAMs.
 
         Args:
             maps: these CAMs [B,2,H,W] in [0,1], `RegulatedCAMs.maps`.

@@ -92,7 +92,7 @@ def _iir_loss(
     regulation: Regulation,
     gather: bool,
 ) -> IIRTerms:
-    """`iir_loss` of CAMs that are regulated already, and of the descriptors under their masks."""
+    """Compute `iir_loss` of CAMs that are regulated already, and of the descriptors under their masks."""
     terms, masks, maps, thresholds = regulated
     foreground, background = descriptors
     if gather:
@@ -102,7 +102,7 @@ def _iir_loss(
 
 
 def select_label_cam(cam: Tensor, labels: Tensor, name: str) -> Tensor:
-    """The label's map [B,H,W] out of class maps [B,K,H,W]; label CAMs [B,H,W] pass through."""
+    """Pick the label's map [B,H,W] out of class maps [B,K,H,W]; label CAMs [B,H,W] pass through."""
     if cam.dim() == 3:
         return cam
     if cam.dim() != 4:
@@ -170,7 +170,7 @@ class IIRLoss(nn.Module):
         labels: Tensor | None = None,
         thresholds: Tensor | None = None,
     ) -> IIRTerms:
-        """The loss with everything it was made of: what a training loop logs and feeds to the class prototypes.
+        """Compute the loss with everything it was made of: what a training loop logs and feeds to the class prototypes.
 
         Args:
             cam_a: what a DualCAMHead returned for the labels, and nothing else; or of any other head label CAMs
@@ -224,7 +224,7 @@ class IIRLoss(nn.Module):
     ) -> Tensor: ...
 
     def forward(self, *arguments: Any, **named: Any) -> Tensor:
-        """The loss of what a DualCAMHead returned, or of `(cam_a, cam_b, features, labels[, thresholds])`.
+        """Compute the loss of what a DualCAMHead returned, or of `(cam_a, cam_b, features, labels[, thresholds])`.
 
         Args:
             *arguments: as `terms`.

@@ -50,7 +50,7 @@ class ClassPrototypes(nn.Module):
 
     @torch.no_grad()
     def evidence_vectors(self, background: Tensor, labels: Tensor) -> Tensor:
-        """Vectors v [B,1,C] whose evidence map is cos(F, P_y) - cos(F, g).
+        """Make the vectors v [B,1,C] whose evidence map is cos(F, P_y) - cos(F, g).
 
         Args:
             background: [B,2,C]: the image's own background descriptors of both classifiers, any length.
@@ -64,5 +64,5 @@ class ClassPrototypes(nn.Module):
 
 
 def _unit_sum(descriptors: Tensor) -> Tensor:
-    """[B,R,C] -> [B,C]: the sum of the unit descriptors of all classifiers."""
+    """Sum the unit descriptors of all classifiers: [B,R,C] -> [B,C]."""
     return F.normalize(descriptors, dim=2).sum(dim=1)

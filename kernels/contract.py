@@ -40,7 +40,7 @@ class Factors(NamedTuple):
 
 
 def accumulation_dtype(*tensors: Tensor) -> torch.dtype:
-    """float64 when any tensor is float64, else float32: the dtype of sums and of every small result."""
+    """Return float64 when any tensor is float64, else float32: the dtype of sums and of every small result."""
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
@@ -59,12 +59,12 @@ def current_device(device: torch.device) -> AbstractContextManager[None]:
 
 
 def is_fake(tensor: Tensor) -> bool:
-    """Whether there is nothing behind a tensor but its shape, whatever device it is said to be on."""
+    """Tell whether there is nothing behind a tensor but its shape, whatever device it is said to be on."""
     return isinstance(tensor, FakeTensor)
 
 
 def gradient_like(features: Tensor) -> Tensor:
-    """An uninitialized gradient of `features`: channels_last when they are, contiguous otherwise."""
+    """Allocate a gradient of `features`: channels_last when they are, contiguous otherwise."""
     in_channels_last = features.is_contiguous(memory_format=torch.channels_last) and not features.is_contiguous()
     return torch.empty(
         features.shape,

@@ -51,7 +51,7 @@ class Launch:
 
 
 def strides_of(name: str, tensor: Tensor) -> dict[str, int]:
-    """A kernel's arguments for the strides of a tensor [B,P], or [B,R,P]: "name_sample", "name_map", "name_pixel"."""
+    """Name the strides of a tensor [B,P] or [B,R,P] as a kernel does: "name_sample", "name_map", "name_pixel"."""
     axes = ("sample", "pixel") if tensor.dim() == 2 else ("sample", "map", "pixel")
     return {f"{name}_{axis}": stride for axis, stride in zip(axes, tensor.stride(), strict=True)}
 
@@ -107,7 +107,7 @@ def recorded(function: Callable[Arguments, Outputs]) -> Callable[Arguments, Outp
 
 
 def _key(value: Any) -> Any:
-    """What a plan may depend on. Triton's code depends on whether an address is a multiple of 16."""
+    """Return what a plan may depend on. Triton's code depends on whether an address is a multiple of 16."""
     if isinstance(value, Tensor):
         return value.shape, value.stride(), value.dtype, value.device, value.data_ptr() % 16
     return tuple(map(_key, value)) if isinstance(value, tuple) else value

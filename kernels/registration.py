@@ -22,7 +22,8 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def deferred(module: str, function: str) -> Implementation:
-    """An implementation whose module is imported at its first call: Triton kernels need triton, the rest does not."""
+    """Defer an implementation whose module is imported at its first call: Triton kernels need triton, the rest does
+    not."""
 
     @cache
     def resolve() -> Implementation:
@@ -123,7 +124,7 @@ def register_gradient(
 
 
 def _only_results_matter(arguments: tuple[Any, ...]) -> bool:
-    """Whether nobody looks at the call itself: neither a compiler nor a dispatch mode nor a tensor's own class."""
+    """Tell whether nobody looks at the call itself: neither a compiler nor a dispatch mode nor a tensor's own class."""
     return not (torch.compiler.is_compiling() or is_in_torch_dispatch_mode()) and all(
         type(each) in _PLAIN for each in arguments if isinstance(each, Tensor)
     )

@@ -49,7 +49,7 @@ class _Writer:
         self._views: dict[_Origin, str] = {}
 
     def bind(self, value: Any) -> str:
-        """A name for a value, or the value as it is written."""
+        """Name a value, or return the value as it is written."""
         if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
             return repr(value)
         name = f"c{len(self._bound)}"
@@ -57,7 +57,7 @@ class _Writer:
         return name
 
     def find(self, place: Place) -> str:
-        """What is at a place; memory is taken, and a view is made, where it is first asked for."""
+        """Find what is at a place; memory is taken, and a view is made, where it is first asked for."""
         if isinstance(place, int):
             if place in self._allocations:
                 size, stride, *options = self._allocations.pop(place)
@@ -75,7 +75,7 @@ class _Writer:
         return self._views[place]
 
     def function(self) -> Callable[[Sequence[Any]], Any]:
-        """Of the arguments that the function followed was called with."""
+        """Make a function of the arguments that the function followed was called with."""
         source = "".join(f"    {line}\n" for line in self.lines)
         namespace = self._bound
         exec(f"def again(arguments):\n{source}", namespace)
@@ -131,7 +131,7 @@ _local = threading.local()
 
 
 def recording() -> Recording | None:
-    """The one that follows this thread, if any."""
+    """Return the one that follows this thread, if any."""
     found: Recording | None = getattr(_local, "recording", None)
     return found
 
@@ -187,7 +187,7 @@ class Recording(TorchDispatchMode):
         return results
 
     def note_launch(self, launch: Any, compiled: Any) -> None:
-        """A launch and the compiled code that it ran; none in Triton's interpreter."""
+        """Note a launch and the compiled code that it ran; none in Triton's interpreter."""
         if compiled is None:
             self._can_be_done_again = False
             return
@@ -198,7 +198,7 @@ class Recording(TorchDispatchMode):
         self._steps.append(_Kernel(compiled[(*launch.grid, 1, 1)[:3]], values))
 
     def replay(self, results: Any) -> Callable[[Sequence[Any]], Any] | None:
-        """What does the same on other arguments; None if that cannot be."""
+        """Make what does the same on other arguments; None if that cannot be."""
         place = self._place(results)
         if not self._can_be_done_again or place is None:
             return None
@@ -226,7 +226,7 @@ class Recording(TorchDispatchMode):
             self._origins[id(view)] = _Origin(parent.root, tuple(view.shape), view.stride(), parent.offset + moved)
 
     def _take(self, value: Any) -> Any:
-        """A value; for one that is a tensor or holds some, where they lie."""
+        """Take a value; for one that is a tensor or holds some, where they lie."""
         if not _holds_tensors(value):
             return value
         place = self._place(value)
@@ -253,7 +253,7 @@ def _root_if_there(place: Place) -> Place:
 
 
 def _paths(values: Sequence[Any], path: str = "") -> list[str]:
-    """How to get at each tensor, in the order of `tree_leaves`."""
+    """Find how to get at each tensor, in the order of `tree_leaves`."""
     found: list[str] = []
     for number, each in enumerate(values):
         if isinstance(each, Tensor):
@@ -268,7 +268,7 @@ def _holds_tensors(values: Any) -> bool:
 
 
 def only_views(func: Any, args: Sequence[Any], results: Sequence[Tensor]) -> bool:
-    """Whether a call of torch made nothing but views of its first argument.
+    """Tell whether a call of torch made nothing but views of its first argument.
 
     `contiguous` and `reshape` are views by their schemas, and copies where they must be.
     """

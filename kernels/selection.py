@@ -70,7 +70,7 @@ def backend(name: str) -> Iterator[None]:
 
 
 def calls_reference(supports: Callable[..., bool] | None = None, *tensors: Tensor | None) -> bool:
-    """Whether the plain differentiable implementation is called in place of the registered operator.
+    """Tell whether the plain differentiable implementation is called in place of the registered operator.
 
     Args:
         supports: whether an operator's native implementation takes these tensors; None: it takes all.
@@ -84,7 +84,7 @@ def calls_reference(supports: Callable[..., bool] | None = None, *tensors: Tenso
 
 
 def _runs_triton(device_type: str) -> bool:
-    """As `choose` has it, for torch.compile to follow."""
+    """Choose as `choose` does, for torch.compile to follow."""
     return _forced == "triton" if _forced else device_type == "cuda" and _can_launch()
 
 
@@ -134,7 +134,7 @@ def _choice(device_type: str) -> Choice:
 
 
 def may_run_triton(device_type: str) -> bool:
-    """Whether Triton's kernels may be chosen on tensors of a device type, now or after what is forced has ended."""
+    """Tell whether Triton's kernels may be chosen on a device type, now or after what is forced has ended."""
     return device_type == "cuda" or _interprets() or _environment == "triton"
 
 
@@ -151,7 +151,7 @@ def _require_triton(device_type: str | None = None) -> None:
 
 
 def _interprets() -> bool:
-    """Whether kernels run in Triton's interpreter, which reads the variable itself when a kernel is defined."""
+    """Tell whether kernels run in Triton's interpreter, which reads the variable itself when a kernel is defined."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 

@@ -188,25 +188,25 @@ def share_at(row_share, window_share, tiles_each, tile: tl.constexpr):
 
 @triton.jit
 def own_share(tiles_each, tile: tl.constexpr):
-    """The share whose numbers this program has on axes 1 and 2 of the grid."""
+    """Return the share whose numbers this program has on axes 1 and 2 of the grid."""
     return share_at(tl.program_id(1), tl.program_id(2), tiles_each, tile)
 
 
 @triton.jit
 def channel_share(tile: tl.constexpr):
-    """This program's number among those that share the channels."""
+    """Return this program's number among those that share the channels."""
     return tl.program_id(1) if tile.planar else tl.program_id(2)
 
 
 @triton.jit
 def pixel_share(tile: tl.constexpr):
-    """This program's number among those that share the pixels."""
+    """Return this program's number among those that share the pixels."""
     return tl.program_id(2) if tile.planar else tl.program_id(1)
 
 
 @triton.jit
 def pixel_shares(tile: tl.constexpr):
-    """Programs that share the pixels."""
+    """Return how many programs share the pixels."""
     return tl.num_programs(2) if tile.planar else tl.num_programs(1)
 
 
@@ -224,7 +224,7 @@ def window_index(window, tile: tl.constexpr):
 
 @triton.jit
 def load_window(vectors, stride, count, window, window_end, R: tl.constexpr, dtype: tl.constexpr, tile: tl.constexpr):
-    """A window of `count` <= R dense vectors, `stride` apart: [R,vector,1,lanes], zero outside."""
+    """Load a window of `count` <= R dense vectors, `stride` apart: [R,vector,1,lanes], zero outside."""
     length: tl.constexpr = tile.vector * tile.lanes
     slot = tl.arange(0, R * length)
     element = window + slot % length
@@ -235,7 +235,7 @@ def load_window(vectors, stride, count, window, window_end, R: tl.constexpr, dty
 
 @triton.jit
 def deal_window(values, R: tl.constexpr, tile: tl.constexpr):
-    """A window of R vectors [R * window] as it meets a tile: [R,vector,1,lanes]."""
+    """Deal a window of R vectors [R * window] as it meets a tile: [R,vector,1,lanes]."""
     length: tl.constexpr = tile.vector * tile.lanes
     # Through shared memory, so that the compiler does not lay out the tiles like a small load.
     source = tl.arange(0, R)[:, None, None, None] * length + window_index(0, tile)
@@ -245,7 +245,7 @@ def deal_window(values, R: tl.constexpr, tile: tl.constexpr):
 
 @triton.jit
 def pick_rows(vectors, first, tile: tl.constexpr):
-    """What belongs to the rows of a tile, from vectors [R,row_share]: [R,1,rows,1]."""
+    """Pick what belongs to the rows of a tile, from vectors [R,row_share]: [R,1,rows,1]."""
     R: tl.constexpr = vectors.shape[0]
     SHARE: tl.constexpr = vectors.shape[1]
     slot = tl.arange(0, R * tile.rows)
@@ -255,7 +255,7 @@ def pick_rows(vectors, first, tile: tl.constexpr):
 
 @triton.jit
 def pick_window(vectors, tile: tl.constexpr):
-    """Vectors [R,window] as they meet a tile: [R,vector,1,lanes]."""
+    """Pick vectors [R,window] as they meet a tile: [R,vector,1,lanes]."""
     R: tl.constexpr = vectors.shape[0]
     source = tl.arange(0, R)[:, None, None, None] * vectors.shape[1] + window_index(0, tile)
     source = tl.reshape(source, [R * tile.vector * tile.lanes])
@@ -293,7 +293,7 @@ def _pointers(maps, rows, elements, tile: tl.constexpr):
 
 @triton.jit
 def load_tile(maps, row, row_end, window, window_end, dtype: tl.constexpr, tile: tl.constexpr):
-    """The tile at `row` and `window` of the sample that `maps` points to; zero outside."""
+    """Load the tile at `row` and `window` of the sample that `maps` points to; zero outside."""
     if tile.flat:
         size: tl.constexpr = tile.vector * tile.rows * tile.lanes
         slot = tl.arange(0, size)
@@ -344,7 +344,7 @@ def _sum_parts_kernel(parts, total, count, size, BLOCK: tl.constexpr):
 
 
 def sum_parts(parts: Tensor, total: Tensor) -> Launch:
-    """The launch that writes parts[0] + parts[1] + ..., added in that order, to `total`."""
+    """Plan the launch that writes parts[0] + parts[1] + ..., added in that order, to `total`."""
     # An element for each thread: the parts need not be aligned to more.
     block = 128
     return Launch(
@@ -356,7 +356,7 @@ def sum_parts(parts: Tensor, total: Tensor) -> Launch:
 
 
 def plan_total(parts: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, list[Launch]]:
-    """The sum of parts [S,...], in that dtype if there are several, and the launch that makes it then."""
+    """Plan the sum of parts [S,...], in that dtype if there are several, and the launch that makes it then."""
     if len(parts) == 1:
         return parts[0], []
     total = parts.new_empty(parts.shape[1:], dtype=dtype)

@@ -28,7 +28,7 @@ TESTS, MORE_TESTS_ON_GPUS, TINY_TESTS = "tests/kernels", "tests/gpu", "tests/ker
 RESULT = re.compile(r"(tests/\S+?::.+?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b")
 CLOSING = re.compile(r"=+ (.+) in [\d.]+s.* =+")
 WORDS = {"PASSED": "passed", "FAILED": "failed", "ERROR": "errors", "SKIPPED": "skipped"}
-MOST_NAMES, TAIL_LINES, RESULTS_AT_ONCE = 50, 60, 25
+MAX_NAMES, TAIL_LINES, RESULTS_AT_ONCE = 50, 60, 25
 
 
 def look(setting: Setting) -> Iterator[Findings]:
@@ -151,7 +151,7 @@ class TestRun:
         unfinished = "" if self.closing else f", not at its end; the last: {self.last}"
         figures: dict[str, Any] = {
             "counts": dict(self.counts),
-            "failed": list(self.failed)[:MOST_NAMES],
+            "failed": list(self.failed)[:MAX_NAMES],
             "left_out": left_out,
             "closing_line": self.closing,
             "last": self.last,

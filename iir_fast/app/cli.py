@@ -20,7 +20,7 @@ from iir_fast.app.commands.localize import Localize
 from iir_fast.app.commands.plan import Plan, plan_defaults
 from iir_fast.app.commands.report import Report
 from iir_fast.app.commands.train import Train, train_defaults
-from iir_fast.app.progress import say
+from iir_fast.app.progress import log
 from iir_fast.training import Interrupted
 
 INTERRUPTED = 130
@@ -53,11 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = parse(default=found) if found else parse()
         command.run()
     except Interrupted as interruption:
-        say(str(interruption))
+        log(str(interruption))
         sys.exit(INTERRUPTED)
     except KeyboardInterrupt:
-        say("interrupted.")
+        log("interrupted.")
         sys.exit(INTERRUPTED)
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
-        say(f"iir-fast: {error}")
+        log(f"iir-fast: {error}")
         sys.exit(2)

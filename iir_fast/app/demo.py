@@ -13,14 +13,14 @@ from rich.table import Table
 
 from iir_fast.app.runs import LoadedRun, evaluate_run, load_run
 from iir_fast.app.tables import tabulate
-from iir_fast.comparison import FIGURES, with_spread
+from iir_fast.comparison import METRICS, with_spread
 from iir_fast.evaluation import Metrics, largest_box, resize_scoremap
 from iir_fast.localization import PREDICTED_COLOUR, TRUE_COLOUR, overlay, scale_box
 from iir_fast.methods import MethodName
-from iir_fast.models import MAP_KINDS, MapKind
+from iir_fast.models import MAPS, MapName
 from iir_fast.training import TrainConfig, train
 
-ROWS: tuple[tuple[str, MethodName, MapKind], ...] = (
+ROWS: tuple[tuple[str, MethodName, MapName], ...] = (
     ("CAM", "cam", "cam"),
     ("CAM, evidence map", "cam", "evidence"),
     ("CAM, both", "cam", "both"),
@@ -32,7 +32,7 @@ METHODS: tuple[MethodName, ...] = ("cam", "iir")
 TILE, GAP, CAPTION = 128, 6, 18
 SHOWN = 8
 
-Results: TypeAlias = dict[tuple[MethodName, MapKind], list[Metrics]]
+Results: TypeAlias = dict[tuple[MethodName, MapName], list[Metrics]]
 """For every method and map, the metrics of each seed."""
 
 
@@ -55,13 +55,13 @@ def run_demo(config: TrainConfig, root: Path, seeds: int = 3) -> tuple[Results, 
         raise ValueError(f"seeds is {seeds}; accepted is 1 or more.")
     if root.exists():
         raise FileExistsError(f"output folder {root} exists; name a new one.")
-    metrics: Results = {(method, kind): [] for _, method, kind in ROWS}
+    metrics: Results = {(method, map): [] for _, method, map in ROWS}
     for seed in range(config.seed, config.seed + seeds):
         for method in METHODS:
             folder = root / f"{method}-seed{seed}"
             train(config.with_options(method=method, seed=seed), folder)
-            for kind, each in evaluate_run(folder, kinds=MAP_KINDS).items():
-                metrics[method, kind].append(each)
+            for map, each in evaluate_run(folder, maps=MAPS).items():
+                metrics[method, map].append(each)
     runs = {method: load_run(root / f"{method}-seed{config.seed}") for method in METHODS}
     picture = root / "localizations.png"
     draw_grid(runs, metrics, range(min(SHOWN, len(runs["cam"].dataset)))).save(picture)
@@ -73,11 +73,11 @@ def tabulate_results(metrics: Results) -> Table:
     seeds = len(next(iter(metrics.values())))
     spread = "mean ± standard deviation" if seeds > 1 else "one seed, no spread"
     rows = [
-        (name, *(with_spread([getattr(each, key) for each in metrics[method, kind]]) for _, key in FIGURES))
-        for name, method, kind in ROWS
+        (name, *(with_spread([getattr(each, key) for each in metrics[method, map]]) for _, key in METRICS))
+        for name, method, map in ROWS
     ]
     title = f"Embedded test set, {seeds} seed{'s' * (seeds > 1)} ({spread}), %"
-    return tabulate(("localization map", *(name for name, _ in FIGURES)), rows, title)
+    return tabulate(("localization map", *(name for name, _ in METRICS)), rows, title)
 
 
 @torch.no_grad()
@@ -99,13 +99,13 @@ def draw_grid(runs: dict[MethodName, LoadedRun], metrics: Results, indices: Iter
         scale = np.array([TILE, TILE, TILE, TILE]) / np.array([*truth.size, *truth.size])
         true_boxes = [((box * scale).tolist(), TRUE_COLOUR) for box in truth.boxes]
         tiles = [overlay(image, None, true_boxes)]
-        for _, method, kind in ROWS:
+        for _, method, map in ROWS:
             inputs, label = dataset[i]
             model = runs[method].model
             device = model.head.weight.device
-            found = model.localize(inputs[None].to(device), torch.tensor([label], device=device), (kind,))
-            scoremap = resize_scoremap(found.maps[kind].cpu())[0]
-            fixed = metrics[method, kind][0].fixed_threshold
+            found = model.localize(inputs[None].to(device), torch.tensor([label], device=device), (map,))
+            scoremap = resize_scoremap(found.maps[map].cpu())[0]
+            fixed = metrics[method, map][0].fixed_threshold
             box = scale_box(largest_box(scoremap, fixed.value if fixed else 0.0), image.size)
             tiles.append(overlay(image, scoremap, [*true_boxes, (box, PREDICTED_COLOUR)]))
         for column, tile in enumerate(tiles):

@@ -33,7 +33,7 @@ console = Console(stderr=True)
 """Progress and remarks go to stderr, so that stdout holds results only."""
 
 
-def say(sentence: str) -> None:
+def log(sentence: str) -> None:
     """Make a remark, in one line whatever the terminal's width: a path in it can be found and copied."""
     console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from rich.progress import Progress
 from torch.utils.data import DataLoader
 
-from iir_fast.app.progress import count_images, image_progress, say
+from iir_fast.app.progress import count_images, image_progress, log
 from iir_fast.data import LocalizationDataset, image_transform, open_split
 from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, evaluate_maps, predict
-from iir_fast.localization import TrainedLocalizer
-from iir_fast.models import DEFAULT_MAP, MAP_KINDS, IIRLocalizer, LocalizerSpec, MapKind, load_localizer
+from iir_fast.localization import Predictor
+from iir_fast.models import DEFAULT_MAP, MAPS, IIRNetwork, MapName, NetworkSpec, load_network
 from iir_fast.training import RunFolder, TrainConfig, Validate, frozen_features, pick_device
 
 EVALUATION_BATCH = 32
@@ -22,16 +22,16 @@ EVALUATION_BATCH = 32
 class LoadedRun(NamedTuple):
     """A run's localizer and one split of its data."""
 
-    model: IIRLocalizer
+    model: IIRNetwork
     """In eval mode."""
-    spec: LocalizerSpec
+    spec: NetworkSpec
     config: TrainConfig
     """How it was trained."""
     dataset: LocalizationDataset
     """The split, its images transformed as the localizer wants them."""
 
 
-def load(path: str | Path, device: str = "auto") -> TrainedLocalizer:
+def load(path: str | Path, device: str = "auto") -> Predictor:
     """Load a trained localizer, ready to find objects in any images.
 
         [found] = iir_fast.load("runs/mine").localize("holiday.jpg")
@@ -45,10 +45,10 @@ def load(path: str | Path, device: str = "auto") -> TrainedLocalizer:
         ValueError: the checkpoint cannot be read.
         RuntimeError: "cuda" was asked for and there is none.
     """
-    model, spec = load_localizer(path, pick_device(device))
+    model, spec = load_network(path, pick_device(device))
     evaluated = RunFolder(Path(path)).read_metrics().get("test", {})
-    fixed = {kind: metrics["fixed_threshold"] for kind, metrics in evaluated.items()}
-    return TrainedLocalizer(model, spec, {kind: FixedThreshold(**each) for kind, each in fixed.items() if each})
+    fixed = {map: metrics["fixed_threshold"] for map, metrics in evaluated.items()}
+    return Predictor(model, spec, {map: FixedThreshold(**each) for map, each in fixed.items() if each})
 
 
 def load_run(root: Path, split: str = "test", *, data: str | None = None, device: str = "auto") -> LoadedRun:
@@ -61,11 +61,11 @@ def load_run(root: Path, split: str = "test", *, data: str | None = None, device
     if not folder.config.is_file():
         raise FileNotFoundError(f"run {root} has no {folder.config.name}; it is not the folder of a run.")
     config = TrainConfig.from_yaml(folder.config.read_text(encoding="utf-8"))
-    return _with_data(*load_localizer(root, pick_device(device)), config, split, data)
+    return _with_data(*load_network(root, pick_device(device)), config, split, data)
 
 
 def _with_data(
-    model: IIRLocalizer, spec: LocalizerSpec, config: TrainConfig, split: str, data: str | None = None
+    model: IIRNetwork, spec: NetworkSpec, config: TrainConfig, split: str, data: str | None = None
 ) -> LoadedRun:
     dataset = open_split(
         data or config.data,
@@ -77,7 +77,7 @@ def _with_data(
         recipe=config.embedded,
     )
     if dataset.skipped:
-        say(f"skipped {len(dataset.skipped)} {split} images that cannot be read.")
+        log(f"skipped {len(dataset.skipped)} {split} images that cannot be read.")
     return LoadedRun(model, spec, config, dataset)
 
 
@@ -98,38 +98,38 @@ def image_batches(run: LoadedRun, progress: Progress, images: Sequence[int] | No
 def evaluate_run(
     root: Path,
     split: str = "test",
-    kinds: tuple[MapKind, ...] = MAP_KINDS,
+    maps: tuple[MapName, ...] = MAPS,
     *,
     data: str | None = None,
     step: float = 0.01,
     fixed_threshold: FixedThreshold | None = None,
     device: str = "auto",
     save_maps: Path | None = None,
-) -> dict[MapKind, Metrics]:
+) -> dict[MapName, Metrics]:
     """Evaluate the localizer of a run, and add the result to the run's `metrics.json`.
 
     Args:
         root: the run's folder.
         split: which split of the data.
-        kinds: which localization maps.
+        maps: which localization maps.
         data: a source of data, as `open_split` takes it; what the run was trained on by default.
         step: distance of two thresholds; the protocol's training runs use 0.001.
         fixed_threshold: the tau of GT-known and Top-k localization and where it comes from; None: chosen on `split`.
         device: "auto", "cpu" or "cuda".
-        save_maps: folder for the score maps, `<save_maps>/<kind>/<image id>.npy`; None: they are not kept.
+        save_maps: folder for the score maps, `<save_maps>/<map>/<image id>.npy`; None: they are not kept.
 
     Raises:
         FileNotFoundError: the folder holds no run, or the data no such split.
     """
     run = load_run(root, split, data=data, device=device)
-    metrics = evaluate(run, kinds, Evaluator(split, step, fixed_threshold), save_maps)
+    metrics = evaluate(run, maps, Evaluator(split, step, fixed_threshold), save_maps)
     first = next(iter(metrics.values()))
     if first.max_box_acc_v2 is None and first.pxap is None:
         accuracy = f"the top-1 accuracy is {first.top1_accuracy:.1f} %"
-        say(f"{split} has neither boxes nor masks: nothing is localized there, {accuracy}.")
+        log(f"{split} has neither boxes nor masks: nothing is localized there, {accuracy}.")
     folder = RunFolder(root)
     content = folder.read_metrics()
-    content.setdefault(split, {}).update({kind: result.to_dict() for kind, result in metrics.items()})
+    content.setdefault(split, {}).update({map: result.to_dict() for map, result in metrics.items()})
     folder.write_metrics(content)
     return metrics
 
@@ -137,7 +137,7 @@ def evaluate_run(
 def validation(config: TrainConfig, split: str) -> Validate:
     """Make what chooses the best checkpoint: MaxBoxAccV2 of the default map, or PxAP where there are masks alone."""
 
-    def metric(model: IIRLocalizer, spec: LocalizerSpec) -> float:
+    def metric(model: IIRNetwork, spec: NetworkSpec) -> float:
         found = evaluate(_with_data(model, spec, config, split), (DEFAULT_MAP,), Evaluator(split))[DEFAULT_MAP]
         value = found.pxap if found.max_box_acc_v2 is None else found.max_box_acc_v2
         if value is None:
@@ -148,17 +148,17 @@ def validation(config: TrainConfig, split: str) -> Validate:
 
 
 def evaluate(
-    run: LoadedRun, kinds: tuple[MapKind, ...], evaluator: Evaluator, save_maps: Path | None = None
-) -> dict[MapKind, Metrics]:
+    run: LoadedRun, maps: tuple[MapName, ...], evaluator: Evaluator, save_maps: Path | None = None
+) -> dict[MapName, Metrics]:
     """Evaluate the localizer of a run on its split."""
     dataset, count = run.dataset, len(run.dataset)
     with image_progress() as progress:
         loader = image_batches(run, progress)
         on_batch = count_images(progress, f"localize {dataset.split}", count)
-        predictions = predict(run.model, loader, kinds, run.config.model.freeze_backbone, on_batch)
+        predictions = predict(run.model, loader, maps, run.config.model.freeze_backbone, on_batch)
         metrics = {}
-        for kind in kinds:
-            on_image = count_images(progress, f"boxes of {kind} maps", count)
-            save_to = save_maps and save_maps / kind
-            metrics[kind] = evaluate_maps(predictions, kind, dataset, evaluator, on_image, save_to)
+        for map in maps:
+            on_image = count_images(progress, f"boxes of {map} maps", count)
+            save_to = save_maps and save_maps / map
+            metrics[map] = evaluate_maps(predictions, map, dataset, evaluator, on_image, save_to)
     return metrics

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from iir_fast.evaluation import Metrics
-    from iir_fast.models import MapKind
+    from iir_fast.models import MapName
 
 
 def tabulate(
@@ -36,7 +36,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], text_co
     return "\n".join(f"| {' | '.join(row)} |" for row in zip(*columns, strict=True))
 
 
-def metrics_table(metrics: Mapping[str, Metrics] | Mapping[MapKind, Metrics]) -> Table:
+def metrics_table(metrics: Mapping[str, Metrics] | Mapping[MapName, Metrics]) -> Table:
     """Make a table with a column per map; every metric in percent with the threshold it was taken at.
 
     Args:

@@ -3,10 +3,10 @@
 from iir_fast.comparison.plan import Comparison, PlannedRun, read_comparison
 from iir_fast.comparison.results import RunResult
 from iir_fast.comparison.run import run_comparison
-from iir_fast.comparison.table import FIGURES, difference_spread, tables, with_spread
+from iir_fast.comparison.table import METRICS, difference_spread, tables, with_spread
 
 __all__ = [
-    "FIGURES",
+    "METRICS",
     "Comparison",
     "PlannedRun",
     "RunResult",

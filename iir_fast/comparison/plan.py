@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iir_fast.models import MAP_KINDS, MapKind
+from iir_fast.models import MAPS, MapName
 from iir_fast.training import TrainConfig, flat_options, read_yaml
 
 KEYS = ("title", "seeds", "maps", "base", "data", "rows")
@@ -53,7 +53,7 @@ class Comparison:
     """
 
     title: str
-    maps: tuple[MapKind, ...]
+    maps: tuple[MapName, ...]
     rows: tuple[str, ...]
     variants: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -62,7 +62,7 @@ class Comparison:
 
 
 def read_comparison(file: Path, data: str | None = None) -> Comparison:
-    """The comparison that a YAML file describes.
+    """Read the comparison that a YAML file describes.
 
     Its keys: `title`; `seeds`, a number n for 0 to n - 1 or a list; `maps`, a list of cam, evidence and both (all of
     them by default); `base`, options of `TrainConfig` for every run; `data`, a mapping from names of data variants to
@@ -120,9 +120,9 @@ def _seeds(value: Any, file: Path) -> tuple[int, ...]:
     return seeds
 
 
-def _maps(value: Any, file: Path) -> tuple[MapKind, ...]:
-    if not isinstance(value, list) or not value or any(kind not in MAP_KINDS for kind in value):
-        raise ValueError(f"{file}: maps is {value!r}; accepted is a list of {', '.join(MAP_KINDS)}.")
+def _maps(value: Any, file: Path) -> tuple[MapName, ...]:
+    if not isinstance(value, list) or not value or any(map not in MAPS for map in value):
+        raise ValueError(f"{file}: maps is {value!r}; accepted is a list of {', '.join(MAPS)}.")
     return tuple(dict.fromkeys(value))
 
 
@@ -146,5 +146,5 @@ def _options(value: Any, where: str) -> dict[str, Any]:
 
 
 def _slug(name: str) -> str:
-    """A folder's name: the letters and digits of the name in small type."""
+    """Make a folder's name: the letters and digits of the name in small type."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from iir_fast.comparison.plan import Comparison, PlannedRun
-from iir_fast.models import MapKind
+from iir_fast.models import MapName
 from iir_fast.training import RunFolder
 
 SPLIT = "test"
@@ -47,7 +47,7 @@ class RunResult:
     """
 
     run: PlannedRun
-    metrics: dict[MapKind, dict[str, Any]] | None
+    metrics: dict[MapName, dict[str, Any]] | None
     cost: Cost | None
     failure: str = ""
 
@@ -68,7 +68,7 @@ def read_cost(folder: RunFolder) -> Cost | None:
     return Cost(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
 
-def read_result(run: PlannedRun, root: Path, maps: tuple[MapKind, ...], failure: str = "") -> RunResult:
+def read_result(run: PlannedRun, root: Path, maps: tuple[MapName, ...], failure: str = "") -> RunResult:
     """Read what a comparison's folder holds of a run.
 
     Args:
@@ -79,9 +79,9 @@ def read_result(run: PlannedRun, root: Path, maps: tuple[MapKind, ...], failure:
     """
     folder = run_folder(root, run)
     metrics, cost = folder.read_metrics().get(SPLIT, {}), read_cost(folder)
-    if cost is None or any(kind not in metrics for kind in maps):
+    if cost is None or any(map not in metrics for map in maps):
         return RunResult(run, None, None, failure)
-    return RunResult(run, {kind: metrics[kind] for kind in maps}, cost, failure)
+    return RunResult(run, {map: metrics[map] for map in maps}, cost, failure)
 
 
 def to_json(comparison: Comparison, results: list[RunResult]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def to_json(comparison: Comparison, results: list[RunResult]) -> dict[str, Any]:
                 "folder": str(Path("runs") / result.run.folder),
                 "failure": result.failure or None,
                 "cost": result.cost and asdict(result.cost),
-                "metrics": result.metrics and {kind: _without_curves(each) for kind, each in result.metrics.items()},
+                "metrics": result.metrics and {map: _without_curves(each) for map, each in result.metrics.items()},
             }
             for result in results
         ],

@@ -23,7 +23,7 @@ def run_comparison(
     root: Path,
     jobs: int = 1,
     command: str = "",
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> list[RunResult]:
     """Run what is not there yet, each run in a process of its own.
 
@@ -36,7 +36,7 @@ def run_comparison(
         jobs: runs at a time, 1 or more; each has torch's number of threads here, divided by `jobs`. The sums of
             another number of threads differ in their last bits, so tables say the number.
         command: what `table.md` says made it.
-        say: called with a line for everything that happens.
+        log: called with a line for everything that happens.
 
     Returns:
         What became of every planned run; a run that failed says why, and does not stop the others.
@@ -63,7 +63,7 @@ def run_comparison(
         Task(str(run_folder(root, run).root), run.config.to_yaml(), comparison.maps, threads)
         for run in (comparison.runs[index] for index in open_runs)
     ]
-    say(f"{len(results) - len(tasks)} of {len(results)} runs are complete; logs stand beside the runs in {root}.")
+    log(f"{len(results) - len(tasks)} of {len(results)} runs are complete; logs stand beside the runs in {root}.")
     started = time.monotonic()
 
     def write() -> None:
@@ -80,7 +80,7 @@ def run_comparison(
                 write()
                 left = timedelta(seconds=round((time.monotonic() - started) * (len(tasks) - done) / done))
                 outcome = f"failed: {failure}" if failure else "done"
-                say(f"{done} of {len(tasks)}, about {left} left: {run.name} {outcome}")
+                log(f"{done} of {len(tasks)}, about {left} left: {run.name} {outcome}")
     except KeyboardInterrupt:
         raise Interrupted("stopped; every run can be resumed, the same command goes on from here.") from None
     return results

@@ -12,12 +12,12 @@ from iir_fast.app.machine import describe_machine
 from iir_fast.app.tables import markdown_table
 from iir_fast.comparison.plan import Comparison
 from iir_fast.comparison.results import Cost, RunResult
-from iir_fast.models import MapKind
+from iir_fast.models import MapName
 
-FIGURES = (("MaxBoxAccV2", "max_box_acc_v2"), ("MaxBoxAcc", "max_box_acc"), ("PxAP", "pxap"), ("Top-1 Loc", "top1_loc"))
+METRICS = (("MaxBoxAccV2", "max_box_acc_v2"), ("MaxBoxAcc", "max_box_acc"), ("PxAP", "pxap"), ("Top-1 Loc", "top1_loc"))
 """Columns of a table of results, and the names of the metrics in `Metrics`."""
-MAP_NAMES: dict[MapKind, str] = {"cam": "CAM", "evidence": "evidence", "both": "both"}
-COLUMNS = (*FIGURES, ("accuracy", "top1_accuracy"))
+MAP_NAMES: dict[MapName, str] = {"cam": "CAM", "evidence": "evidence", "both": "both"}
+COLUMNS = (*METRICS, ("accuracy", "top1_accuracy"))
 JUDGED = (("MaxBoxAccV2", "max_box_acc_v2"), ("PxAP", "pxap"))
 MISSING = "-"
 
@@ -52,7 +52,7 @@ class Entry:
     """A row of a table: one row of the comparison under one localization map, over the seeds that are complete."""
 
     row: str
-    map: MapKind
+    map: MapName
     metrics: tuple[dict[str, Any], ...]
     costs: tuple[Cost, ...]
 
@@ -130,8 +130,8 @@ def _entries(comparison: Comparison, results: Sequence[RunResult], row: str, var
     runs = [result for result in results if (result.run.row, result.run.variant) == (row, variant)]
     costs = tuple(result.cost for result in runs if result.cost)
     return [
-        Entry(row, kind, tuple(result.metrics[kind] for result in runs if result.metrics), costs)
-        for kind in comparison.maps
+        Entry(row, map, tuple(result.metrics[map] for result in runs if result.metrics), costs)
+        for map in comparison.maps
     ]
 
 

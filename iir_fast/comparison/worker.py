@@ -21,7 +21,7 @@ import torch
 
 from iir_fast.app.runs import evaluate_run
 from iir_fast.comparison.results import SPLIT, Cost, cost_file, read_cost
-from iir_fast.models import MapKind
+from iir_fast.models import MapName
 from iir_fast.training import Interrupted, RunFolder, TrainConfig, pick_device, train
 
 POLL = 0.1
@@ -45,7 +45,7 @@ class Task:
 
     folder: str
     config: str
-    maps: tuple[MapKind, ...]
+    maps: tuple[MapName, ...]
     threads: int
 
     @property

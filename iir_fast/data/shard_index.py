@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_fast.app.cache import cache_folder
-from iir_fast.app.progress import in_threads, say
+from iir_fast.app.progress import in_threads, log
 from iir_fast.data.find import SUFFIXES
 from iir_fast.data.records import Fault, OnFault, parse_box, parse_whole
 
@@ -233,7 +233,7 @@ def _keep(index: ShardIndex, folder: Path, places: Iterable[Path]) -> None:
             return
         except OSError as error:
             reason = f"{place}: {error.strerror or error}"
-    say(f"the index of {folder} cannot be kept and will be made again: {reason}.")
+    log(f"the index of {folder} cannot be kept and will be made again: {reason}.")
 
 
 def _joined(names: tuple[str, ...]) -> NDArray[np.uint8]:

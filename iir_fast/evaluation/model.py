@@ -1,4 +1,4 @@
-"""From a localizer, or from score maps on disk, and a data set to metrics."""
+"""From a network, or from score maps on disk, and a data set to metrics."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from iir_fast.evaluation.evaluator import Evaluator
 from iir_fast.evaluation.measurement import ScoredImage
 from iir_fast.evaluation.metrics import Metrics
 from iir_fast.evaluation.scoremaps import load_scoremap, resize_scoremap, save_scoremap
-from iir_fast.models import IIRLocalizer, MapKind
+from iir_fast.models import IIRNetwork, MapName
 
 RANKED = 5
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a localizer says of every image of a data set, at the resolution of its feature map.
+    """What a network says of every image of a data set, at the resolution of its feature map.
 
     Attributes:
-        maps: for each kind float32 [N,h,w] in [0,1], of each image's true class.
+        maps: for each map float32 [N,h,w] in [0,1], of each image's true class.
         ranked_classes: int64 [N,k], the best classes first, k at most 5.
     """
 
-    maps: dict[MapKind, Tensor]
+    maps: dict[MapName, Tensor]
     ranked_classes: NDArray[np.int64]
 
 
 def predict(
-    model: IIRLocalizer,
+    model: IIRNetwork,
     batches: Iterable[tuple[Tensor, Tensor]],
-    kinds: tuple[MapKind, ...],
+    maps: tuple[MapName, ...],
     from_features: bool = False,
     on_batch: Callable[[int], None] = lambda images: None,
 ) -> Predictions:
@@ -46,7 +46,7 @@ def predict(
     Args:
         model: in eval mode.
         batches: images [B,3,H,W], or shared maps with `from_features`, and labels int64 [B].
-        kinds: which localization maps to make.
+        maps: which localization maps to make.
         from_features: the batches hold shared maps.
         on_batch: called with the number of images after each batch.
 
@@ -54,30 +54,30 @@ def predict(
         Maps and ranked classes of all images, on the CPU.
     """
     device = model.head.weight.device
-    maps: dict[MapKind, list[Tensor]] = {kind: [] for kind in kinds}
+    parts: dict[MapName, list[Tensor]] = {map: [] for map in maps}
     ranked: list[Tensor] = []
     for inputs, labels in batches:
-        found = model.localize(inputs.to(device), labels.to(device), kinds, from_features)
-        for kind in kinds:
-            maps[kind].append(found.maps[kind].float().cpu())
+        found = model.localize(inputs.to(device), labels.to(device), maps, from_features)
+        for map in maps:
+            parts[map].append(found.maps[map].float().cpu())
         ranked.append(found.logits.topk(min(RANKED, found.logits.shape[1]), dim=1).indices.cpu())
         on_batch(len(labels))
-    return Predictions({kind: torch.cat(parts) for kind, parts in maps.items()}, torch.cat(ranked).numpy())
+    return Predictions({map: torch.cat(each) for map, each in parts.items()}, torch.cat(ranked).numpy())
 
 
 def evaluate_maps(
     predictions: Predictions,
-    kind: MapKind,
+    map: MapName,
     dataset: LocalizationDataset,
     evaluator: Evaluator,
     on_image: Callable[[int], None] = lambda images: None,
     save_to: Path | None = None,
 ) -> Metrics:
-    """Compute the metrics of one kind of map.
+    """Compute the metrics of one map.
 
     Args:
         predictions: made from the images of `dataset` in their order.
-        kind: which of their maps.
+        map: which of their maps.
         dataset: gives labels and ground truth.
         evaluator: split name, thresholds and workers.
         on_image: called with 1 for each measured image.
@@ -88,7 +88,7 @@ def evaluate_maps(
     """
 
     def load(i: int) -> ScoredImage:
-        scoremap = resize_scoremap(predictions.maps[kind][i])
+        scoremap = resize_scoremap(predictions.maps[map][i])
         if save_to is not None:
             save_scoremap(save_to, dataset.ids[i], scoremap)
         return ScoredImage(

@@ -1,18 +1,18 @@
-"""What a trained localizer is for: from images to boxes, their pictures, their files, and networks to hand on."""
+"""What a trained predictor is for: from images to boxes, their pictures, their files, and networks to hand on."""
 
 from iir_fast.extras import needs_system
 
 with needs_system("iir_fast.localization"):
-    from iir_fast.localization.export import export_localizer
-    from iir_fast.localization.localizer import (
+    from iir_fast.localization.export import export_network
+    from iir_fast.localization.overlay import PREDICTED_COLOUR, TRUE_COLOUR, overlay
+    from iir_fast.localization.predictor import (
         DEFAULT_THRESHOLD,
         FoundObject,
         ImageInput,
-        LocalizedImage,
-        TrainedLocalizer,
+        ImageResult,
+        Predictor,
         scale_box,
     )
-    from iir_fast.localization.overlay import PREDICTED_COLOUR, TRUE_COLOUR, overlay
     from iir_fast.localization.writing import BoxFormat, write_boxes
 
 __all__ = [
@@ -22,9 +22,9 @@ __all__ = [
     "BoxFormat",
     "FoundObject",
     "ImageInput",
-    "LocalizedImage",
-    "TrainedLocalizer",
-    "export_localizer",
+    "ImageResult",
+    "Predictor",
+    "export_network",
     "overlay",
     "scale_box",
     "write_boxes",

@@ -1,4 +1,4 @@
-"""A trained localizer as one file that needs nothing of this package: torch.export or ONNX."""
+"""A trained predictor as one file that needs nothing of this package: torch.export or ONNX."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torch import Tensor, nn
 
 from iir_fast.evaluation import PROTOCOL_SIZE
 from iir_fast.kernels import backend
-from iir_fast.localization.localizer import TrainedLocalizer
-from iir_fast.models import DEFAULT_MAP, MAP_KINDS, IIRLocalizer, MapKind
+from iir_fast.localization.predictor import Predictor
+from iir_fast.models import DEFAULT_MAP, MAPS, IIRNetwork, MapName
 
 FORMATS = (".pt2", ".onnx")
 ABOUT = "iir_fast.json"
 OUTPUTS = ("logits", "labels", "scoremaps")
 
 
-def export_localizer(localizer: TrainedLocalizer, file: str | Path, kind: MapKind = DEFAULT_MAP) -> None:
-    """Write a localizer's network as a graph of plain operations, which reads any number of images at once.
+def export_network(predictor: Predictor, file: str | Path, map: MapName = DEFAULT_MAP) -> None:
+    """Write a predictor's network as a graph of plain operations, which reads any number of images at once.
 
-    input   `images`     float32 [B,3,S,S], S = `localizer.spec.image_size`: an RGB image resized to S x S (its aspect
+    input   `images`     float32 [B,3,S,S], S = `predictor.spec.image_size`: an RGB image resized to S x S (its aspect
                          ratio is not kept), in [0,1], minus the channels' mean, divided by their standard deviation
     outputs `logits`     float32 [B,K]
             `labels`     int64 [B], the most probable class
-            `scoremaps`  float32 [B,224,224] in [0,1], that class's localization map as `TrainedLocalizer.localize` cuts
+            `scoremaps`  float32 [B,224,224] in [0,1], that class's localization map as `Predictor.localize` cuts
                          it (there in float64)
 
     Beside the graph stands one JSON object with `classes`, `image_size`, `mean`, `std`, `map` and `threshold`: under
@@ -45,33 +45,33 @@ def export_localizer(localizer: TrainedLocalizer, file: str | Path, kind: MapKin
     contours, take the bounding rectangle of the one with the largest area, and scale it from 224 x 224 to the image.
 
     Args:
-        localizer: what is exported; it stays as it is.
+        predictor: what is exported; it stays as it is.
         file: ends in .pt2 (read by `torch.export.load`) or in .onnx.
-        kind: which localization map; it is fixed in the file, and so are the class prototypes.
+        map: which localization map; it is fixed in the file, and so are the class prototypes.
 
     Raises:
-        ValueError: `file` ends in something else, or `kind` is unknown.
+        ValueError: `file` ends in something else, or `map` is unknown.
         ModuleNotFoundError: ONNX is asked for, and onnx or onnxscript is not installed.
     """
     file = Path(file)
     if file.suffix not in FORMATS:
         raise ValueError(f"file is {file}; accepted are names that end in {' or '.join(FORMATS)}.")
-    if kind not in MAP_KINDS:
-        raise ValueError(f"kind is {kind!r}; accepted are {', '.join(MAP_KINDS)}.")
+    if map not in MAPS:
+        raise ValueError(f"map is {map!r}; accepted are {', '.join(MAPS)}.")
     if file.suffix == ".onnx":
         _require_onnx()
-    spec, backbone = localizer.spec, localizer.network.backbone
+    spec, backbone = predictor.spec, predictor.network.backbone
     about = json.dumps(
         {
             "classes": spec.classes,
             "image_size": spec.image_size,
             "mean": backbone.mean,
             "std": backbone.std,
-            "map": kind,
-            "threshold": localizer.threshold(kind).value,
+            "map": map,
+            "threshold": predictor.threshold(map).value,
         }
     )
-    graph = _trace(localizer.network, spec.image_size, kind)
+    graph = _trace(predictor.network, spec.image_size, map)
     if file.suffix == ".pt2":
         torch.export.save(graph, file, extra_files={ABOUT: about})
     else:
@@ -85,14 +85,14 @@ def export_localizer(localizer: TrainedLocalizer, file: str | Path, kind: MapKin
 class _Localizing(nn.Module):
     """Images to tensors alone: what can be exported."""
 
-    def __init__(self, network: IIRLocalizer, kind: MapKind) -> None:
+    def __init__(self, network: IIRNetwork, map: MapName) -> None:
         super().__init__()
         self.network = network
-        self.kind: MapKind = kind
+        self.map: MapName = map
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = self.network.localize(images, kinds=(self.kind,))
-        return found.logits, found.labels, _resize(found.maps[self.kind])
+        found = self.network.localize(images, maps=(self.map,))
+        return found.logits, found.labels, _resize(found.maps[self.map])
 
 
 def _resize(maps: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def _resize(maps: Tensor) -> Tensor:
     return torch.where(varies, (resized - low) / torch.where(varies, high - low, 1), 0)
 
 
-def _trace(network: IIRLocalizer, size: int, kind: MapKind) -> torch.export.ExportedProgram:
+def _trace(network: IIRNetwork, size: int, map: MapName) -> torch.export.ExportedProgram:
     # The writer of .pt2 files takes weights in channels_last for views of something larger, and warns of each.
     network = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format).requires_grad_(False)
     # torch 2.9 reads every parameter of a .pt2 back as one to be trained, and results would hang on to a graph.
@@ -119,7 +119,7 @@ def _trace(network: IIRLocalizer, size: int, kind: MapKind) -> torch.export.Expo
     batch = torch.export.Dim("batch", min=1)
     # The reference is plain PyTorch, where the other implementations are operators that only this package knows.
     with backend("reference"), torch.no_grad():
-        graph = torch.export.export(_Localizing(network, kind).eval(), (images,), dynamic_shapes=({0: batch},))
+        graph = torch.export.export(_Localizing(network, map).eval(), (images,), dynamic_shapes=({0: batch},))
         # Writes out what is inside regions of no_grad and autocast, which are no plain operations.
         plain: torch.export.ExportedProgram = graph.run_decompositions({})
         return plain

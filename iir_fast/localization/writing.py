@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, TextIO
 
-from iir_fast.localization.localizer import LocalizedImage
+from iir_fast.localization.predictor import ImageResult
 
 BoxFormat = Literal["json", "csv", "coco"]
 
@@ -15,7 +15,7 @@ CORNERS = ("x0", "y0", "x1", "y1")
 COLUMNS = ("path", "width", "height", "label", "class_index", "probability", *CORNERS)
 
 
-def write_boxes(found: Iterable[LocalizedImage], out: TextIO, form: BoxFormat, classes: Sequence[str]) -> None:
+def write_boxes(found: Iterable[ImageResult], out: TextIO, form: BoxFormat, classes: Sequence[str]) -> None:
     """Write every box that was found, with its image, class and probability.
 
     Where `found` ends with an error, what was found before is still written, as a valid document.
@@ -37,7 +37,7 @@ def write_boxes(found: Iterable[LocalizedImage], out: TextIO, form: BoxFormat, c
         _write_coco(found, out, classes)
 
 
-def _write_json(found: Iterable[LocalizedImage], out: TextIO) -> None:
+def _write_json(found: Iterable[ImageResult], out: TextIO) -> None:
     before = "["
     try:
         for row in _rows(found):
@@ -47,7 +47,7 @@ def _write_json(found: Iterable[LocalizedImage], out: TextIO) -> None:
         out.write("[]\n" if before == "[" else "\n]\n")
 
 
-def _write_csv(found: Iterable[LocalizedImage], out: TextIO) -> None:
+def _write_csv(found: Iterable[ImageResult], out: TextIO) -> None:
     table = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     table.writeheader()
     for row in _rows(found):
@@ -55,7 +55,7 @@ def _write_csv(found: Iterable[LocalizedImage], out: TextIO) -> None:
         table.writerow(row | corners)
 
 
-def _rows(found: Iterable[LocalizedImage]) -> Iterator[dict[str, Any]]:
+def _rows(found: Iterable[ImageResult]) -> Iterator[dict[str, Any]]:
     for image in found:
         width, height = image.size
         for each in image.objects:
@@ -70,7 +70,7 @@ def _rows(found: Iterable[LocalizedImage]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _write_coco(found: Iterable[LocalizedImage], out: TextIO, classes: Sequence[str]) -> None:
+def _write_coco(found: Iterable[ImageResult], out: TextIO, classes: Sequence[str]) -> None:
     images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
     try:

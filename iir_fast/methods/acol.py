@@ -13,12 +13,12 @@ from torch import Tensor
 
 from iir_fast.methods.cam import CAM
 from iir_fast.methods.method import Learner, MethodLoss
-from iir_fast.models import ErasingHead, LocalizerSpec
+from iir_fast.models import ErasingHead, NetworkSpec
 
 
 @dataclass(frozen=True)
 class ACoL(CAM):
-    """The two classifiers of a localizer that erases."""
+    """The two classifiers of a network that erases."""
 
     threshold: float = 0.6
     """Delta, the value of A's normalized CAM at which features are erased for B; 0.6 is the paper's best on ILSVRC."""
@@ -27,10 +27,10 @@ class ACoL(CAM):
         if not 0 < self.threshold <= 1:
             raise ValueError(f"ACoL: threshold is {self.threshold}; accepted is a number in (0,1].")
 
-    def adapt(self, spec: LocalizerSpec) -> LocalizerSpec:
+    def adapt(self, spec: NetworkSpec) -> NetworkSpec:
         return replace(super().adapt(spec), erase=self.threshold)
 
     def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
         if not isinstance(learner.model.head, ErasingHead):
-            raise ValueError("ACoL: the localizer erases nothing; build it with erase, e.g. 0.6.")
+            raise ValueError("ACoL: the network erases nothing; build it with erase, e.g. 0.6.")
         return super().loss(learner, inputs, labels, ramp)

@@ -49,7 +49,7 @@ class ADL(CAM):
         """While it lasts, the backbone's last stages drop or weigh what they make; one draw for each.
 
         Args:
-            backbone: of the localizer in training.
+            backbone: of the network in training.
 
         Raises:
             ValueError: the backbone has no stages that make [B,C,h,w] maps.
@@ -70,7 +70,7 @@ class ADL(CAM):
             yield
 
     def drop_or_weigh(self, features: Tensor, drop: Tensor) -> Tensor:
-        """Features times the drop mask, or times the importance map.
+        """Multiply features with the drop mask, or with the importance map.
 
         Args:
             features: [B,C,h,w], floating.

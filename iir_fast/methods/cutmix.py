@@ -43,7 +43,7 @@ class CutMix(Method):
         return MethodLoss(loss, {"classification": loss.detach()}, out.descriptors.foreground.detach(), out)
 
     def draw_box(self, height: int, width: int) -> Tensor:
-        """A random box; an empty one where the batch is not to be mixed.
+        """Draw a random box; an empty one where the batch is not to be mixed.
 
         Args:
             height: of the images, in pixels.

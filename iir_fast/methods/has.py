@@ -37,7 +37,7 @@ class HaS(CAM):
         return super().loss(learner, self.hide(inputs), labels, ramp)
 
     def hide(self, images: Tensor) -> Tensor:
-        """Images with patches set to 0, which is the data's mean, as the paper fills them.
+        """Set patches of images to 0, which is the data's mean, as the paper fills them.
 
         Args:
             images: normalized, [B,3,H,W].

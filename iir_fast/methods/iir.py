@@ -11,7 +11,7 @@ from iir_fast.head import ThresholdKind
 from iir_fast.kernels.inter_intra import Regulation
 from iir_fast.loss import IIRLoss
 from iir_fast.methods.method import Learner, Method, MethodLoss, classification_loss
-from iir_fast.models import LocalizerSpec
+from iir_fast.models import NetworkSpec
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class IIR(Method):
         weights = self.intra_weight, self.inter_weight
         return IIRLoss(*weights, self.regulation, self.temperature, gather=True)
 
-    def adapt(self, spec: LocalizerSpec) -> LocalizerSpec:
+    def adapt(self, spec: NetworkSpec) -> NetworkSpec:
         return replace(spec, threshold=self.threshold)
 
     def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:

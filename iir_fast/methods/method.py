@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iir_fast.head import DualCAMHead, HeadOutput
-from iir_fast.models import IIRLocalizer, LocalizerSpec
+from iir_fast.models import IIRNetwork, NetworkSpec
 
 
 class MethodLoss(NamedTuple):
@@ -58,20 +58,20 @@ class Method(ABC):
         """What `--method` takes."""
         return type(self).__name__.lower()
 
-    def adapt(self, spec: LocalizerSpec) -> LocalizerSpec:
-        """The localizer `spec` with the head that the method trains: by default one that learns no thresholds."""
+    def adapt(self, spec: NetworkSpec) -> NetworkSpec:
+        """Give the network `spec` the head that the method trains: by default one that learns no thresholds."""
         return replace(spec, threshold="mean")
 
     def networks(self, head: DualCAMHead) -> nn.ModuleDict:
-        """What is trained beside a localizer with this `head`: by default nothing. Localization does not need it."""
+        """Make what is trained beside a network with this `head`: by default nothing. Localization does not need it."""
         return nn.ModuleDict()
 
     @abstractmethod
     def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
-        """Loss of one batch.
+        """Compute the loss of one batch.
 
         Args:
-            learner: the localizer in training; a frozen backbone is in eval mode and without gradients.
+            learner: the network in training; a frozen backbone is in eval mode and without gradients.
             inputs: normalized images [B,3,H,W], or their shared maps [B,C,h,w] where the learner reads these.
             labels: int64 [B].
             ramp: in [0,1], how far regulation is turned on.
@@ -82,26 +82,26 @@ class Method(ABC):
 
 
 class Learner(nn.Module):
-    """A localizer under a method, with what the method trains beside it: what processes keep in step.
+    """A network under a method, with what the method trains beside it: what processes keep in step.
 
     Args:
         method: what makes a loss of a batch; its networks, if any, draw from torch's default generator.
-        model: the localizer.
+        model: the network.
         from_features: inputs are shared maps, as a feature cache has them; never where the method changes inputs.
     """
 
-    def __init__(self, method: Method, model: IIRLocalizer, from_features: bool = False) -> None:
+    def __init__(self, method: Method, model: IIRNetwork, from_features: bool = False) -> None:
         super().__init__()
         self.method, self.from_features = method, from_features
         self.model, self.networks = model, method.networks(model.head)
 
     def read(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, HeadOutput]:
-        """The shared map of `inputs`, and what the head says of the classes `labels`."""
+        """Return the shared map of `inputs`, and what the head says of the classes `labels`."""
         found: tuple[Tensor, HeadOutput] = self.model(inputs, labels, self.from_features)
         return found
 
     def forward(self, inputs: Tensor, labels: Tensor, ramp: float) -> BatchLoss:
-        """The loss of one batch; `inputs`, `labels` and `ramp` as in `Method.loss`."""
+        """Compute the loss of one batch; `inputs`, `labels` and `ramp` as in `Method.loss`."""
         result = self.method.loss(self, inputs, labels, ramp)
         predicted = self.model.head.class_logits(result.out).argmax(dim=1)
         accuracy = predicted.eq(result.out.labels).float().mean()
@@ -110,7 +110,7 @@ class Learner(nn.Module):
 
 
 def classification_loss(out: HeadOutput, labels: Tensor) -> Tensor:
-    """Sum of the two classifiers' cross-entropies."""
+    """Add up the two classifiers' cross-entropies."""
     return F.cross_entropy(out.logits_a, labels) + F.cross_entropy(out.logits_b, labels)
 
 

@@ -50,7 +50,7 @@ class Backbone(nn.Module):
         self._channels_at_end = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Computes the feature map.
+        """Compute the feature map.
 
         Args:
             images: [B, 3, H, W], float, normalized with `mean` and `std`.
@@ -76,7 +76,7 @@ class Backbone(nn.Module):
 def create_backbone(
     name: str, weights: str = "random", output_stride: int | None = None, out_index: int = -1
 ) -> Backbone:
-    """Creates a backbone.
+    """Create a backbone.
 
     The layers beyond the chosen map are dropped, in all but a few rare architectures. How `output_stride` is reached:
       - timm models that take `output_stride` themselves (ResNet, EfficientNet, ConvNeXt, ...): timm's dilation.
@@ -178,7 +178,7 @@ def _family(name: str) -> str:
 
 
 def _inspect(name: str) -> tuple[dict[str, Any], list[_Map]]:
-    """Options the model is to be created with, and its feature maps, shallowest first."""
+    """Find the options to create the model with, and its feature maps, shallowest first."""
     if not timm.is_model(name):
         close = get_close_matches(name, [*timm.list_models(), SMALL_CNN], n=4)
         raise ValueError(f"Unknown backbone {name!r}." + (f" Did you mean {', '.join(close)}?" if close else ""))
@@ -203,7 +203,7 @@ def _feature_maps(name: str, **options: Any) -> list[_Map]:
 
 
 def _shorter_strides(name: str, options: dict[str, Any], maps: list[_Map], index: int) -> list[int]:
-    """Strides below the native one that the map at `index` can be given."""
+    """List the strides below the native one that the map at `index` can be given."""
     native = maps[index].stride
     if _family(name) == "vgg":
         return [entry.stride for entry in maps[:index]]

@@ -1,4 +1,4 @@
-"""A trained localizer on disk: weights, prototypes and what is needed to build it again."""
+"""A trained network on disk: weights, prototypes and what is needed to build it again."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import torch
 
 from iir_fast.head import ThresholdKind
-from iir_fast.models.localizer import IIRLocalizer
+from iir_fast.models.network import IIRNetwork
 
 
 @dataclass(frozen=True)
-class LocalizerSpec:
+class NetworkSpec:
     """Everything but the weights.
 
     Attributes:
-        backbone, output_stride, out_index, hidden, threshold, erase: as in IIRLocalizer.
+        backbone, output_stride, out_index, hidden, threshold, erase: as in IIRNetwork.
         classes: class names in the order of the labels.
         image_size: side of the square input, in pixels.
     """
@@ -32,25 +32,23 @@ class LocalizerSpec:
     threshold: ThresholdKind = "learned"
     erase: float | None = None
 
-    def build(self, weights: str = "random") -> IIRLocalizer:
-        """A localizer with a fresh head.
+    def build(self, weights: str = "random") -> IIRNetwork:
+        """Build a network with a fresh head.
 
         Args:
             weights: of its backbone, as `create_backbone` takes them.
 
         Returns:
-            The localizer, in training mode.
+            The network, in training mode.
 
         Raises:
-            ValueError: as `IIRLocalizer`.
+            ValueError: as `IIRNetwork`.
         """
         head = self.hidden, self.threshold, self.erase
-        return IIRLocalizer(self.backbone, len(self.classes), weights, self.output_stride, self.out_index, *head)
+        return IIRNetwork(self.backbone, len(self.classes), weights, self.output_stride, self.out_index, *head)
 
 
-def save_checkpoint(
-    path: Path, spec: LocalizerSpec, model: IIRLocalizer, training: dict[str, Any] | None = None
-) -> None:
+def save_checkpoint(path: Path, spec: NetworkSpec, model: IIRNetwork, training: dict[str, Any] | None = None) -> None:
     """Write a checkpoint, aside first and then in place, so that an interrupted write leaves the old one.
 
     Args:
@@ -80,7 +78,7 @@ def save_checkpoint(
 
 
 def _sync_folder(folder: Path) -> None:
-    """A new name must survive a power cut as its file does."""
+    """Sync a folder: a new name must survive a power cut as its file does."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -89,8 +87,8 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def read_checkpoint(path: Path) -> tuple[LocalizerSpec, dict[str, Any], dict[str, Any] | None]:
-    """What a checkpoint holds, on the CPU.
+def read_checkpoint(path: Path) -> tuple[NetworkSpec, dict[str, Any], dict[str, Any] | None]:
+    """Read what a checkpoint holds, on the CPU.
 
     Args:
         path: the file.
@@ -106,7 +104,7 @@ def read_checkpoint(path: Path) -> tuple[LocalizerSpec, dict[str, Any], dict[str
         raise FileNotFoundError(f"checkpoint {path} does not exist.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        spec = LocalizerSpec(**{**content["spec"], "classes": tuple(content["spec"]["classes"])})
+        spec = NetworkSpec(**{**content["spec"], "classes": tuple(content["spec"]["classes"])})
         return spec, content["model"], content["training"]
     except Exception as error:
         raise ValueError(f"checkpoint {path} cannot be read as one of iir_fast: {error}") from error

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from iir_fast.models.checkpoint import LocalizerSpec, read_checkpoint, save_checkpoint
-from iir_fast.models.localizer import IIRLocalizer
+from iir_fast.models.checkpoint import NetworkSpec, read_checkpoint, save_checkpoint
+from iir_fast.models.network import IIRNetwork
 
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints in the folder of a run."""
@@ -30,7 +30,7 @@ class Checkpoint:
     """
 
     path: Path
-    spec: LocalizerSpec
+    spec: NetworkSpec
     model: dict[str, Any]
     training: dict[str, Any] | None
     damaged: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class CheckpointFolder:
     root: Path
 
     def files(self) -> list[Path]:
-        """Checkpoints by step, oldest first."""
+        """List the checkpoints by step, oldest first."""
         return sorted(file for file in self.root.glob("*.pt") if file.stem.isdecimal())
 
     @property
@@ -57,9 +57,7 @@ class CheckpointFolder:
         """Where the best checkpoint is."""
         return self.root / BEST
 
-    def save(
-        self, step: int, spec: LocalizerSpec, model: IIRLocalizer, training: dict[str, Any], keep: int = 2
-    ) -> Path:
+    def save(self, step: int, spec: NetworkSpec, model: IIRNetwork, training: dict[str, Any], keep: int = 2) -> Path:
         """Write a checkpoint, then remove all but the last few.
 
         Args:
@@ -98,7 +96,7 @@ class CheckpointFolder:
             aside.unlink(missing_ok=True)
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that can be read, on the CPU; None if there is none at all.
+        """Read the newest checkpoint that can be read, on the CPU; None if there is none at all.
 
         Raises:
             ValueError: there are some, and not one can be read.
@@ -114,8 +112,8 @@ class CheckpointFolder:
         return None
 
 
-def load_localizer(path: str | Path, device: str | torch.device = "cpu") -> tuple[IIRLocalizer, LocalizerSpec]:
-    """A trained localizer in eval mode.
+def load_network(path: str | Path, device: str | torch.device = "cpu") -> tuple[IIRNetwork, NetworkSpec]:
+    """Load a trained network in eval mode.
 
     Args:
         path: a checkpoint, or the folder of a run: then its newest one that can be read.

@@ -20,7 +20,7 @@ FORMATS = (".pt", ".pth", ".safetensors")
 
 
 def read_weights(weights: str, name: str) -> dict[str, Tensor]:
-    """Reads the state dict of a backbone.
+    """Read the state dict of a backbone.
 
     Args:
         weights: "package" for the ImageNet weights of one of `PACKAGES`, or the path of a .pt, .pth or .safetensors
@@ -55,7 +55,7 @@ def read_weights(weights: str, name: str) -> dict[str, Tensor]:
 
 
 def load_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copies a timm model's state dict into the feature extractor that timm cut out of that model.
+    """Copy a timm model's state dict into the feature extractor that timm cut out of that model.
 
     Tensors that the extractor does not have (the classifier, layers beyond the chosen map) are left out. Every tensor
     that it does have must be given, except batch norm's batch counters, which older files lack.
@@ -88,7 +88,7 @@ def load_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
 
 
 def rename_in_order(tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Gives the tensors of one state dict the names of another that lists the same tensors in the same order.
+    """Give the tensors of one state dict the names of another that lists the same tensors in the same order.
 
     Args:
         tensors: the state dict to rename.

@@ -78,7 +78,7 @@ class LiveMemory(TorchDispatchMode):
 
 
 def _accumulates(sum_so_far: Any, gradient: Any) -> bool:
-    """Whether autograd is adding a gradient to one that it has alone: in place, but for fake tensors.
+    """Tell whether autograd is adding a gradient to one that it has alone: in place, but for fake tensors.
 
     It has not if that one is a view, whose base it keeps, or does not fill its storage, as an expanded one.
     """

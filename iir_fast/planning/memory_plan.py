@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from iir_fast.kernels.dual_cam import native as dual_cam
 from iir_fast.kernels.inter_intra import native as inter_intra
-from iir_fast.models import IIRLocalizer
+from iir_fast.models import IIRNetwork
 from iir_fast.planning.live_memory import LiveMemory
 from iir_fast.planning.steps import Step, step_with_kernels, step_without_kernels
 
@@ -112,7 +112,7 @@ class MemoryPlan:
         return held + max(head_and_loss, self.backbone_backward)
 
     def to_dict(self) -> dict[str, int]:
-        """All figures in bytes, the totals among them."""
+        """Return all figures in bytes, the totals among them."""
         return {**asdict(self), "total": self.total, "total_without": self.total_without}
 
 
@@ -140,7 +140,7 @@ class LargestBatch(NamedTuple):
 
 
 def largest_batch(setup: TrainingSetup, memory: int) -> LargestBatch:
-    """The largest batch per device that fits, with this package's kernels and without.
+    """Find the largest batch per device that fits, with this package's kernels and without.
 
     Args:
         setup: what is trained, and how.
@@ -160,7 +160,7 @@ def largest_batch(setup: TrainingSetup, memory: int) -> LargestBatch:
 
 
 def _largest(memory: int, total: Callable[[int], int]) -> int:
-    """The largest number that is at least 1 and whose total, which grows with it, is at most `memory`; or 0."""
+    """Find the largest number that is at least 1 and whose total, which grows with it, is at most `memory`; or 0."""
     low, low_bytes = 1, total(1)
     if low_bytes > memory:
         return 0
@@ -183,7 +183,7 @@ def _largest(memory: int, total: Callable[[int], int]) -> int:
 
 
 def tabulate(plans: Iterable[MemoryPlan]) -> str:
-    """A table with one row per plan, in GiB.
+    """Make a table with one row per plan, in GiB.
 
     Args:
         plans: one or more.
@@ -215,7 +215,7 @@ class _Counter:
     def __init__(self, setup: TrainingSetup) -> None:
         self.setup = setup
         with torch.device("meta"):
-            model = IIRLocalizer(
+            model = IIRNetwork(
                 setup.backbone,
                 setup.classes,
                 output_stride=setup.output_stride,
@@ -250,7 +250,7 @@ class _Counter:
         )
 
     def _count_backbone(self, batch: int) -> tuple[Tensor, int, int]:
-        """Features; what stays for the backward pass; the most that this one holds beyond that."""
+        """Count features; what stays for the backward pass; the most that this one holds beyond that."""
         backbone, size = self.model.backbone, self.setup.image_size
         live = LiveMemory(_tensors(backbone))
         with live, _settled_gradients(backbone, live):
@@ -265,7 +265,7 @@ class _Counter:
         return features.detach(), activations, live.peak - activations
 
     def _count_head(self, features: Tensor, step: Callable[[Tensor, Tensor], Step]) -> int:
-        """The most that head and loss hold, but for the gradients of the head's parameters."""
+        """Count the most that head and loss hold, but for the gradients of the head's parameters."""
         head, features = self.model.head, features.requires_grad_()
         live = LiveMemory([*_tensors(head), features], seen=SEEN)
         with live:
@@ -283,7 +283,7 @@ class _Counter:
         return torch.autocast("cpu", dtype, enabled=dtype is not None)
 
 
-def _check_image_size(model: IIRLocalizer, setup: TrainingSetup) -> None:
+def _check_image_size(model: IIRNetwork, setup: TrainingSetup) -> None:
     try:
         with torch.no_grad():
             model.backbone(torch.empty(2, 3, setup.image_size, setup.image_size))

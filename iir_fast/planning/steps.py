@@ -26,7 +26,7 @@ class Step(NamedTuple):
 
 
 def step_with_kernels(head: DualCAMHead, features: Tensor, labels: Tensor, ranks: int = 1) -> Step:
-    """What `DualCAMHead` and `iir_loss` do.
+    """Do what `DualCAMHead` and `iir_loss` do.
 
     Args:
         head: the two classifiers.
@@ -43,7 +43,7 @@ def step_with_kernels(head: DualCAMHead, features: Tensor, labels: Tensor, ranks
 
 
 def step_without_kernels(head: DualCAMHead, features: Tensor, labels: Tensor) -> Step:
-    """The same by class maps, which stay for localization, masked features, and differences of all pairs of images.
+    """Do the same by class maps, which stay for localization, masked features, and differences of all pairs of images.
 
     It is peer (a) of the benchmarks, on any head.
 
@@ -80,7 +80,7 @@ def _descriptors_of_masked_features(features: Tensor, mask: Tensor) -> tuple[Ten
 
 
 def _similarity_by_differences(inside: Tensor, outside: Tensor, groups: Tensor) -> Tensor:
-    """The inter-sample criterion of unit descriptors [N,C]."""
+    """Compute the inter-sample criterion of unit descriptors [N,C]."""
     distances = (inside[:, None] - inside).square().sum(dim=2)
     contrast = (inside - F.normalize(outside + outside.mean(dim=0), dim=1)).square().sum(dim=1)
     same = (groups[:, None] == groups) & ~torch.eye(len(groups), dtype=torch.bool)

@@ -19,7 +19,7 @@ from iir_fast.app.runs import EVALUATION_BATCH, LoadedRun
 from iir_fast.app.threads import in_order
 from iir_fast.data import LocalizationDataset
 from iir_fast.evaluation import PROTOCOL_SIZE, resize_scoremap, scale_boxes, score_contours
-from iir_fast.models import MapKind
+from iir_fast.models import MapName
 
 JPEG_QUALITY = 80
 
@@ -35,10 +35,10 @@ class ReportImage:
         probability: of that class, softmax of the classifiers' mean logits.
         rank: of the true class among the classes, 0 for the best.
         true_boxes: int64 [n, 4], x0, y0, x1, y1 in the pixels of the protocol's 224 x 224 map.
-        iou: float64 [kinds, T], per map and threshold the best IoU of the largest contour's box with any true box; None
+        iou: float64 [maps, T], per map and threshold the best IoU of the largest contour's box with any true box; None
             where the image has no boxes.
         cams: float32 [2, h, w] in [0, 1], the CAM of each classifier.
-        maps: float32 [kinds, h, w] in [0, 1], bit for bit what the evaluator reads.
+        maps: float32 [maps, h, w] in [0, 1], bit for bit what the evaluator reads.
         thumbnail: JPEG, no side above 224 pixels.
     """
 
@@ -58,17 +58,17 @@ def report_images(
     run: LoadedRun,
     batches: Iterable[tuple[Tensor, Tensor]],
     indices: Sequence[int],
-    kinds: tuple[MapKind, ...],
+    maps: tuple[MapName, ...],
     taus: NDArray[np.float64],
     on_image: Callable[[int], None] = lambda images: None,
 ) -> Iterator[ReportImage]:
     """Localize the true class in every image; no more than two batches are held at a time.
 
     Args:
-        run: localizer and data set.
+        run: network and data set.
         batches: of the images at `indices`, with labels, as `image_batches` makes them.
         indices: positions in the data set.
-        kinds: which localization maps.
+        maps: which localization maps.
         taus: float64 [T], the thresholds to box each map at.
         on_image: called with 1 for each image.
     """
@@ -77,9 +77,11 @@ def report_images(
     def localized() -> Iterator[_Localized]:
         remaining = iter(indices)
         for inputs, labels in batches:
-            found = run.model.localize(inputs.to(device), labels.to(device), kinds, run.config.model.freeze_backbone)
-            maps = torch.stack([found.maps[kind] for kind in kinds], dim=1).float().cpu()
-            yield from zip(maps, found.cams.float().cpu().numpy(), found.logits.float().cpu(), remaining, strict=False)
+            found = run.model.localize(inputs.to(device), labels.to(device), maps, run.config.model.freeze_backbone)
+            stacked = torch.stack([found.maps[map] for map in maps], dim=1).float().cpu()
+            yield from zip(
+                stacked, found.cams.float().cpu().numpy(), found.logits.float().cpu(), remaining, strict=False
+            )
 
     with closing(in_order(partial(_describe, run.dataset, taus), localized(), EVALUATION_BATCH)) as images:
         for image in images:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_fast.models import MapKind
+from iir_fast.models import MapName
 from iir_fast.report.images import ReportImage
 
 INLINE_LIMIT = 500
@@ -21,12 +21,12 @@ SHARD_SIZE = 32
 """Images of one part of the data, which the browser loads at once; some 500 kB."""
 IOU_STEPS = 200
 """IoUs are kept as floor(200 IoU), which keeps IoU >= 0.5 exactly."""
-SCRIPTS = ("parts", "state", "protocol", "record", "pictures", "figures", "chart", "gallery", "detail", "page")
+SCRIPTS = ("parts", "state", "protocol", "record", "pictures", "metrics", "chart", "gallery", "detail", "page")
 """In this order they make one JavaScript module."""
 
 
 def write_page(
-    file: Path, overview: dict[str, Any], kinds: tuple[MapKind, ...], images: Iterable[ReportImage], count: int
+    file: Path, overview: dict[str, Any], maps: tuple[MapName, ...], images: Iterable[ReportImage], count: int
 ) -> None:
     """Write the report, shard by shard; what is kept of an image until the end is its line of the index.
 
@@ -34,7 +34,7 @@ def write_page(
         file: the page. Of more than 500 images, the shards go to the folder `<stem>_files` beside it. A report that is
             there is replaced.
         overview: what the page shows besides images, ready for JSON; the page's scripts say which keys they read.
-        kinds: the maps of each image.
+        maps: the maps of each image.
         images: in the order of the gallery.
         count: how many they are.
     """
@@ -55,7 +55,7 @@ def write_page(
             inline[name] = part
 
     index: dict[str, list[Any]] = {"ids": [], "labels": [], "predicted": [], "probability": [], "rank": []}
-    iou: dict[MapKind, list[NDArray[np.uint8]]] = {kind: [] for kind in kinds}
+    iou: dict[MapName, list[NDArray[np.uint8]]] = {map: [] for map in maps}
     shard: list[dict[str, Any]] = []
     for number, image in enumerate(images):
         index["ids"].append(image.id)
@@ -64,16 +64,16 @@ def write_page(
         index["probability"].append(round(image.probability, 4))
         index["rank"].append(image.rank)
         if image.iou is not None:
-            for kind, row in zip(kinds, image.iou, strict=True):
-                iou[kind].append((row * IOU_STEPS).astype(np.uint8))
+            for map, row in zip(maps, image.iou, strict=True):
+                iou[map].append((row * IOU_STEPS).astype(np.uint8))
         shard.append(_record(image))
         if len(shard) == SHARD_SIZE or number == count - 1:
             put(f"{number // SHARD_SIZE:04d}", shard)
             shard = []
-    for kind, rows in iou.items():
+    for map, rows in iou.items():
         # One threshold after the other: what a move of the slider reads lies together.
-        put(f"iou-{kind}", _base64(np.stack(rows, axis=1)) if rows else None)
-    layout = {"kinds": kinds, "shard": SHARD_SIZE, "iouSteps": IOU_STEPS, "folder": folder and folder.name}
+        put(f"iou-{map}", _base64(np.stack(rows, axis=1)) if rows else None)
+    layout = {"maps": maps, "shard": SHARD_SIZE, "iouSteps": IOU_STEPS, "folder": folder and folder.name}
     inline["overview"] = {**overview, **layout, "index": index}
     file.write_text(_assemble(inline), encoding="utf-8")
 

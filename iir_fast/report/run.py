@@ -13,7 +13,7 @@ from iir_fast.app.progress import count_images, image_progress
 from iir_fast.app.runs import evaluate_run, image_batches, load_run
 from iir_fast.evaluation import thresholds
 from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, TRUE_COLOUR
-from iir_fast.models import MAP_KINDS, MapKind
+from iir_fast.models import MAPS, MapName
 from iir_fast.report.images import report_images
 from iir_fast.report.page import write_page
 from iir_fast.training import RunFolder
@@ -25,23 +25,23 @@ STEP = 0.01
 def write_report(
     root: Path,
     split: str = "test",
-    kinds: tuple[MapKind, ...] = MAP_KINDS,
+    maps: tuple[MapName, ...] = MAPS,
     *,
     out: Path | None = None,
     limit: int | None = None,
     data: str | None = None,
     device: str = "auto",
 ) -> Path:
-    """Write the report of a run: its evaluation in figures and curves, and every image with maps, mask and boxes.
+    """Write the report of a run: its metrics, curves, and every image with maps, mask and boxes.
 
-    Figures and curves are those of the run's `metrics.json`; maps without an evaluation there are evaluated first. The
+    Metrics and curves are those of the run's `metrics.json`; maps without an evaluation there are evaluated first. The
     page needs neither network nor server. Of more than 500 images it keeps the data in a folder of its own, `<page's
     stem>_files`, and loads what is looked at.
 
     Args:
         root: the run's folder.
         split: which split of the data.
-        kinds: which localization maps; the page opens with the first.
+        maps: which localization maps; the page opens with the first.
         out: the page; None: `report.html` in the run's folder. A report that is there is replaced.
         limit: show only so many images, evenly spaced over the split; None: all.
         data: a source of data, as `open_split` takes it; what the run was trained on by default.
@@ -52,28 +52,28 @@ def write_report(
 
     Raises:
         FileNotFoundError: the folder holds no run, or the data no such split.
-        ValueError: `limit` is below 1, `kinds` is empty, `out` does not end in .html, or the evaluation in
+        ValueError: `limit` is below 1, `maps` is empty, `out` does not end in .html, or the evaluation in
             `metrics.json` is of another number of images.
     """
     file = out or root / "report.html"
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; accepted is 1 or more.")
-    if not kinds:
-        raise ValueError(f"kinds is empty; name at least one of {', '.join(MAP_KINDS)}.")
+    if not maps:
+        raise ValueError(f"maps is empty; name at least one of {', '.join(MAPS)}.")
     if file.suffix != ".html":
         raise ValueError(f"out is {file}; a file that ends in .html is accepted.")
     run = load_run(root, split, data=data, device=device)
     folder, count = RunFolder(root), len(run.dataset)
     evaluated = folder.read_metrics().get(split, {})
-    missing = tuple(kind for kind in kinds if kind not in evaluated)
+    missing = tuple(map for map in maps if map not in evaluated)
     if missing:
         evaluate_run(root, split, missing, data=data, device=device)
         evaluated = folder.read_metrics()[split]
-    metrics = {kind: evaluated[kind] for kind in kinds}
-    for kind, result in metrics.items():
+    metrics = {map: evaluated[map] for map in maps}
+    for map, result in metrics.items():
         if result["images"] != count:
             raise ValueError(
-                f"{folder.metrics} evaluates {kind} maps of {result['images']} {split} images, and the data have "
+                f"{folder.metrics} evaluates {map} maps of {result['images']} {split} images, and the data have "
                 f"{count}; evaluate the run again."
             )
     shown = min(limit or count, count)
@@ -85,7 +85,7 @@ def write_report(
         "images": count,
         "classes": run.dataset.classes,
         "taus": taus.tolist(),
-        "start": {kind: int(np.abs(taus - _fixed_threshold(result)).argmin()) for kind, result in metrics.items()},
+        "start": {map: int(np.abs(taus - _fixed_threshold(result)).argmin()) for map, result in metrics.items()},
         "metrics": metrics,
         "configuration": folder.config.read_text(encoding="utf-8"),
         "version": version("iir-fast"),
@@ -94,8 +94,8 @@ def write_report(
     with image_progress() as progress:
         batches = image_batches(run, progress, indices)
         on_image = count_images(progress, f"report {split}", shown)
-        images = report_images(run, batches, indices, kinds, taus, on_image)
-        write_page(file, overview, kinds, images, shown)
+        images = report_images(run, batches, indices, maps, taus, on_image)
+        write_page(file, overview, maps, images, shown)
     return file
 
 
@@ -104,7 +104,7 @@ def _fixed_threshold(result: dict[str, Any]) -> float:
     return fixed["value"] if fixed else DEFAULT_THRESHOLD
 
 
-def _slider(metrics: dict[MapKind, dict[str, Any]]) -> NDArray[np.float64]:
+def _slider(metrics: dict[MapName, dict[str, Any]]) -> NDArray[np.float64]:
     """List thresholds in ascending order: a grid, with the evaluation's own ones in place of what lies next to them."""
     own = np.unique([_fixed_threshold(result) for result in metrics.values()])
     grid = thresholds(STEP)

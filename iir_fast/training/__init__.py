@@ -8,11 +8,12 @@ with needs_system("iir_fast.training"):
     from iir_fast.training.options import from_options, read_yaml
     from iir_fast.training.parts import Execution, Images, Model, Optimization, Saving
     from iir_fast.training.run import Interrupted, NonFiniteLoss, Validate
-    from iir_fast.training.run_folder import RunFolder, WhenThere
+    from iir_fast.training.run_folder import IfExists, RunFolder
 
 __all__ = [
     "DEFAULT_METHOD",
     "Execution",
+    "IfExists",
     "Images",
     "Interrupted",
     "Model",
@@ -23,7 +24,6 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "Validate",
-    "WhenThere",
     "flat_options",
     "from_options",
     "frozen_features",

@@ -23,6 +23,9 @@ EARLIER = (
 GONE = {"hard": False}
 """Options that are gone, with the value that files of earlier versions may still give them."""
 
+RENAMED = {"head_rate": "head_lr_mult", "average_decay": "ema_decay"}
+"""Options of earlier versions that have another name now."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -81,20 +84,21 @@ class TrainConfig:
         return self.model.freeze_backbone and not self.method.changes_inputs
 
     def options(self) -> dict[str, Any]:
-        """Every option by its name, those of the parts and of the method among them; `method` is the method's name."""
+        """Return every option by its name, those of the parts and of the method among them; `method` is the method's
+        name."""
         parts = [getattr(self, part) for part in PARTS]
         inside = {each.name: getattr(part, each.name) for part in parts for each in fields(part)}
         return {name: getattr(self, name) for name in TOP} | {"method": self.method.name} | inside
 
     def with_options(self, **options: Any) -> TrainConfig:
-        """This configuration with other `options`, given as to `from_options`; a method comes with its defaults."""
+        """Change `options`, given as to `from_options`; a method comes with its defaults."""
         given, kept = flat_options(options), self.options()
         if "method" in given:
             kept = {name: value for name, value in kept.items() if name in HOMES}
         return self.from_options(kept | given)
 
     def to_yaml(self) -> str:
-        """All options, part by part."""
+        """Write all options, part by part."""
         plain = asdict(self)
         plain["method"] = {"name": self.method.name} | plain["method"]
         if self.images.feature_cache is not None:
@@ -103,7 +107,7 @@ class TrainConfig:
 
     @classmethod
     def from_yaml(cls, text: str, origin: str = "configuration") -> TrainConfig:
-        """What `to_yaml` wrote, in this version or an earlier one, or a part of it; the rest has its defaults.
+        """Read what `to_yaml` wrote, in this version or an earlier one, or a part of it; the rest has its defaults.
 
         Args:
             text: a mapping of options to values.
@@ -116,7 +120,7 @@ class TrainConfig:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], origin: str = "configuration") -> TrainConfig:
-        """A configuration out of some options; those that are not given have their defaults.
+        """Make a configuration out of some options; those that are not given have their defaults.
 
         Args:
             options: values as YAML gives them, by name or part by part.
@@ -155,10 +159,11 @@ HOMES = dict.fromkeys(TOP, "") | {
 
 
 def flat_options(options: Mapping[str, Any], origin: str = "configuration") -> dict[str, Any]:
-    """Options by their names alone, out of those that may stand in parts; `method` becomes the method's name.
+    """Give options their names alone, out of those that may stand in parts; `method` becomes the method's name.
 
     Args:
-        options: values as YAML gives them. Of those that earlier versions wrote, the method's own are kept.
+        options: values as YAML gives them. Those of earlier versions get their names of today, and of all methods'
+            options that those wrote, the method's own are kept.
         origin: what errors call the options' source.
 
     Raises:
@@ -175,9 +180,9 @@ def flat_options(options: Mapping[str, Any], origin: str = "configuration") -> d
         options = kept | {name.removeprefix(f"{method}_"): options[name] for name in own}
     found: dict[str, Any] = {}
     for part, value in options.items():
-        inside = {part: value}
+        inside = {RENAMED.get(part, part): value}
         if part in PARTS and isinstance(value, Mapping):
-            inside = dict(value)
+            inside = {RENAMED.get(name) or name: each for name, each in value.items()}
             if strangers := [str(name) for name in inside if HOMES.get(name, "method") != part or name == "method"]:
                 raise ValueError(f"{origin}: {part} names {', '.join(strangers)}, which it does not have.")
             if part == "method" and "name" in inside:
@@ -189,7 +194,9 @@ def flat_options(options: Mapping[str, Any], origin: str = "configuration") -> d
 
 
 def other_home(option: str) -> str | None:
-    """Which methods have an `option`, by its name or an earlier one ("has_grid"), as the end of a sentence, if any."""
+    """Tell which methods have an `option`, or what an earlier one is now, as the end of a sentence, if any."""
+    if option in RENAMED:
+        return f"is now {RENAMED[option]}"
     options = {name: [each.name for each in fields(method)] for name, method in METHODS.items()}
     if owners := [name for name in METHODS if option in options[name]]:
         return f"is an option of method {' and '.join(owners)}"

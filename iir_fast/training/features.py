@@ -21,7 +21,7 @@ from iir_fast.models import Backbone
 
 
 def default_cache() -> Path:
-    """Where features are kept unless told otherwise: `iir_fast/features` in the user's cache folder."""
+    """Tell where features are kept unless told otherwise: `iir_fast/features` in the user's cache folder."""
     return cache_folder("features")
 
 
@@ -58,7 +58,7 @@ class CachedFeatures(Dataset[tuple[Tensor, int]]):
 
     @staticmethod
     def collate(batch: Any) -> Any:
-        """`__getitems__` has collated already."""
+        """Pass on what `__getitems__` has collated already."""
         return batch
 
 
@@ -71,7 +71,7 @@ def cached_features(
     folder: Path | None = None,
     on_batch: Callable[[int], None] = lambda images: None,
 ) -> CachedFeatures:
-    """The features of every image of a data set, from disk when they are there, computed and kept when not.
+    """Return the features of every image of a data set, from disk when they are there, computed and kept when not.
 
     Args:
         backbone: in eval mode.

@@ -46,7 +46,7 @@ class _BatchSource(Dataset[Batch]):
 
 
 def _as_it_is(batch: Any) -> Any:
-    """`_BatchSource` has collated already."""
+    """Pass on what `_BatchSource` has collated already."""
     return batch
 
 
@@ -59,7 +59,7 @@ def load_epoch(
     workers: int = 0,
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
-    """The batches of one epoch.
+    """Load the batches of one epoch.
 
     Args:
         source: images or cached features; the latter are read by this process.

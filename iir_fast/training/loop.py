@@ -1,4 +1,4 @@
-"""Training, from a configuration to a localizer: one way for all methods, on images or on cached features."""
+"""Training, from a configuration to a network: one way for all methods, on images or on cached features."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rich.progress import Progress
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from iir_fast.app.progress import image_progress, say
+from iir_fast.app.progress import image_progress, log
 from iir_fast.data import AugmentedDataset, LocalizationDataset, image_transform, open_split
 from iir_fast.methods import Learner
-from iir_fast.models import IIRLocalizer, LocalizerSpec
+from iir_fast.models import IIRNetwork, NetworkSpec
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.features import CachedFeatures, cached_features
 from iir_fast.training.loading import Source
 from iir_fast.training.ranks import Ranks, joined_ranks
 from iir_fast.training.run import Run, Validate
-from iir_fast.training.run_folder import RunFolder, WhenThere
+from iir_fast.training.run_folder import IfExists, RunFolder
 
 FEATURE_BATCH = 32
 NEUTRAL = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -35,20 +35,20 @@ class TrainResult:
     """What training leaves behind.
 
     Attributes:
-        model: the trained localizer, in eval mode.
+        model: the trained network, in eval mode.
         spec: what builds it again.
         skipped: paths of training images that could not be read and were left out.
         by_first_rank: whether this is the only process, or the first of several that trained together.
     """
 
-    model: IIRLocalizer
-    spec: LocalizerSpec
+    model: IIRNetwork
+    spec: NetworkSpec
     skipped: tuple[str, ...]
     by_first_rank: bool = True
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that a command's `--device` means.
+    """Find the device that a command's `--device` means.
 
     Args:
         name: "cpu", "cuda" (which ROCm's devices are called too), or "auto": "cuda" when there is one, else "cpu".
@@ -65,9 +65,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def train(
-    config: TrainConfig, root: Path, when_there: WhenThere = "refuse", validate: Validate | None = None
+    config: TrainConfig, root: Path, if_exists: IfExists = "refuse", validate: Validate | None = None
 ) -> TrainResult:
-    """Train a localizer; checkpoints in the run's folder are renewed after every epoch at least.
+    """Train a network; checkpoints in the run's folder are renewed after every epoch at least.
 
     Same configuration, machine, thread count and number of processes: same weights, bit for bit, on the CPU, however
     often the run was interrupted or killed and resumed. Started by torchrun, each process trains on its share of every
@@ -76,8 +76,8 @@ def train(
     Args:
         config: what to train, on what, how.
         root: folder of the run: configuration, checkpoints, TensorBoard scalars. Made once the data are found sound.
-        when_there: what to do with a folder that exists: refuse, resume from its newest checkpoint, or overwrite.
-        validate: called after every epoch, in the first process; the checkpoint with the largest figure is kept.
+        if_exists: what to do with a folder that exists: refuse, resume from its newest checkpoint, or overwrite.
+        validate: called after every epoch, in the first process; the checkpoint with the best one is kept.
 
     Returns:
         The trained model with its specification.
@@ -90,14 +90,14 @@ def train(
         OSError: a checkpoint could not be written; the one before is whole.
     """
     with joined_ranks(config.device) as ranks:
-        return _train(config, RunFolder(root), when_there, validate, ranks)
+        return _train(config, RunFolder(root), if_exists, validate, ranks)
 
 
 def _train(
-    config: TrainConfig, folder: RunFolder, when_there: WhenThere, validate: Validate | None, ranks: Ranks
+    config: TrainConfig, folder: RunFolder, if_exists: IfExists, validate: Validate | None, ranks: Ranks
 ) -> TrainResult:
     if ranks.is_first:
-        folder.check(config, when_there)
+        folder.check(config, if_exists)
     torch.manual_seed(config.seed)
     device = ranks.device(pick_device(config.device))
     images, network = config.images, config.model
@@ -110,7 +110,7 @@ def _train(
         recipe=config.embedded,
     )
     shape = network.output_stride, network.out_index, network.hidden
-    spec = config.method.adapt(LocalizerSpec(network.backbone, dataset.classes, images.image_size, *shape))
+    spec = config.method.adapt(NetworkSpec(network.backbone, dataset.classes, images.image_size, *shape))
     model = spec.build(network.weights).to(device)
     if config.execution.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -123,8 +123,8 @@ def _train(
     skipped = dataset.skipped
     if ranks.is_first:
         if skipped:
-            say(f"skipped {len(skipped)} of {len(skipped) + len(dataset)} training images: unreadable.")
-        folder.open(config, when_there)
+            log(f"skipped {len(skipped)} of {len(skipped) + len(dataset)} training images: unreadable.")
+        folder.open(config, if_exists)
     ranks.wait()
 
     with image_progress(shown=ranks.is_first) as progress:
@@ -141,18 +141,18 @@ def _train(
         if ranks.rank:
             # What methods draw at random is each process's own.
             torch.manual_seed(config.seed + (ranks.rank << 32))
-        if when_there == "resume":
+        if if_exists == "resume":
             run.restore()
         writing = SummaryWriter(str(folder.root)) if ranks.is_first else nullcontext()
         with _interrupt_flag() as interrupted, writing as writer:
             run.train(progress, writer, interrupted, validate)
-    return TrainResult(run.localizer.eval(), spec, skipped, ranks.is_first)
+    return TrainResult(run.network.eval(), spec, skipped, ranks.is_first)
 
 
 def frozen_features(
-    model: IIRLocalizer, spec: LocalizerSpec, dataset: LocalizationDataset, config: TrainConfig, progress: Progress
+    model: IIRNetwork, spec: NetworkSpec, dataset: LocalizationDataset, config: TrainConfig, progress: Progress
 ) -> CachedFeatures:
-    """The shared maps of a data set under a frozen backbone, from the cache or computed now.
+    """Return the shared maps of a data set under a frozen backbone, from the cache or computed now.
 
     Args:
         model: its backbone makes the maps.
@@ -175,7 +175,7 @@ def frozen_features(
 
 @contextmanager
 def _interrupt_flag() -> Iterator[list[bool]]:
-    """A flag that SIGINT and SIGTERM set. A second SIGINT interrupts at once, as it always does.
+    """Make a flag that SIGINT and SIGTERM set. A second SIGINT interrupts at once, as it always does.
 
     SIGTERM is what torchrun and cluster schedulers send before they kill.
     """

@@ -21,15 +21,15 @@ RISE = 0.2
 def create_optimizer(
     options: Optimization, backbone: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], fused: bool = False
 ) -> Optimizer:
-    """The optimizer that a configuration names, as timm knows it ("sgd" is SGD with Nesterov momentum).
+    """Create the optimizer that a configuration names, as timm knows it ("sgd" is SGD with Nesterov momentum).
 
     Weight decay is on all parameters, as in the usual recipes of the field. Parameters that need no gradient are left
     out.
 
     Args:
-        options: `optimizer`, `learning_rate`, `head_rate`, `weight_decay`, `momentum`.
+        options: `optimizer`, `learning_rate`, `head_lr_mult`, `weight_decay`, `momentum`.
         backbone: parameters that learn at `learning_rate`.
-        rest: parameters that learn at `head_rate` times that.
+        rest: parameters that learn at `head_lr_mult` times that.
         fused: update all parameters in one kernel, where the optimizer can: torch's can, timm's LARS and LAMB cannot.
     """
     groups = [
@@ -37,7 +37,7 @@ def create_optimizer(
             "params": [parameter for parameter in parameters if parameter.requires_grad],
             "lr": options.learning_rate * rate,
         }
-        for parameters, rate in ((backbone, 1.0), (rest, options.head_rate))
+        for parameters, rate in ((backbone, 1.0), (rest, options.head_lr_mult))
     ]
     kind = get_optimizer_class(options.optimizer, bind_defaults=False)
     can_fuse = "fused" in inspect.signature(kind).parameters
@@ -54,7 +54,7 @@ def create_optimizer(
 
 
 def create_schedule(options: Optimization, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
-    """The schedule that a configuration names; it advances with every step of the optimizer.
+    """Create the schedule that a configuration names; it advances with every step of the optimizer.
 
     - "one_cycle": up to the peak in a fifth of training and down again (Smith and Topin, "Super-Convergence", 2017),
       with beta1 moving the other way where the optimizer has one;

@@ -24,7 +24,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[e
 
 
 def read_yaml(text: str, origin: str) -> dict[str, Any]:
-    """The mapping that a YAML text holds.
+    """Read the mapping that a YAML text holds.
 
     Args:
         text: the YAML.
@@ -43,7 +43,7 @@ def read_yaml(text: str, origin: str) -> dict[str, Any]:
 
 
 def from_options(record: type[Record], options: Mapping[str, Any], origin: str) -> Record:
-    """A dataclass from some of its options; those that are not given have their defaults.
+    """Make a dataclass from some of its options; those that are not given have their defaults.
 
     Args:
         record: the dataclass.
@@ -70,7 +70,7 @@ def from_options(record: type[Record], options: Mapping[str, Any], origin: str) 
 
 
 def _convert(value: Any, hint: Any) -> Any:
-    """The value as its type wants it.
+    """Convert a value to what its type wants.
 
     Raises:
         TypeError: it is none of that type.

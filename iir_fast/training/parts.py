@@ -72,7 +72,7 @@ class Optimization:
     """Any optimizer of timm: "adamw", "sgd" (with Nesterov momentum), "lars", "lamb"."""
     learning_rate: float = 2e-3
     """Peak of the schedule."""
-    head_rate: float = 1.0
+    head_lr_mult: float = 1.0
     """Factor on the learning rate of all that is not the backbone."""
     weight_decay: float = 1e-4
     """Weight decay, on all parameters."""
@@ -88,14 +88,14 @@ class Optimization:
     """Factor of each decay of the step schedule."""
     clip: float | None = None
     """Largest L2 norm of the gradients; larger ones are scaled down."""
-    average_decay: float | None = None
+    ema_decay: float | None = None
     """Keep a moving average of the weights with this decay, e.g. 0.999, and localize with it."""
 
     def __post_init__(self) -> None:
         _check_at_least_one(
             self, "epochs", "max_steps", "classes_per_batch", "images_per_class", "decay_epochs", "accumulate"
         )
-        for name in ("learning_rate", "head_rate", "decay_factor", "clip"):
+        for name in ("learning_rate", "head_lr_mult", "decay_factor", "clip"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; accepted is a number above 0.")
         if self.optimizer not in list_optimizers():
@@ -110,8 +110,8 @@ class Optimization:
             raise ValueError("warmup_epochs is set, but the one_cycle schedule warms up by itself.")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(f"warmup_epochs is {self.warmup_epochs}; accepted is 0 or more and less than epochs.")
-        if self.average_decay is not None and not 0 < self.average_decay < 1:
-            raise ValueError(f"average_decay is {self.average_decay}; accepted is a number between 0 and 1.")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; accepted is a number between 0 and 1.")
 
     @property
     def images_per_step(self) -> int:

@@ -33,7 +33,7 @@ class Ranks:
         return self.rank == 0
 
     def device(self, device: torch.device) -> torch.device:
-        """This process's own among devices of that type."""
+        """Return this process's own among devices of that type."""
         return torch.device("cuda", self.local_rank) if device.type == "cuda" and self.size > 1 else device
 
     def synchronize_batch_norm(self, model: nn.Module, device: torch.device) -> None:
@@ -51,7 +51,7 @@ class Ranks:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
     def all_true(self, condition: bool, device: torch.device) -> bool:
-        """Whether a condition holds on every rank; all of them must ask."""
+        """Tell whether a condition holds on every rank; all of them must ask."""
         if self.size == 1:
             return condition
         flag = torch.tensor(float(condition), device=device)
@@ -59,7 +59,7 @@ class Ranks:
         return bool(flag)
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """A value of every rank, in their order, on each of them."""
+        """Gather a value of every rank, in their order, on each of them."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -74,7 +74,7 @@ class Ranks:
 
 @contextmanager
 def joined_ranks(device: str) -> Iterator[Ranks]:
-    """The ranks that torchrun has started; one without it.
+    """Join the ranks that torchrun has started; one without it.
 
     The process group is made for the time of the block: nccl for GPUs, gloo for CPUs. One that is there already is
     used and left.

@@ -11,10 +11,10 @@ import torch
 from rich.progress import Progress, TaskID
 from torch.utils.tensorboard import SummaryWriter
 
-from iir_fast.app.progress import say
+from iir_fast.app.progress import log
 from iir_fast.data import LocalizationDataset, SubgroupSampler
 from iir_fast.methods import Learner
-from iir_fast.models import IIRLocalizer, LocalizerSpec
+from iir_fast.models import IIRNetwork, NetworkSpec
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.features import CachedFeatures
 from iir_fast.training.loading import Batch, Source, load_epoch
@@ -25,8 +25,8 @@ from iir_fast.training.update import Updater, UpdateRecord
 RAMP = 0.25
 """Share of training over which regulation is turned on."""
 
-Validate = Callable[[IIRLocalizer, LocalizerSpec], float]
-"""The figure by which the best checkpoint is chosen, larger is better; the model is in eval mode."""
+Validate = Callable[[IIRNetwork, NetworkSpec], float]
+"""The metric by which the best checkpoint is chosen, larger is better; the model is in eval mode."""
 
 
 class Interrupted(Exception):
@@ -44,8 +44,8 @@ class Run:
 
     Args:
         config: what to train and how.
-        learner: the localizer under its method, on its device.
-        spec: what builds the localizer again.
+        learner: the network under its method, on its device.
+        spec: what builds the network again.
         source: images, or cached features.
         dataset: the images; names them.
         folder: of the run.
@@ -56,7 +56,7 @@ class Run:
         self,
         config: TrainConfig,
         learner: Learner,
-        spec: LocalizerSpec,
+        spec: NetworkSpec,
         source: Source,
         dataset: LocalizationDataset,
         folder: RunFolder,
@@ -85,10 +85,10 @@ class Run:
         self._clock = time.monotonic()
 
     @property
-    def localizer(self) -> IIRLocalizer:
-        """What training makes: the averaged localizer where one is kept."""
+    def network(self) -> IIRNetwork:
+        """What training makes: the averaged network where one is kept."""
         average = self.updater.average
-        return self.model if average is None else cast(IIRLocalizer, average.module)
+        return self.model if average is None else cast(IIRNetwork, average.module)
 
     def save(self) -> None:
         """Write a checkpoint. Every rank must call it; the first one writes.
@@ -107,7 +107,7 @@ class Run:
         if self.ranks.is_first:
             try:
                 keep = self.config.saving.checkpoints
-                self.folder.checkpoints.save(self.step, self.spec, self.localizer, training, keep)
+                self.folder.checkpoints.save(self.step, self.spec, self.network, training, keep)
             except OSError as error:
                 failure = str(error)
         failure = self.ranks.gather_objects(failure)[0]
@@ -125,7 +125,7 @@ class Run:
             return
         if self.ranks.is_first:
             for reason in found.damaged:
-                say(f"{reason} Going on from {found.path}.")
+                log(f"{reason} Going on from {found.path}.")
         training = found.training
         if training is None:
             raise ValueError(f"checkpoint {found.path} holds no training state to resume from.")
@@ -134,14 +134,14 @@ class Run:
                 f"the run to resume was trained by {len(training['rng'])} processes and is to go on with "
                 f"{self.ranks.size}; start as many."
             )
-        self.localizer.load_state_dict(found.model)
+        self.network.load_state_dict(found.model)
         if training["weights"] is not None:
             self.model.load_state_dict(training["weights"])
         self.updater.load_state_dict(training)
         self.step, self.best = training["step"], training["best"]
         _set_random_state(training["rng"][self.ranks.rank])
         if self.ranks.is_first:
-            say(f"resumed at step {self.step} of {self.last_step}.")
+            log(f"resumed at step {self.step} of {self.last_step}.")
 
     def train(
         self, progress: Progress, writer: SummaryWriter | None, interrupted: list[bool], validate: Validate | None
@@ -218,7 +218,7 @@ class Run:
         if self.config.execution.non_finite == "stop":
             raise NonFiniteLoss(f"{sentence}. To leave such steps out, set non_finite to skip.")
         if self.ranks.is_first:
-            say(f"left out: {sentence}.")
+            log(f"left out: {sentence}.")
 
     def _log(self, record: UpdateRecord, writer: SummaryWriter, progress: Progress, task: TaskID) -> None:
         terms = {name: float(value) for name, value in record.terms.items()}
@@ -241,7 +241,8 @@ class Run:
         self._clock = time.monotonic()
 
     def _rates(self) -> dict[str, float]:
-        """Images per second that the model alone and loading alone could do, since the last log: who starves whom."""
+        """Measure images per second that the model alone and loading alone could do, since the last log: who starves
+        whom."""
         images = self.config.saving.log_every * self.images_per_step
         loaders = 1 if isinstance(self.source, CachedFeatures) else max(1, self.config.images.workers)
         seconds = {
@@ -255,10 +256,10 @@ class Run:
         if validate is not None:
             if self.ranks.is_first:
                 state = _random_state()
-                figure = validate(self.localizer.eval(), self.spec)
+                metric = validate(self.network.eval(), self.spec)
                 _set_random_state(state)
-                better = self.best is None or figure > self.best
-                self.best = figure if better else self.best
+                better = self.best is None or metric > self.best
+                self.best = metric if better else self.best
             better, self.best = self.ranks.gather_objects((better, self.best))[0]
         self.save()
         if better and self.ranks.is_first:

@@ -12,7 +12,7 @@ from iir_fast.models import CHECKPOINTS, CheckpointFolder
 from iir_fast.training.config import TrainConfig
 
 PART = ".part"
-WhenThere = Literal["refuse", "resume", "overwrite"]
+IfExists = Literal["refuse", "resume", "overwrite"]
 """What to do with the folder of a run that is there already."""
 FREE_TO_CHANGE = ("device", "workers", "checkpoint_every", "checkpoints", "log_every", "detect_anomaly")
 """Options that decide nothing of the result: a run may be resumed with others."""
@@ -43,44 +43,44 @@ class RunFolder:
         """`metrics.json`: the evaluations of each split, by map."""
         return self.root / "metrics.json"
 
-    def check(self, config: TrainConfig, when_there: WhenThere) -> None:
+    def check(self, config: TrainConfig, if_exists: IfExists) -> None:
         """Raise where `open` would, and change nothing.
 
         Args:
             config: what the run will do.
-            when_there: what to do with a folder that exists and is not empty.
+            if_exists: what to do with a folder that exists and is not empty.
 
         Raises:
-            FileExistsError: the folder is there and `when_there` is "refuse", or it is no run that may be overwritten.
+            FileExistsError: the folder is there and `if_exists` is "refuse", or it is no run that may be overwritten.
             ValueError: a run that is to be resumed was configured differently; the options are named.
         """
         if not self.root.exists() or (self.root.is_dir() and all(file.suffix == PART for file in self.root.iterdir())):
             return
-        if when_there == "refuse":
+        if if_exists == "refuse":
             raise FileExistsError(f"output folder {self.root} exists; choose to resume or to overwrite it.")
         if not self.config.is_file():
             raise FileExistsError(f"output folder {self.root} exists and is not the folder of a run; it is left alone.")
-        if when_there == "resume":
+        if if_exists == "resume":
             _check_same(TrainConfig.from_yaml(self.config.read_text(encoding="utf-8")), config)
 
-    def open(self, config: TrainConfig, when_there: WhenThere) -> None:
+    def open(self, config: TrainConfig, if_exists: IfExists) -> None:
         """Make the folder of a new run, or take up an old one; writes `config.yaml`.
 
         Args:
             config: what the run will do.
-            when_there: what to do with a folder that exists and is not empty.
+            if_exists: what to do with a folder that exists and is not empty.
 
         Raises:
             FileExistsError, ValueError: as `check`.
         """
-        self.check(config, when_there)
-        if when_there == "overwrite" and self.root.exists():
+        self.check(config, if_exists)
+        if if_exists == "overwrite" and self.root.exists():
             shutil.rmtree(self.root)
         self.root.mkdir(parents=True, exist_ok=True)
         _write_whole(self.config, config.to_yaml())
 
     def read_metrics(self) -> dict[str, Any]:
-        """What `metrics.json` holds; empty before the first evaluation."""
+        """Read what `metrics.json` holds; empty before the first evaluation."""
         if not self.metrics.is_file():
             return {}
         content: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
@@ -96,7 +96,7 @@ class RunFolder:
 
 
 def _write_whole(file: Path, text: str) -> None:
-    """A process that is killed leaves the file as it was."""
+    """Write a file so that a process that is killed leaves it as it was."""
     aside = file.with_name(file.name + PART)
     aside.write_text(text, encoding="utf-8")
     aside.replace(file)

@@ -35,16 +35,16 @@ class UpdateRecord(NamedTuple):
 
 
 class Updater:
-    """Updates a localizer, batch after batch; its state belongs to the checkpoint.
+    """Updates a network, batch after batch; its state belongs to the checkpoint.
 
     Args:
         config: precision, accumulation, optimizer, and what to do about gradients.
-        learner: the localizer under its method, on its device; a frozen backbone takes no gradients.
+        learner: the network under its method, on its device; a frozen backbone takes no gradients.
         ranks: those that train together.
         updates_per_epoch: what the schedule counts in.
 
     Attributes:
-        average: the moving average of the localizer; None where none is kept.
+        average: the moving average of the network; None where none is kept.
         overflows: updates that were left out because fp16 gradients overflowed.
         non_finite: updates that were left out because the loss was not finite.
     """
@@ -74,12 +74,12 @@ class Updater:
         self._parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.execution.precision == "fp16")
         self.average: AveragedModel | None = None
-        if (decay := config.optimization.average_decay) is not None:
+        if (decay := config.optimization.ema_decay) is not None:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.overflows = self.non_finite = 0
 
     def update(self, batches: Sequence[Batch], ramp: float, wants_norm: bool = False) -> UpdateRecord:
-        """One optimizer step on the mean loss of some batches.
+        """Make one optimizer step on the mean loss of some batches.
 
         Args:
             batches: this rank's.
@@ -116,13 +116,13 @@ class Updater:
         return result
 
     def _synchronized(self, number: int, batches: Sequence[Batch]) -> AbstractContextManager[None]:
-        """Gradients of all ranks are added up once per update."""
+        """Synchronize once per update: gradients of all ranks are added up once."""
         if isinstance(self._learner, DistributedDataParallel) and number < len(batches):
             return self._learner.no_sync()
         return nullcontext()
 
     def _find_fault(self, result: BatchLoss) -> str | None:
-        """The first term that is not finite; every rank hears of one on any."""
+        """Find the first term that is not finite; every rank hears of one on any."""
         fault = None
         if not result.loss.detach().isfinite():
             faulty = [name for name, term in result.terms.items() if name != "total" and not term.isfinite()]
@@ -138,7 +138,7 @@ class Updater:
         return torch.nn.utils.clip_grad_norm_(self._parameters, self.clip or float("inf"))
 
     def _step(self) -> bool:
-        """Whether fp16 gradients overflowed, on any rank and so on all."""
+        """Step, and tell whether fp16 gradients overflowed, on any rank and so on all."""
         scale = self._scaler.get_scale()
         self._scaler.step(self.optimizer)
         self._scaler.update()
@@ -150,7 +150,7 @@ class Updater:
         return overflowed
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the localizer and its average: tensors and plain values."""
+        """Return everything but the network and its average: tensors and plain values."""
         return {
             "method": self.networks.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -60,7 +60,7 @@ def dual_cam(
     offset_biases: Tensor | None = None,
     thresholds: Tensor | None = None,
 ) -> DualCAMs:
-    """Logits, label CAMs, regulated CAMs and region descriptors of two classifiers.
+    """Compute logits, label CAMs, regulated CAMs and region descriptors of two classifiers.
 
     A NaN or inf in a sample's map reaches that sample's results, and in the backward pass its gradients and the
     gradients of all weights.
@@ -135,7 +135,7 @@ def _check(
 
 
 def _dtype_of_logits(*tensors: Tensor) -> torch.dtype:
-    """That of autocast where it is on, as of any linear layer; of matrix products that is where the time goes."""
+    """Return autocast's where it is on, as of any linear layer: the products are where the time goes."""
     dtype, device = accumulation_dtype(*tensors), tensors[0].device.type
     if dtype == torch.float64 or not torch.is_autocast_enabled(device):
         return dtype

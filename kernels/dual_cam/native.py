@@ -94,8 +94,8 @@ def backward(*arguments: Any) -> tuple[Tensor, ...]:
 def _through_pool(
     given: Gradients, inputs: Inputs, saved: Saved, features_needed: bool
 ) -> tuple[Tensor, Factors | None, Tensor | None]:
-    """The gradient of a map that is pooled only, or what is to be written of that of one that is read, too; and that of
-    the masks."""
+    """Return the gradient of a map that is pooled only, or what is to be written of that of one that is read, too; and
+    that of the masks."""
     features, shared = inputs.features, len(inputs.maps) == 1
     if given.foreground is None and given.background is None:
         grad_features = features.new_empty(0) if shared or not features_needed else torch.zeros_like(features)

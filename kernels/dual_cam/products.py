@@ -12,7 +12,7 @@ from iir_fast.kernels.regulate import TEMPERATURE
 
 
 def logits_of(inputs: Inputs, pooled: Tensor) -> Tensor:
-    """[2,B,K] of pooled maps [1,B,D] or [2,B,D]."""
+    """Compute logits [2,B,K] of pooled maps [1,B,D] or [2,B,D]."""
     biases, lowered, weights = (
         each.to(inputs.of_logits) for each in (inputs.biases, pooled.expand(2, -1, -1), inputs.weights)
     )
@@ -22,7 +22,7 @@ def logits_of(inputs: Inputs, pooled: Tensor) -> Tensor:
 def through_logits(
     grad_logits: Tensor | None, inputs: Inputs, pooled: Tensor, weights_needed: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of the pooled maps, for each classifier [2,B,D], and of the weights, in the accumulation dtype."""
+    """Differentiate: the pooled maps, for each classifier [2,B,D], and the weights, in the accumulation dtype."""
     if grad_logits is None:
         of_weights = torch.zeros_like(inputs.weights, dtype=pooled.dtype) if weights_needed else None
         return pooled.new_zeros(2, *pooled.shape[1:]), of_weights
@@ -41,8 +41,8 @@ def through_regulate(
     inputs: Inputs,
     saved: Saved,
 ) -> tuple[Tensor, Tensor | None]:
-    """The gradient of the CAMs, and of thresholds or offsets, if there were any; `like`: masks whose gradient a room's
-    `backward_of_both` takes."""
+    """Compute the gradient of the CAMs, and of thresholds or offsets, if there were any; `like`: masks whose gradient a
+    room's `backward_of_both` takes."""
     incoming = given.terms, grad_masks, given.maps, given.thresholds
     if all(each is None for each in incoming):
         return or_zeros(given.cams, saved.cams), None
@@ -55,5 +55,5 @@ def through_regulate(
 
 
 def or_zeros(gradient: Tensor | None, like: Tensor) -> Tensor:
-    """A gradient, or zeros where nothing depends on what it is the gradient of."""
+    """Return a gradient, or zeros where nothing depends on what it is the gradient of."""
     return torch.zeros_like(like) if gradient is None else gradient

@@ -45,7 +45,7 @@ _SAMPLES = tl.constexpr(SAMPLES)
 
 @triton.jit
 def _sum_over_batch(matrix, factors, column, inside, stride, batch, dtype: tl.constexpr):
-    """Columns of matrix [B,stride], each row times its factor, which are two apart, summed in the batch's order."""
+    """Sum columns of matrix [B,stride], each row times its factor, which are two apart, in the batch's order."""
     total = tl.full([_SAMPLES, column.shape[0]], 0, dtype)
     for start in range(0, batch, _SAMPLES):
         sample = start + tl.arange(0, _SAMPLES)[:, None]
@@ -76,8 +76,8 @@ def _parameters_kernel(
     C: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The first `rows` programs take a sample each, to sum its class. Then come two, one for each classifier r, whose
-    gradients of biases and of offsets are sums over the batch."""
+    """Make all gradients of parameters. The first `rows` programs take a sample each, to sum its class. Then come two,
+    one for each classifier r, whose gradients of biases and of offsets are sums over the batch."""
     task = tl.program_id(0)
     dtype: tl.constexpr = per_sample.dtype.element_ty
     first = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -179,8 +179,8 @@ def _plan_maps(
 def _through_pool(
     given: Gradients, inputs: Inputs, saved: Saved, features_needed: bool
 ) -> tuple[Tensor, Factors | None, Tensor | None]:
-    """The gradient of a map that is pooled only, or what is to be written of that of one that is read, too; and that of
-    the masks, in parts [S,B,2,H,W]."""
+    """Return the gradient of a map that is pooled only, or what is to be written of that of one that is read, too; and
+    that of the masks, in parts [S,B,2,H,W]."""
     features, shared = inputs.features, len(inputs.maps) == 1
     more = None if given.masks is None else given.masks.unsqueeze(0)
     if given.foreground is None and given.background is None:
@@ -236,7 +236,7 @@ def _plan_parameters(
 
 
 def _as_its_map(gradient: Tensor, of: Tensor) -> Tensor:
-    """In the dtype and layout of a map that was copied to be like the other one."""
+    """Bring a tensor to the dtype and layout of a map that was copied to be like the other one."""
     wanted = gradient_like(of)
     same = (wanted.dtype, wanted.stride()) == (gradient.dtype, gradient.stride())
     return gradient if same else wanted.copy_(gradient)

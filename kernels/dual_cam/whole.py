@@ -37,7 +37,7 @@ FEW_PER_THREAD = 8
 
 
 def is_small(inputs: Inputs) -> bool:
-    """Whether a program takes a whole sample: all of its F is near, and a tile spans its pixels."""
+    """Tell whether a program takes a whole sample: all of its F is near, and a tile spans its pixels."""
     return COMPILES and all(_is_small(each) for each in (inputs.features, *inputs.maps))
 
 

@@ -55,7 +55,7 @@ def inter_intra(
     inter_weight: float,
     regulation: Regulation = "dual",
 ) -> InterIntra:
-    """The weighted sum of the regulation of CAMs and the similarity of regions within a class.
+    """Compute the weighted sum of the regulation of CAMs and the similarity of regions within a class.
 
     A NaN or inf in any argument makes the loss NaN, unless it is in the foreground of a region without a partner.
 

@@ -44,7 +44,8 @@ class Inputs(NamedTuple):
 
 
 def incoming(own: Tensor | None, of_loss: Tensor | None, weight: float, like: Tensor) -> tuple[Tensor, float]:
-    """The gradient that reaches a part of the loss, on its own and through the loss, and what it is multiplied by."""
+    """Return the gradient that reaches a part of the loss, on its own and through the loss, and what it is multiplied
+    by."""
     if own is None:
         return (like.new_zeros(()), 1.0) if of_loss is None else (of_loss, weight)
     return (own, 1.0) if of_loss is None else (own + weight * of_loss, 1.0)

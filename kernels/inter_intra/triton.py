@@ -49,7 +49,7 @@ def _lengths_and_order_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The first `ordering` programs find the order, the others the inverse lengths of `ROWS` rows each."""
+    """Find the order, by the first `ordering` programs, and the inverse lengths, `ROWS` rows by each of the others."""
     program = tl.program_id(0)
     if program < ordering:
         order_rows(groups, places, program, ordering, N, REPEATS)
@@ -71,7 +71,7 @@ def _inverse_lengths(rows, inverse, program, N, C: tl.constexpr, ROWS: tl.conste
 
 @triton.jit(do_not_specialize=["N"])
 def _mean_kernel(rows, inverse, mean, N, C: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
-    """The mean over rows, or over unit vectors if inverse lengths are there."""
+    """Compute the mean over rows, or over unit vectors if inverse lengths are there."""
     channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
     total = tl.full([ROWS, BLOCK], 0, rows.dtype.element_ty)
     for start in range(0, N, ROWS):

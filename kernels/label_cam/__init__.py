@@ -39,7 +39,7 @@ class LabelCAMs(NamedTuple):
 
 
 def label_cam(features: Tensor, weights: Tensor, labels: Tensor) -> LabelCAMs:
-    """CAMs of the labelled classes under R classifiers that read the same features, and the pooled features.
+    """Compute CAMs of the labelled classes under R classifiers that read the same features, and the pooled features.
 
     A NaN or inf in a sample's features reaches that sample's results, and in the backward pass the weight gradient
     of its class, nothing else.

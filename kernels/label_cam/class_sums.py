@@ -71,8 +71,8 @@ def _class_sums_kernel(
     CLASSES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The first `batch` programs take a sample each: the first one of a class sums its class. The others take `CLASSES`
-    classes each and write the zeros of those that the batch does not hold."""
+    """Sum all classes. The first `batch` programs take a sample each: the first one of a class sums its class. The
+    others take `CLASSES` classes each and write the zeros of those that the batch does not hold."""
     task = tl.program_id(0)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     if task < batch:
@@ -90,7 +90,7 @@ def _class_sums_kernel(
 
 
 def class_sums(per_sample: Tensor, labels: Tensor, grad_weights: Tensor) -> Launch:
-    """The launch that sums per_sample [B,S,R,C], S parts for each sample, into every row of grad_weights [R,K,C]."""
+    """Plan the sum of per_sample [B,S,R,C], S parts for each sample, into every row of grad_weights [R,K,C]."""
     batch, parts, classifiers, channels = per_sample.shape
     classes = grad_weights.shape[1]
     width = classifiers * channels

@@ -33,7 +33,7 @@ def backward(*arguments: Any) -> tuple[Tensor, Tensor]:
 def backward_beside(
     given: BackwardInputs, beside: Factors | None = None, sums: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Both gradients, with what `dual_cam` adds to them.
+    """Compute both gradients, with what `dual_cam` adds to them.
 
     Args:
         given: `grad_pooled` is [B,C], or [S,B,C], whose sum it is.

@@ -34,7 +34,7 @@ def sum_share(
     R_PADDED: tl.constexpr,
     tile: tl.constexpr,
 ):
-    """Forward: this share's part of the CAMs [R,P] and of the pooled map [C]."""
+    """Compute this share's part of the CAMs [R,P] and of the pooled map [C]: forward."""
     dtype: tl.constexpr = cams.dtype.element_ty
     first_row, row_end, window, window_end = share
     known = (label >= 0) & (label < classes)
@@ -83,7 +83,7 @@ def _at_every_pixel(
     dtype: tl.constexpr,
     tile: tl.constexpr,
 ):
-    """What a map's gradient holds at every pixel of these channels: that of the pooled map, and `added`."""
+    """Return what a map's gradient holds at every pixel of these channels: that of the pooled map, and `added`."""
     total = tl.load(grad_pooled + channel, mask=inside, other=0).to(dtype)
     for part in tl.static_range(1, S):
         total += tl.load(grad_pooled + part * apart + channel, mask=inside, other=0).to(dtype)
@@ -124,8 +124,8 @@ def differentiate_share(
     tile: tl.constexpr,
     written: tl.constexpr,
 ):
-    """Backward: this share of dF, and its part of the sample's weight gradient [R,C]; `grad_pooled` is the sum of S
-    vectors that lie `apart`."""
+    """Differentiate: this share of dF, and its part of the sample's weight gradient [R,C]; `grad_pooled` is the sum of
+    S vectors that lie `apart`."""
     dtype: tl.constexpr = per_sample.dtype.element_ty
     first_row, row_end, window, window_end = share
     used = tl.where((label >= 0) & (label < classes), R, 0)

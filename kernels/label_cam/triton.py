@@ -50,7 +50,7 @@ class Maps(NamedTuple):
 
     @classmethod
     def of(cls, maps: Sequence[Tensor]) -> Maps:
-        """Of maps [B,C,H,W]; two that differ are copied."""
+        """Prepare maps [B,C,H,W]; two that differ are copied."""
         if len(maps) == 1:
             return cls(maps[0].flatten(2), None)
         first, second = maps
@@ -85,7 +85,7 @@ class Incoming(NamedTuple):
 
 @triton.jit
 def _own_sample(MAPS: tl.constexpr):
-    """This program's sample, and which of `MAPS` maps it reads; the programs of a map stand side by side."""
+    """Find this program's sample, and which of `MAPS` maps it reads; the programs of a map stand side by side."""
     program = tl.program_id(0).to(tl.int64)
     if MAPS == 1:
         return program, 0
@@ -96,7 +96,7 @@ def _own_sample(MAPS: tl.constexpr):
 
 @triton.jit
 def _own_map(first, second, size):
-    """Where this program's sample begins, of maps whose samples are `size` elements apart."""
+    """Find where this program's sample begins, of maps whose samples are `size` elements apart."""
     program = tl.program_id(0).to(tl.int64)
     own = first + program * size
     if second is not None:

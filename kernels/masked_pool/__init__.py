@@ -36,7 +36,7 @@ class RegionDescriptors(NamedTuple):
 
 
 def masked_pool(features: Tensor, masks: Tensor) -> RegionDescriptors:
-    """Mean features under R soft masks per sample and under their complements.
+    """Compute mean features under R soft masks per sample and under their complements.
 
     An empty region gives a zero descriptor. A NaN or inf reaches the results of its own sample only.
 

@@ -47,13 +47,13 @@ def backward(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 def backward_in_factors(given: BackwardInputs) -> tuple[Factors, Tensor]:
-    """Both gradients, that of the features not written: m u + (1 - m) v = m (u - v) + v."""
+    """Compute both gradients, that of the features not written: m u + (1 - m) v = m (u - v) + v."""
     u, v = _per_mass(given, _both_regions(given.masks)[1])
     return Factors(u - v, given.masks.flatten(2), v.sum(1)), _gradient_of_masks(u, v, given)
 
 
 def _both_regions(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Masks and complements [B,2R,P] and their masses [B,2R,1]."""
+    """Stack masks and complements [B,2R,P], with their masses [B,2R,1]."""
     flat = masks.flatten(2).float()
     # The complement gets its own sum: total minus foreground would cancel where a mask covers nearly everything.
     regions = torch.cat((flat, 1 - flat), dim=1)
@@ -61,7 +61,7 @@ def _both_regions(masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _per_mass(given: BackwardInputs, mass: Tensor) -> tuple[Tensor, Tensor]:
-    """u and v [B,R,C]: the gradients of the descriptors over the masses [B,2R,1] of masks and complements."""
+    """Compute u and v [B,R,C]: the gradients of the descriptors over the masses [B,2R,1] of masks and complements."""
     inside_mass, outside_mass = mass.chunk(2, dim=1)
     return given.grad_foreground.float() / inside_mass, given.grad_background.float() / outside_mass
 

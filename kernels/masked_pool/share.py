@@ -36,7 +36,7 @@ def pool_by_channels(
     R_PADDED: tl.constexpr,
     tile: tl.constexpr,
 ):
-    """Forward: the descriptors of these channels, of a planar map whose pixels all fit the window."""
+    """Compute the descriptors of these channels, of a planar map whose pixels all fit the window: forward."""
     dtype: tl.constexpr = foreground.dtype.element_ty
     first_row, row_end, window, window_end = share
     mask = load_window(masks, tile.pixels, R, window, window_end, R_PADDED, dtype, tile)
@@ -66,7 +66,7 @@ def pool_by_pixels(
     R_PADDED: tl.constexpr,
     tile: tl.constexpr,
 ):
-    """Forward: the descriptors of these channels, which the program holds while it walks over all pixels."""
+    """Compute the descriptors of these channels, which the program holds while it walks over all pixels: forward."""
     dtype: tl.constexpr = foreground.dtype.element_ty
     over_rows: tl.constexpr = not tile.planar
     row, row_end, window, window_end = share
@@ -113,7 +113,7 @@ def pool_by_pixels(
 def _inverse_masses(
     masks, R: tl.constexpr, R_PADDED: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr, dtype: tl.constexpr
 ):
-    """1 / (sum_p m + eps) and 1 / (sum_p (1 - m) + eps) of every mask of a sample."""
+    """Compute 1 / (sum_p m + eps) and 1 / (sum_p (1 - m) + eps) of every mask of a sample."""
     number = tl.arange(0, R_PADDED)[:, None]
     mass = tl.full([R_PADDED, BLOCK], 0, dtype)
     complement_mass = mass
@@ -150,7 +150,8 @@ def differentiate_share(
     tile: tl.constexpr,
     written: tl.constexpr,
 ):
-    """Backward: this share of dF, and its part of dm [R,P]; one of the shares that share channels `writes_factors`."""
+    """Differentiate: this share of dF, and its part of dm [R,P]; one of the shares that share channels
+    `writes_factors`."""
     dtype: tl.constexpr = foreground.dtype.element_ty
     first_row, row_end, window, window_end = share
     number = tl.arange(0, R_PADDED)[:, None, None, None]

@@ -185,7 +185,7 @@ def plan_backward(*arguments: Any) -> tuple[tuple[Tensor, Tensor], list[Launch]]
 
 
 def plan_factors(given: BackwardInputs) -> tuple[tuple[Factors, Tensor], Launch]:
-    """`plan_parts` with a gradient of the features that is not written: m u + (1 - m) v = m (u - v) + v."""
+    """Plan `plan_parts` with a gradient of the features that is not written: m u + (1 - m) v = m (u - v) + v."""
     foreground = given.foreground
     added = foreground.new_empty(foreground[:, 0].shape)
     factors = Factors(torch.empty_like(foreground), given.masks.flatten(2).contiguous(), added)

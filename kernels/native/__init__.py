@@ -92,7 +92,7 @@ class Kernels:
 
 @cache
 def all_kernels() -> list[Kernels]:
-    """The kernels for every instruction set that this machine has, best first; empty if there is no library."""
+    """List the kernels for every instruction set that this machine has, best first; empty if there is no library."""
     path = Path(__file__).with_name("_kernels.library")
     if not path.exists():
         return []
@@ -107,7 +107,7 @@ def all_kernels() -> list[Kernels]:
 
 
 def kernels() -> Kernels | None:
-    """The kernels that run; None if the package was installed without a compiler."""
+    """Return the kernels that run; None if the package was installed without a compiler."""
     return all_kernels()[0] if all_kernels() else None
 
 
@@ -121,7 +121,7 @@ def describe() -> str:
 
 
 def _team() -> int | None:
-    """Address of GOMP_parallel in the OpenMP runtime that torch runs on; None where it has no such thing.
+    """Find the address of GOMP_parallel in the OpenMP runtime that torch runs on; None where it has no such thing.
 
     A second runtime, or threads of our own, would fight torch's idle threads for the cores: these spin for a while.
     """
@@ -164,7 +164,7 @@ def check(supported: bool, operator: str) -> None:
 
 
 def address(tensor: Tensor | None) -> int | None:
-    """Where a tensor's memory begins, for a structure of native.h; nowhere if it is fake."""
+    """Tell where a tensor's memory begins, for a structure of native.h; nowhere if it is fake."""
     return None if tensor is None or is_fake(tensor) else tensor.data_ptr()
 
 
@@ -179,7 +179,7 @@ def _is_channels_last(features: Tensor) -> bool:
 def sums(
     features: Tensor, over_channels: Tensor | None, over_pixels: Tensor | None, squares: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Weighted sums of the features over channels and over pixels, from one read of them.
+    """Compute weighted sums of the features over channels and over pixels, from one read of them.
 
     Args:
         features: [B,C,H,W] that `supports` accepts.
@@ -232,7 +232,7 @@ def sums(
 
 
 def products(features: Tensor, per_channel: Tensor, per_pixel: Tensor, added: Tensor) -> Tensor:
-    """A gradient of the features that is a sum of few outer products.
+    """Write a gradient of the features that is a sum of few outer products.
 
     Args:
         features: [B,C,H,W] that `supports` accepts; tells shape, dtype and layout.
@@ -272,7 +272,7 @@ def products(features: Tensor, per_channel: Tensor, per_pixel: Tensor, added: Te
 
 
 def uninitialized(like: Tensor) -> Tensor:
-    """A CPU tensor to be written as a whole, of the shape, dtype and strides of one that has not been touched yet."""
+    """Allocate a CPU tensor to be written as a whole, of the shape, dtype and strides of one that is untouched yet."""
     return memory.empty_like(like) if like.nbytes >= MIN_BYTES and not is_fake(like) else like
 
 
@@ -281,7 +281,7 @@ def _dense(vectors: Tensor | None) -> Tensor:
 
 
 def _shares(features: Tensor, rows: int) -> int:
-    """Shares of a sample's rows; from shapes alone, so that the order of every sum is too."""
+    """Choose the shares of a sample's rows; from shapes alone, so that the order of every sum is too."""
     by_size = features[0].numel() * features.element_size() // _SHARE_BYTES
     return max(1, min(by_size, rows // 8, -(-_TURNS // features.shape[0])))
 
@@ -295,5 +295,5 @@ def _walk(name: str, work: ctypes.Structure, tensor: Tensor) -> bool:
 
 
 def threads_for(size: int) -> int:
-    """Threads that so many bytes are worth."""
+    """Count the threads that so many bytes are worth."""
     return max(1, min(torch.get_num_threads(), size // _SHARE_BYTES))

@@ -33,7 +33,7 @@ class Memory:
         self._most_lent = 0
 
     def empty_like(self, tensor: Tensor) -> Tensor:
-        """An uninitialized tensor of that shape, dtype and strides, which are dense."""
+        """Allocate a tensor of that shape, dtype and strides, which are dense."""
         needed = tensor.nbytes + _LARGE_PAGE
         with self._lock:
             fitting = next((block for block in self._free if needed <= len(block) <= _SLACK * needed), None)
@@ -78,7 +78,7 @@ def _map(size: int) -> mmap.mmap:
 
 
 def _first_large_page(block: mmap.mmap) -> int:
-    """Bytes in front of it."""
+    """Count the bytes in front of it."""
     return -torch.frombuffer(block, dtype=torch.uint8).data_ptr() % _LARGE_PAGE
 
 

@@ -30,7 +30,7 @@ supports = native.supports_small
 
 
 def _run(inputs: Inputs, backward: bool, **others: Tensor | None) -> None:
-    """`others` are the outputs and, backward, the gradients, by their names in native.h."""
+    """Run one call; `others` are the outputs and, backward, the gradients, by their names in native.h."""
     native.check(supports(*inputs[:4]), "regulate")
     # These are referred to until the call returns.
     cams = torch.stack((inputs.cam_a.float(), inputs.cam_b.float()), dim=1).contiguous()
@@ -64,7 +64,7 @@ def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def backward_of_both(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Gradients of both CAMs [B,2,H,W], and of what was given of thresholds and offsets."""
+    """Compute gradients of both CAMs [B,2,H,W], and of what was given of thresholds and offsets."""
     incoming, inputs = Gradients(*arguments[:4]), Inputs(*arguments[4:])
     cam_a, given = inputs.cam_a, inputs.given
     grad_cams = torch.empty(len(cam_a), 2, *cam_a.shape[1:])

@@ -35,7 +35,7 @@ class Gradients(NamedTuple):
 
 
 def normalize(cam: Tensor) -> Tensor:
-    """(P - min) / (max - min) per sample; a constant map becomes zero with zero gradient."""
+    """Compute (P - min) / (max - min) per sample; a constant map becomes zero with zero gradient."""
     low, high = cam.amin(dim=(1, 2), keepdim=True), cam.amax(dim=(1, 2), keepdim=True)
     span = high - low
     flat = span <= FLAT_RELATIVE * torch.maximum(low.abs(), high.abs()) + FLAT_ABSOLUTE

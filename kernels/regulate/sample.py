@@ -18,14 +18,14 @@ _CHANNELS = tl.constexpr(256)
 
 @triton.jit
 def _load(pointer, stride, start, dtype: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
-    """Pixels from `start` on; zero behind the last."""
+    """Load pixels from `start` on; zero behind the last."""
     pixel = start + tl.arange(0, BLOCK)
     return tl.load(pointer + pixel * stride, mask=pixel < P, other=0).to(dtype)
 
 
 @triton.jit
 def read_plane(pointer, stride, parts, part_stride, dtype: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
-    """A plane: the sum of `parts` of them, which only one that is held may have more than one of."""
+    """Read a plane: the sum of `parts` of them, which only one that is held may have more than one of."""
     held = _load(pointer, stride, 0, dtype, P, BLOCK)
     for part in range(1, parts):
         held += _load(pointer + part * part_stride, stride, 0, dtype, P, BLOCK)
@@ -34,7 +34,7 @@ def read_plane(pointer, stride, parts, part_stride, dtype: tl.constexpr, P: tl.c
 
 @triton.jit
 def read_block(plane, start, P: tl.constexpr, BLOCK: tl.constexpr):
-    """Pixels from `start` on: the first block if that is the whole plane, else read again."""
+    """Read pixels from `start` on: the first block if that is the whole plane, else read again."""
     held, pointer, stride = plane
     if P <= BLOCK:
         return held
@@ -50,7 +50,7 @@ def normalize(values, low, span):
 
 @triton.jit
 def _move(mean, offset):
-    """The threshold that an offset makes of a mean, and its derivatives by the mean and by the offset."""
+    """Compute the threshold that an offset makes of a mean, and its derivatives by the mean and by the offset."""
     # A plain number would be rounded to float32 in a `where`. Comparisons keep a NaN.
     margin = tl.full((), _MEAN_MARGIN, mean.dtype)
     kept = tl.where(mean < margin, margin, tl.where(mean > 1 - margin, 1 - margin, mean))
@@ -64,7 +64,7 @@ def _move(mean, offset):
 
 @triton.jit
 def offset_of(pooled, weights, bias, dtype: tl.constexpr, C: tl.constexpr):
-    """The offset of a threshold: pooled [C] times weights [C], plus a bias."""
+    """Compute the offset of a threshold: pooled [C] times weights [C], plus a bias."""
     total = tl.full([_CHANNELS], 0, dtype)
     for start in range(0, C, _CHANNELS):
         channel = start + tl.arange(0, _CHANNELS)
@@ -75,8 +75,8 @@ def offset_of(pooled, weights, bias, dtype: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def prepare(cam, given, offset, number, dtype: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
-    """All that a CAM needs before it meets the other: its plane, minimum, maximum, divisor and threshold; the mean, and
-    the threshold's derivatives by it and by what was given."""
+    """Prepare all that a CAM needs before it meets the other: its plane, minimum, maximum, divisor and threshold; the
+    mean, and the threshold's derivatives by it and by what was given."""
     low = tl.full((), float("inf"), dtype)
     high = tl.full((), float("-inf"), dtype)
     flaw = tl.full((), 0, dtype)
@@ -138,7 +138,8 @@ def regulate_sample(
     BLOCK: tl.constexpr,
     C: tl.constexpr,
 ):
-    """Forward; CAMs in `parts` that lie `part_stride` apart are added and written to `cams`, if that is there."""
+    """Regulate one sample: forward. CAMs in `parts` that lie `part_stride` apart are added, and written to `cams`, if
+    there."""
     dtype: tl.constexpr = maps.dtype.element_ty
     tau = tl.full((), temperature, dtype)
     offset_a, offset_b = None, None
@@ -264,7 +265,8 @@ def differentiate_sample(
     P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Backward; the gradient of the masks is the sum of `parts`. What has two numbers to a sample comes whole."""
+    """Differentiate one sample; the gradient of the masks is the sum of `parts`. What has two numbers to a sample comes
+    whole."""
     dtype: tl.constexpr = grad_masks.dtype.element_ty
     MAPS: tl.constexpr = grad_maps is not None
     tau = tl.full((), temperature, dtype)

@@ -179,7 +179,7 @@ def _launch(
     strides: dict[str, int],
     constants: dict[str, int],
 ) -> Launch:
-    """The launch of a kernel that has these arguments besides."""
+    """Make the launch of a kernel that has these arguments besides."""
     # Views unless H and W cannot be walked with one stride; the CAMs are small.
     flat_a, flat_b = inputs.cam_a.flatten(1), inputs.cam_b.flatten(1)
     given, offsets = (None if each is None else each.contiguous() for each in (inputs.thresholds, inputs.offsets))
@@ -211,7 +211,7 @@ def plan_forward(*arguments: Any) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor]
 def plan_from_sources(
     sources: Sources, thresholds: Tensor | None, temperature: float
 ) -> tuple[tuple[Tensor, ...], list[Launch]]:
-    """The same from parts; first come the CAMs [B,2,H,W], and the offsets [B,2], empty if there are none."""
+    """Plan the same from parts; first come the CAMs [B,2,H,W], and the offsets [B,2], empty if there are none."""
     parts, channels, launches = sources.cams, 1, list[Launch]()
     _, batch, _, height, width = parts.shape
     written, offsets = None, None
@@ -255,7 +255,7 @@ def _plan_forward(
 
 
 def plan_backward(*arguments: Any) -> tuple[tuple[Tensor, Tensor, Tensor], list[Launch]]:
-    """The same for `backward`."""
+    """Plan the same for `backward`."""
     incoming, inputs = Gradients(*arguments[:4]), Inputs(*arguments[4:])
     grad_a, grad_b = (cam.new_empty(cam.shape) for cam in (inputs.cam_a, inputs.cam_b))
     incoming = incoming._replace(masks=incoming.masks.unsqueeze(0))
@@ -264,7 +264,7 @@ def plan_backward(*arguments: Any) -> tuple[tuple[Tensor, Tensor, Tensor], list[
 
 
 def plan_backward_of_both(*arguments: Any) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
-    """The same with one tensor [B,2,H,W] for both CAMs' gradients, in the dtype of the first; that of the masks
+    """Plan the same with one tensor [B,2,H,W] for both CAMs' gradients, in the dtype of the first; that of the masks
     [S,B,2,H,W] comes in parts, whose sum it is."""
     incoming, inputs = Gradients(*arguments[:4]), Inputs(*arguments[4:])
     cam_a, launches = inputs.cam_a, list[Launch]()

@@ -51,7 +51,7 @@ class _Similarity(ctypes.Structure):
 
 
 def _places(foreground: Tensor, background: Tensor, groups: Tensor) -> tuple[Places, int] | None:
-    """Where the rows stand, and the number of unordered pairs; None if this is nothing for the kernels."""
+    """Find where the rows stand, and the number of unordered pairs; None if this is nothing for the kernels."""
     if not native.supports_small(foreground, background):
         return None
     places = _places_of(groups)
@@ -158,7 +158,7 @@ def _sort(foreground: Tensor, background: Tensor, groups: Tensor) -> _Sorted:
 
 
 def _tiles(rows: _Sorted) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """Rows, columns, the argument of softplus [rows, columns] and which entries are pairs."""
+    """Yield rows, columns, the argument of softplus [rows, columns] and which entries are pairs."""
     count = len(rows.order)
     position = torch.arange(count, device=rows.order.device)
     for start in range(0, count, TILE_ROWS):

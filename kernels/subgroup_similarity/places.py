@@ -20,7 +20,7 @@ def new_places(groups: Tensor, repeats: int = 1) -> Tensor:
 
 
 def find_places(groups: Tensor, repeats: int = 1) -> Tensor:
-    """The places, by torch: what the Triton kernels can go on from where another backend ran before."""
+    """Find the places, by torch: what the Triton kernels can go on from where another backend ran before."""
     groups = groups.repeat_interleave(repeats)
     rows, order = groups.sort(stable=True)
     first, last = torch.searchsorted(rows, rows), torch.searchsorted(rows, rows, right=True)

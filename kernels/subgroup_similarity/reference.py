@@ -9,7 +9,7 @@ from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Each row over its L2 norm; a row without length stays zero, with zero gradient."""
+    """Divide each row by its L2 norm; a row without length stays zero, with zero gradient."""
     squared = vectors.square().sum(dim=1, keepdim=True)
     short = squared <= SHORT_NORM**2
     return torch.where(short, 0.0, vectors) / torch.where(short, 1.0, squared).sqrt()

@@ -42,7 +42,7 @@ _PLACES = tl.constexpr(PLACES)
 
 @triton.jit
 def _rows(matrix, inverse, mean, stride, row, inside, C: tl.constexpr, BLOCK: tl.constexpr):
-    """Rows x of a matrix [N,C], zero where there is none; x / |x| + mean if there are inverse lengths and a mean."""
+    """Load rows x of a matrix [N,C], zero where there is none; x / |x| + mean with inverse lengths and a mean."""
     channel = tl.arange(0, BLOCK)
     mask = inside[:, None] & (channel < C)[None, :]
     values = tl.load(matrix + row[:, None].to(tl.int64) * stride + channel[None, :], mask=mask, other=0)
@@ -54,7 +54,7 @@ def _rows(matrix, inverse, mean, stride, row, inside, C: tl.constexpr, BLOCK: tl
 
 @triton.jit
 def _row(matrix, inverse, mean, stride, row, C: tl.constexpr, BLOCK: tl.constexpr):
-    """One row of them."""
+    """Load one row of them."""
     channel = tl.arange(0, BLOCK)
     values = tl.load(matrix + row.to(tl.int64) * stride + channel, mask=channel < C, other=0)
     if mean is not None:
@@ -64,14 +64,14 @@ def _row(matrix, inverse, mean, stride, row, C: tl.constexpr, BLOCK: tl.constexp
 
 @triton.jit
 def _inverse(squared_norm):
-    """1 / |x|; 0 for a vector that is too short to have a direction."""
+    """Compute 1 / |x|; 0 for a vector that is too short to have a direction."""
     norm = tl.sqrt(squared_norm)
     return tl.where(norm <= _SHORT_NORM, 0, 1 / norm)
 
 
 @triton.jit
 def _contrast(f, g):
-    """1/|f|, 1/|g| and e of two vectors, or of each row of two matrices."""
+    """Compute 1/|f|, 1/|g| and e of two vectors, or of each row of two matrices."""
     axis: tl.constexpr = len(f.shape) - 1
     f_inverse, g_inverse = _inverse(tl.sum(f * f, axis)), _inverse(tl.sum(g * g, axis))
     lengths = (f_inverse > 0).to(f.dtype) - (g_inverse > 0).to(f.dtype)
@@ -125,7 +125,7 @@ def _order_kernel(groups, places, N, REPEATS: tl.constexpr):
 
 @triton.jit
 def _count(places, N, dtype: tl.constexpr):
-    """Unordered pairs in all, at least 1."""
+    """Count the unordered pairs in all, at least 1."""
     programs = tl.cdiv(N, _PLACES)
     total = tl.full([_PLACES], 0, tl.int64)
     for start in range(0, programs, _PLACES):
@@ -249,13 +249,13 @@ def _similarity_backward_kernel(
 
 
 def readable(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """The matrix itself if it has that dtype and its channels lie side by side, else such a copy."""
+    """Return the matrix itself if it has that dtype and its channels lie side by side, else such a copy."""
     matrix = matrix.to(dtype)
     return matrix if matrix.stride(1) == 1 else matrix.contiguous()
 
 
 def _blocking(channels: int, channels_of_warp: int) -> tuple[dict[str, int], int]:
-    """Constants of a kernel whose warps take so many channels, and the warps of a program."""
+    """Choose the constants of a kernel whose warps take so many channels, and the warps of a program."""
     block = max(32, triton.next_power_of_2(channels))
     rows = max(1, min(ROWS, ROWS * MAX_WARPS * channels_of_warp // block))
     return {"C": channels, "BLOCK": block, "ROWS": rows}, max(1, min(MAX_WARPS, block // channels_of_warp))
@@ -280,12 +280,12 @@ class Pairs(NamedTuple):
 
     @classmethod
     def of(cls, foreground: Tensor, background: Tensor, places: Tensor) -> Pairs:
-        """Of any two matrices [N,C], as they are."""
+        """Take any two matrices [N,C], as they are."""
         dtype = accumulation_dtype(foreground, background)
         return cls(readable(foreground, dtype), readable(background, dtype), None, None, places)
 
     def launch(self, kernel: Any, channels_of_warp: int, given: dict[str, Any], results: dict[str, Any]) -> Launch:
-        """The launch of a kernel that has these arguments besides."""
+        """Make the launch of a kernel that has these arguments besides."""
         count, channels = self.foreground.shape
         constants, warps = _blocking(channels, channels_of_warp)
         arguments = {**given, **self._asdict(), **results, "N": count}

@@ -127,7 +127,7 @@ def test_report_writes_a_page_of_the_maps_asked_for(cli, trained, tmp_path):
     result = cli("report", trained, "--maps", "cam", "--limit", 5, "--out", tmp_path / "five.html")
     assert result.stdout == f"{tmp_path / 'five.html'}\n"
     page = (tmp_path / "five.html").read_text()
-    assert '"kinds":["cam"]' in page
+    assert '"maps":["cam"]' in page
     assert "images/test/07.png" in page
     assert "accepted is 1 or more" in cli("report", trained, "--limit", 0, code=2).stderr
 
@@ -192,13 +192,13 @@ def test_export_writes_a_network_that_finds_the_same_classes(cli, trained, folde
     assert result.stdout == f"{tmp_path / 'mine.onnx'}\n"
     session = onnxruntime.InferenceSession(tmp_path / "mine.onnx", providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["iir_fast.json"])
-    localizer = iir_fast.load(trained)
-    assert about["threshold"] == localizer.threshold("cam").value
+    predictor = iir_fast.load(trained)
+    assert about["threshold"] == predictor.threshold("cam").value
     transform = image_transform(about["image_size"], about["mean"], about["std"])
     paths = sorted((folder / "images/test").iterdir())
     images = np.stack([transform(read_image(path)).numpy() for path in paths])
     _, labels, _ = session.run(None, {"images": images})
-    found = localizer.localize(paths, "cam")
+    found = predictor.localize(paths, "cam")
     assert [about["classes"][label] for label in labels] == [each.objects[0].label for each in found]
 
 

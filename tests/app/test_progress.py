@@ -20,5 +20,5 @@ def test_the_bar_is_whole_on_a_terminal_of_80_columns(monkeypatch, capsys):
 
 def test_a_remark_is_one_line_with_its_brackets(monkeypatch, capsys):
     monkeypatch.setattr(progress, "console", Console(stderr=True, width=20))
-    progress.say("skipped: a/path/longer/than/the/terminal/is/wide/[0].png")
+    progress.log("skipped: a/path/longer/than/the/terminal/is/wide/[0].png")
     assert capsys.readouterr().err == "skipped: a/path/longer/than/the/terminal/is/wide/[0].png\n"

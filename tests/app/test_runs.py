@@ -11,7 +11,7 @@ from iir_fast.app.runs import LoadedRun, evaluate, evaluate_run
 from iir_fast.data import ProceduralDataset, image_transform
 from iir_fast.evaluation import Evaluator, FixedThreshold
 from iir_fast.localization import DEFAULT_THRESHOLD
-from iir_fast.models import LocalizerSpec
+from iir_fast.models import NetworkSpec
 from iir_fast.training import RunFolder, TrainConfig, train
 
 
@@ -34,28 +34,28 @@ def test_the_embedded_datas_recipe_holds_for_training_and_evaluation(tmp_path):
         )["cam"].pxap
         for recipe in (config.embedded, TrainConfig().embedded)
     }
-    assert evaluate_run(tmp_path / "run", kinds=("cam",))["cam"].pxap == by_recipe[config.embedded]
+    assert evaluate_run(tmp_path / "run", maps=("cam",))["cam"].pxap == by_recipe[config.embedded]
     assert by_recipe[config.embedded] != by_recipe[TrainConfig().embedded]
     usual = train(TrainConfig().with_options(hidden=8, **options), tmp_path / "usual").model
     assert not usual.head.weight.equal(result.model.head.weight)
 
 
 def test_load_gives_the_newest_checkpoint_with_the_thresholds_of_its_evaluation(tmp_path):
-    spec, folder = LocalizerSpec("small_cnn", ("cat", "dog"), image_size=32, hidden=8), RunFolder(tmp_path / "run")
+    spec, folder = NetworkSpec("small_cnn", ("cat", "dog"), image_size=32, hidden=8), RunFolder(tmp_path / "run")
     torch.manual_seed(0)
     model = spec.build().eval()
     file = folder.checkpoints.save(3, spec, model, {})
     fixed = {"value": 0.45, "chosen_on": "val"}
     folder.write_metrics({"test": {"cam": {"fixed_threshold": fixed}, "both": {"fixed_threshold": None}}})
-    localizer = iir_fast.load(tmp_path / "run", device="cpu")
-    assert localizer.spec == spec
-    assert torch.equal(localizer.network.head.weight, model.head.weight)
-    assert localizer.threshold("cam") == FixedThreshold(0.45, "val")
-    assert localizer.threshold("both").value == DEFAULT_THRESHOLD
+    predictor = iir_fast.load(tmp_path / "run", device="cpu")
+    assert predictor.spec == spec
+    assert torch.equal(predictor.network.head.weight, model.head.weight)
+    assert predictor.threshold("cam") == FixedThreshold(0.45, "val")
+    assert predictor.threshold("both").value == DEFAULT_THRESHOLD
     assert iir_fast.load(file).threshold("cam").value == DEFAULT_THRESHOLD
 
     Image.effect_noise((50, 40), 90).save(tmp_path / "noise.png")
-    [found] = localizer.localize(tmp_path / "noise.png")
+    [found] = predictor.localize(tmp_path / "noise.png")
     assert (found.path, found.size) == (str(tmp_path / "noise.png"), (50, 40))
     assert found.objects[0].label in ("cat", "dog")
     with pytest.raises(FileNotFoundError, match=r"nowhere does not exist"):

@@ -18,7 +18,7 @@ def test_all_peers_agree_with_the_package_in_float64():
     check_formulas("cpu")
 
 
-@pytest.mark.parametrize("peer", ["a", "c"])
+@pytest.mark.parametrize("peer", ["naive", "batched"])
 def test_the_peers_of_the_scaling_curve_agree(peer):
     check(similarity_against_descriptors(96, "cpu", channels=16), peer)
 

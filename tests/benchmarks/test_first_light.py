@@ -177,8 +177,8 @@ def test_one_contender_s_failure_is_not_the_others(monkeypatch):
     def made(*arguments: object) -> object:
         workload = make(*arguments)
         package = workload.contenders[PACKAGE]
-        wrong = {"c_compiled": lambda *inputs: tuple(1.1 * each for each in package(*inputs))}
-        return replace(workload, contenders={**workload.contenders, "a": broken, "b": broken, **wrong})
+        wrong = {"batched_compiled": lambda *inputs: tuple(1.1 * each for each in package(*inputs))}
+        return replace(workload, contenders={**workload.contenders, "naive": broken, "naive_compiled": broken, **wrong})
 
     monkeypatch.setattr(steps, "make", made)
     stage = steps.in_turns(Setting("cpu", tiny=True), "VGG16", torch.float32)

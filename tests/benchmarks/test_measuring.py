@@ -115,7 +115,7 @@ def test_a_peer_that_runs_out_of_memory_ends_its_curve_and_nothing_else():
     maker = partial(similarity_against_descriptors, channels=64)
     curves = {each: measure("curve", each, maker, (64, 4096), "cpu", budget=1 << 30) for each in CONTENDERS}
     assert [len(curves[each].points) for each in CONTENDERS] == [2, 1, 2]
-    assert curves["a"].out_of_memory_at == 4096
+    assert curves["naive"].out_of_memory_at == 4096
     assert curves["package"].out_of_memory_at is None
 
 

@@ -42,7 +42,7 @@ def done(cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_it_prints_and_writes_one_table(done):
     out, printed = done
     rows = [line.split("|")[1:3] for line in printed.splitlines() if line.startswith("| ")]
-    assert [(name.strip(), kind.strip()) for name, kind in rows[2:]] == [
+    assert [(name.strip(), map.strip()) for name, map in rows[2:]] == [
         ("CAM", "CAM"),
         ("CAM", "evidence"),
         ("CAM", "both"),

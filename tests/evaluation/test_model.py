@@ -1,4 +1,4 @@
-"""From a localizer to metrics: the true class's maps, ranked classes, the same result from cached features."""
+"""From a network to metrics: the true class's maps, ranked classes, the same result from cached features."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from iir_fast.evaluation import (
     resize_scoremap,
     save_scoremap,
 )
-from iir_fast.models import IIRLocalizer, LocalizerSpec
+from iir_fast.models import IIRNetwork, NetworkSpec
 
-KINDS = ("evidence", "cam")
+MAPS = ("evidence", "cam")
 
 
-def make() -> tuple[IIRLocalizer, ProceduralDataset]:
+def make() -> tuple[IIRNetwork, ProceduralDataset]:
     torch.manual_seed(0)
     dataset = ProceduralDataset("test", 20)
-    model = LocalizerSpec("small_cnn", dataset.classes, 64, hidden=8).build().eval()
+    model = NetworkSpec("small_cnn", dataset.classes, 64, hidden=8).build().eval()
     model.prototypes.update(torch.rand(10, 2, model.backbone.channels), torch.arange(10))
     return model, dataset
 
@@ -35,28 +35,28 @@ def make() -> tuple[IIRLocalizer, ProceduralDataset]:
 def test_predictions_are_of_the_true_class_in_the_order_of_the_data():
     model, dataset = make()
     counted = []
-    predictions = predict(model, DataLoader(dataset, 8), KINDS, on_batch=counted.append)
+    predictions = predict(model, DataLoader(dataset, 8), MAPS, on_batch=counted.append)
     assert counted == [8, 8, 4]
-    alone = model.localize(dataset[13][0][None], torch.tensor([dataset.labels[13]]), KINDS)
-    for kind in KINDS:
-        assert predictions.maps[kind].shape == (20, 16, 16)
-        torch.testing.assert_close(predictions.maps[kind][13], alone.maps[kind][0], rtol=1e-3, atol=1e-4)
+    alone = model.localize(dataset[13][0][None], torch.tensor([dataset.labels[13]]), MAPS)
+    for map in MAPS:
+        assert predictions.maps[map].shape == (20, 16, 16)
+        torch.testing.assert_close(predictions.maps[map][13], alone.maps[map][0], rtol=1e-3, atol=1e-4)
     assert predictions.ranked_classes.shape == (20, 5)
     assert predictions.ranked_classes[13, 0] == int(alone.logits.argmax())
 
 
 def test_features_give_the_same_predictions_as_images():
     model, dataset = make()
-    from_images = predict(model, DataLoader(dataset, 8), KINDS)
+    from_images = predict(model, DataLoader(dataset, 8), MAPS)
     with torch.no_grad():
         features = [(model.backbone(images), labels) for images, labels in DataLoader(dataset, 8)]
-    from_features = predict(model, features, KINDS, from_features=True)
-    assert all(torch.equal(from_images.maps[kind], from_features.maps[kind]) for kind in KINDS)
+    from_features = predict(model, features, MAPS, from_features=True)
+    assert all(torch.equal(from_images.maps[map], from_features.maps[map]) for map in MAPS)
 
 
 def test_perfect_maps_get_full_marks():
     model, dataset = make()
-    predictions = predict(model, DataLoader(dataset, 20), KINDS)
+    predictions = predict(model, DataLoader(dataset, 20), MAPS)
     for i in range(20):
         mask = torch.from_numpy(dataset.ground_truth(i).masks[0]).float()
         predictions.maps["cam"][i] = torch.nn.functional.avg_pool2d(mask[None], 4)[0]
@@ -72,7 +72,7 @@ def test_perfect_maps_get_full_marks():
 
 def test_saved_score_maps_give_the_same_metrics_but_for_the_classes(tmp_path):
     model, dataset = make()
-    predictions = predict(model, DataLoader(dataset, 20), KINDS)
+    predictions = predict(model, DataLoader(dataset, 20), MAPS)
     evaluator, seen = Evaluator("test", 0.05), []
     expected = evaluate_maps(predictions, "cam", dataset, evaluator, save_to=tmp_path)
     assert len(list(tmp_path.rglob("*.npy"))) == 20

@@ -1,4 +1,4 @@
-"""A localizer of three classes, with random weights, and noise to look at."""
+"""A predictor of three classes, with random weights, and noise to look at."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import pytest
 import torch
 from PIL import Image
 
-from iir_fast.localization import TrainedLocalizer
-from iir_fast.models import LocalizerSpec
+from iir_fast.localization import Predictor
+from iir_fast.models import NetworkSpec
 
-SPEC = LocalizerSpec("small_cnn", ("cat", "dog", "cow"), image_size=32, hidden=8)
+SPEC = NetworkSpec("small_cnn", ("cat", "dog", "cow"), image_size=32, hidden=8)
 
 
 @pytest.fixture
-def make_localizer() -> Callable[..., TrainedLocalizer]:
-    """Makes a localizer; keywords change its specification."""
+def make_predictor() -> Callable[..., Predictor]:
+    """Makes a predictor; keywords change its specification."""
 
-    def make(**changes: object) -> TrainedLocalizer:
+    def make(**changes: object) -> Predictor:
         spec = replace(SPEC, **changes)
         torch.manual_seed(0)
         network = spec.build().eval()
         network.prototypes.update(torch.rand(3, 2, network.backbone.channels), torch.arange(3))
-        return TrainedLocalizer(network, spec)
+        return Predictor(network, spec)
 
     return make
 
 
 @pytest.fixture
-def localizer(make_localizer: Callable[..., TrainedLocalizer]) -> TrainedLocalizer:
-    return make_localizer()
+def predictor(make_predictor: Callable[..., Predictor]) -> Predictor:
+    return make_predictor()
 
 
 @pytest.fixture

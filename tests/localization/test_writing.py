@@ -11,7 +11,7 @@ import pytest
 import torch
 from pycocotools.coco import COCO
 
-from iir_fast.localization import FoundObject, LocalizedImage, write_boxes
+from iir_fast.localization import FoundObject, ImageResult, write_boxes
 
 CLASSES = ("cat", "dog, large", "cow")
 
@@ -21,9 +21,9 @@ def found(label: int, probability: float, *box: int) -> FoundObject:
 
 
 IMAGES = [
-    LocalizedImage(0, "photos/a.jpg", (40, 30), (found(1, 0.75, 4, 5, 40, 30), found(0, 0.125, 0, 0, 1, 2))),
+    ImageResult(0, "photos/a.jpg", (40, 30), (found(1, 0.75, 4, 5, 40, 30), found(0, 0.125, 0, 0, 1, 2))),
     # The second image could not be read.
-    LocalizedImage(2, 'photos/"b",\u00e9.jpg', (20, 10), (found(2, 0.5, 0, 0, 20, 10), found(1, 0.25, 3, 3, 5, 9))),
+    ImageResult(2, 'photos/"b",\u00e9.jpg', (20, 10), (found(2, 0.5, 0, 0, 20, 10), found(1, 0.25, 3, 3, 5, 9))),
 ]
 
 
@@ -83,7 +83,7 @@ def test_coco_is_read_by_its_own_tools(tmp_path, capsys):
 def test_rows_are_written_as_images_come(form):
     out = io.StringIO()
 
-    def images() -> Iterator[LocalizedImage]:
+    def images() -> Iterator[ImageResult]:
         yield IMAGES[0]
         assert out.getvalue().count("photos/a.jpg") == 2
         yield IMAGES[1]
@@ -94,7 +94,7 @@ def test_rows_are_written_as_images_come(form):
 
 @pytest.mark.parametrize("form", ["json", "csv", "coco"])
 def test_an_error_leaves_a_valid_document_of_what_came_before(form):
-    def images() -> Iterator[LocalizedImage]:
+    def images() -> Iterator[ImageResult]:
         yield IMAGES[0]
         raise OSError("the disk is gone")
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from iir_fast.methods import ACoL, Learner
-from iir_fast.models import ErasingHead, LocalizerSpec, load_localizer, save_checkpoint
+from iir_fast.models import ErasingHead, NetworkSpec, load_network, save_checkpoint
 
 LABELS = torch.tensor([2, 0, 1, 2])
 
@@ -57,7 +57,7 @@ def test_a_alone_decides_the_class(hidden):
 
 def test_the_localization_map_is_the_larger_of_the_two_after_a_round_trip_too(tmp_path):
     torch.manual_seed(0)
-    spec = LocalizerSpec("small_cnn", tuple("abc"), 32, hidden=8, erase=0.6)
+    spec = NetworkSpec("small_cnn", tuple("abc"), 32, hidden=8, erase=0.6)
     model, images = spec.build().eval(), torch.randn(4, 3, 32, 32)
     found = model.localize(images, LABELS, ("cam",))
     _, out = model(images, LABELS)
@@ -65,14 +65,14 @@ def test_the_localization_map_is_the_larger_of_the_two_after_a_round_trip_too(tm
     torch.testing.assert_close(found.maps["cam"], larger)
     torch.testing.assert_close(found.logits, out.logits_a.detach())
     save_checkpoint(tmp_path / "checkpoint.pt", spec, model)
-    loaded, loaded_spec = load_localizer(tmp_path / "checkpoint.pt")
+    loaded, loaded_spec = load_network(tmp_path / "checkpoint.pt")
     assert loaded_spec == spec
     assert torch.equal(loaded.localize(images, LABELS, ("cam",)).maps["cam"], found.maps["cam"])
 
 
 def test_only_an_erasing_localizer_is_trained():
-    model = LocalizerSpec("small_cnn", tuple("abc"), 32, hidden=8).build()
-    with pytest.raises(ValueError, match="ACoL: the localizer erases nothing"):
+    model = NetworkSpec("small_cnn", tuple("abc"), 32, hidden=8).build()
+    with pytest.raises(ValueError, match="ACoL: the network erases nothing"):
         Learner(ACoL(), model)(torch.randn(4, 3, 32, 32), LABELS, 1.0)
     with pytest.raises(ValueError, match=r"ErasingHead: erase is 0\.0; accepted is a number in \(0,1\]"):
         ErasingHead(5, 3, None, "learned", erase=0.0)

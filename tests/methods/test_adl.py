@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from iir_fast.methods import ADL, Learner
-from iir_fast.models import Backbone, LocalizerSpec
+from iir_fast.models import Backbone, NetworkSpec
 
-SPEC = LocalizerSpec("small_cnn", tuple("abc"), 32, hidden=8)
+SPEC = NetworkSpec("small_cnn", tuple("abc"), 32, hidden=8)
 
 
 def test_drop_mask_and_importance_map_by_hand():

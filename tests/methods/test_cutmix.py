@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from iir_fast.methods import CutMix, Learner
-from iir_fast.models import LocalizerSpec
+from iir_fast.models import NetworkSpec
 
-SPEC = LocalizerSpec("small_cnn", tuple("abcdef"), 32, hidden=8)
+SPEC = NetworkSpec("small_cnn", tuple("abcdef"), 32, hidden=8)
 
 
 @pytest.mark.parametrize(("share", "area"), [(0.75, 0.25), (1.0, 0.0)])

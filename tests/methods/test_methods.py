@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from iir_fast.app.cli import main
 from iir_fast.app.commands.train import Train
 from iir_fast.methods import CAM, METHODS, SPG, Learner, MethodLoss, MethodName
-from iir_fast.models import LocalizerSpec
-from iir_fast.training import Interrupted, RunFolder, TrainConfig, WhenThere, train
+from iir_fast.models import NetworkSpec
+from iir_fast.training import IfExists, Interrupted, RunFolder, TrainConfig, train
 
 TINY = TrainConfig().with_options(
     train_images=80, test_images=20, epochs=2, classes_per_batch=4, images_per_class=4, hidden=8
@@ -27,8 +27,8 @@ def configured(method: MethodName, freeze: bool, cache: Path) -> TrainConfig:
     return TINY.with_options(method=method, freeze_backbone=freeze, flip=not freeze, feature_cache=cache)
 
 
-def weights_after(config: TrainConfig, root: Path, when_there: WhenThere = "refuse") -> dict[str, torch.Tensor]:
-    model = train(config, root, when_there).model
+def weights_after(config: TrainConfig, root: Path, if_exists: IfExists = "refuse") -> dict[str, torch.Tensor]:
+    model = train(config, root, if_exists).model
     assert all(not module._forward_hooks and not module._forward_pre_hooks for module in model.modules())
     return model.state_dict()
 
@@ -61,7 +61,7 @@ def test_an_interrupted_run_ends_with_the_bits_of_a_whole_one(method, freeze, tm
 def test_gradients_reach_everything_that_is_trained(method):
     torch.manual_seed(0)
     chosen = METHODS[method]()
-    model = chosen.adapt(LocalizerSpec("small_cnn", tuple("abcd"), 32, hidden=8)).build()
+    model = chosen.adapt(NetworkSpec("small_cnn", tuple("abcd"), 32, hidden=8)).build()
     learner = Learner(chosen, model)
     labels = torch.arange(4).repeat_interleave(2)
     result = learner(torch.randn(8, 3, 32, 32), labels, 1.0)
@@ -80,7 +80,7 @@ def test_cached_features_are_used_unless_images_are_changed(method, tmp_path):
     before = train(config.with_options(epochs=1), tmp_path / "run").model.backbone.state_dict()
     assert (tmp_path / "cache").exists() == config.caches_features == (method not in ("has", "adl", "cutmix"))
     torch.manual_seed(config.seed)
-    fresh = LocalizerSpec("small_cnn", tuple("abcdefghij"), 64, hidden=8).build().backbone.state_dict()
+    fresh = NetworkSpec("small_cnn", tuple("abcdefghij"), 64, hidden=8).build().backbone.state_dict()
     assert all(torch.equal(fresh[name], before[name]) for name in fresh)
 
 
@@ -90,12 +90,12 @@ def test_methods_give_different_weights_and_the_same_kind_of_model(tmp_path):
     learned = {name for name in weights["iir"] if name.startswith("head.threshold")}
     assert {frozenset(state) - learned for state in weights.values()} == {frozenset(weights["cam"])}
     training = RunFolder(tmp_path / "spg").checkpoints.newest().training
-    model = LocalizerSpec("small_cnn", tuple("abcdefghij"), 64, hidden=8).build()
+    model = NetworkSpec("small_cnn", tuple("abcdefghij"), 64, hidden=8).build()
     assert training["method"].keys() == SPG().networks(model.head).state_dict().keys() != set()
 
 
 def test_a_method_chooses_the_head():
-    spec = LocalizerSpec("small_cnn", tuple("ab"), 32)
+    spec = NetworkSpec("small_cnn", tuple("ab"), 32)
     heads = {name: (method().adapt(spec).threshold, method().adapt(spec).erase) for name, method in METHODS.items()}
     assert heads == dict.fromkeys(METHODS, ("mean", None)) | {"iir": ("learned", None), "acol": ("mean", 0.6)}
     assert METHODS["iir"](threshold="fixed").adapt(spec).threshold == "fixed"

@@ -8,14 +8,14 @@ import torch.nn.functional as F
 
 from iir_fast.methods import SPG, Learner
 from iir_fast.methods.spg import seed_loss
-from iir_fast.models import IIRLocalizer, LocalizerSpec
+from iir_fast.models import IIRNetwork, NetworkSpec
 
 LABELS = torch.tensor([0, 1, 2, 0])
 
 
-def localizer(hidden: int | None = 8) -> IIRLocalizer:
+def network(hidden: int | None = 8) -> IIRNetwork:
     torch.manual_seed(0)
-    return LocalizerSpec("small_cnn", tuple("abc"), 32, hidden=hidden).build()
+    return NetworkSpec("small_cnn", tuple("abc"), 32, hidden=hidden).build()
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_each_image_has_its_own_fallback_and_no_seeds_give_zero():
 
 @pytest.mark.parametrize("hidden", [None, 8])
 def test_the_chain(hidden):
-    model = localizer(hidden).eval()
+    model = network(hidden).eval()
     learner, images = Learner(SPG(), model), torch.randn(4, 3, 32, 32)
     result, networks = SPG().loss(learner, images, LABELS, 0.0), learner.networks
     features, out = model(images, LABELS)
@@ -69,7 +69,7 @@ def test_the_chain(hidden):
 
 
 def test_guidance_trains_its_networks_the_branches_and_the_shared_map():
-    model = localizer()
+    model = network()
     learner = Learner(SPG(), model)
     result = SPG().loss(learner, torch.randn(4, 3, 32, 32), LABELS, 0.0)
     guidance = result.loss - F.cross_entropy(result.out.logits_a, LABELS) - F.cross_entropy(result.out.logits_b, LABELS)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from iir_fast.models import CheckpointFolder, LocalizerSpec, load_localizer, read_checkpoint, save_checkpoint
+from iir_fast.models import CheckpointFolder, NetworkSpec, load_network, read_checkpoint, save_checkpoint
 
-SPEC = LocalizerSpec("small_cnn", ("a", "b"), 32, hidden=4)
+SPEC = NetworkSpec("small_cnn", ("a", "b"), 32, hidden=4)
 
 
 @pytest.fixture(scope="module")
@@ -72,18 +72,18 @@ def test_no_code_of_a_checkpoint_runs(folder, tmp_path):
 
 
 def test_a_runs_localizer_is_its_newest(folder, model, tmp_path):
-    loaded, spec = load_localizer(tmp_path)
+    loaded, spec = load_network(tmp_path)
     assert spec == SPEC
     assert torch.equal(loaded.head.weight, model.head.weight)
     with pytest.raises(FileNotFoundError, match=r"run .*checkpoints has no checkpoint in"):
-        load_localizer(folder.root)
+        load_network(folder.root)
 
 
 def test_the_best_one_outlives_the_others(folder, model):
     folder.keep_as_best(folder.files()[0])
     folder.save(20, SPEC, model, {"step": 20}, keep=1)
     assert sorted(file.name for file in folder.root.iterdir()) == ["00000020.pt", "best.pt"]
-    loaded, spec = load_localizer(folder.best)
+    loaded, spec = load_network(folder.best)
     assert spec == SPEC
     assert torch.equal(loaded.head.weight, model.head.weight)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from iir_fast.data import ProceduralDataset
-from iir_fast.models import LocalizerSpec
+from iir_fast.models import NetworkSpec
 from iir_fast.training import RunFolder, TrainConfig
 
 HOSTILE = '</script><script>window.hit = 1</script><img src="x" onerror="window.hit = 1">'
@@ -39,13 +39,13 @@ def write_data(root: Path) -> None:
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that was not evaluated; its localizer is not trained."""
+    """The folder of a run that was not evaluated; its network is not trained."""
     data = tmp_path_factory.mktemp("data") / "images"
     write_data(data)
     root = tmp_path_factory.mktemp("runs") / "run <1>"
     RunFolder(root).open(TrainConfig().with_options(data=str(data), hidden=8), "refuse")
     torch.manual_seed(0)
-    spec = LocalizerSpec("small_cnn", CLASSES, image_size=64, hidden=8)
+    spec = NetworkSpec("small_cnn", CLASSES, image_size=64, hidden=8)
     model = spec.build()
     model.prototypes.update(torch.rand(4, 2, model.backbone.channels), torch.arange(4))
     RunFolder(root).checkpoints.save(1, spec, model, {})

@@ -19,7 +19,7 @@ from iir_fast.report.images import ReportImage, report_images
 from iir_fast.report.page import write_page
 from iir_fast.training import RunFolder
 
-KINDS = ("evidence", "cam")
+MAPS = ("evidence", "cam")
 TAUS = thresholds(0.01)
 
 
@@ -27,7 +27,7 @@ TAUS = thresholds(0.01)
 def report(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's folder with its report."""
     run = shutil.copytree(run_folder, tmp_path_factory.mktemp("report") / "run <1>")
-    write_report(run, kinds=KINDS)
+    write_report(run, maps=MAPS)
     return run
 
 
@@ -37,7 +37,7 @@ def images(report: Path) -> list[ReportImage]:
     run = load_run(report)
     with image_progress() as progress:
         batches = image_batches(run, progress)
-        return list(report_images(run, batches, range(len(run.dataset)), KINDS, TAUS))
+        return list(report_images(run, batches, range(len(run.dataset)), MAPS, TAUS))
 
 
 @pytest.fixture
@@ -70,21 +70,21 @@ def move(page: Any, slider: str, position: int) -> None:
     )
 
 
-def iou(images: list[ReportImage], tau: int, kind: int = 0) -> np.ndarray:
-    return np.array([image.iou[kind, tau] for image in images])
+def iou(images: list[ReportImage], tau: int, map: int = 0) -> np.ndarray:
+    return np.array([image.iou[map, tau] for image in images])
 
 
 def test_figures_are_those_of_the_evaluation(opened, report):
     metrics = RunFolder(report).read_metrics()["test"]
     assert opened.title() == "run <1>: iir_fast report"
     assert opened.locator("h1").inner_text() == "run <1>"
-    rows = opened.locator("#figures tbody tr")
-    for row, kind in enumerate(KINDS):
+    rows = opened.locator("#metrics tbody tr")
+    for row, map in enumerate(MAPS):
         cells = rows.nth(row).locator("td").all_inner_texts()
-        first = metrics[kind]["curves_v2"][0]
-        assert cells[0] == f"{metrics[kind]['max_box_acc_v2']:.1f}"
+        first = metrics[map]["curves_v2"][0]
+        assert cells[0] == f"{metrics[map]['max_box_acc_v2']:.1f}"
         assert cells[1].split() == [f"{first['best']:.1f}", "τ", f"{first['threshold']:.2f}"]
-        assert cells[6].split()[0] == f"{metrics[kind]['gt_known_loc']:.1f}"
+        assert cells[6].split()[0] == f"{metrics[map]['gt_known_loc']:.1f}"
     assert "chosen on: test, the split it is reported on" in opened.locator("#origin").inner_text()
     evidence = metrics["evidence"]
     assert opened.locator("#live").inner_text() == (
@@ -203,7 +203,7 @@ def test_another_map_has_its_own_figures_and_boxes(opened, images, report):
     opened.locator("#maps label", has_text="cam").click()
     fixed = RunFolder(report).read_metrics()["test"]["cam"]["fixed_threshold"]["value"]
     opened.locator("#toolbar .tau-value", has_text=f"{fixed:.2f}").wait_for()
-    assert opened.locator("#figures .current th").inner_text() == "cam"
+    assert opened.locator("#metrics .current th").inner_text() == "cam"
     opened.locator(".tile button").first.click()
     box = largest_box(resize_scoremap(torch.from_numpy(images[0].maps[1])), fixed)
     opened.get_by_text(", ".join(map(str, box)), exact=True).first.wait_for()
@@ -240,11 +240,11 @@ def test_names_of_classes_and_files_are_text(opened, images):
 
 def test_figures_that_do_not_belong_to_the_maps_are_noticed(page, run_folder, tmp_path):
     run = shutil.copytree(run_folder, tmp_path / "run")
-    write_report(run, kinds=("cam",))
+    write_report(run, maps=("cam",))
     content = RunFolder(run).read_metrics()
     content["test"]["cam"]["gt_known_loc"] += 10
     RunFolder(run).write_metrics(content)
-    page.goto(write_report(run, kinds=("cam",)).as_uri())
+    page.goto(write_report(run, maps=("cam",)).as_uri())
     page.locator("#notice", has_text="Evaluate the run again").wait_for()
 
 
@@ -254,7 +254,7 @@ def test_data_without_boxes_are_shown_without_them(page, run_folder, tmp_path):
     plain = shutil.copytree(data, tmp_path / "plain")
     lines = (plain / "test.csv").read_text().splitlines()
     (plain / "test.csv").write_text("\n".join(dict.fromkeys(line.rsplit(",", 4)[0] for line in lines)) + "\n")
-    page.goto(write_report(run, kinds=("cam",), data=str(plain)).as_uri())
+    page.goto(write_report(run, maps=("cam",), data=str(plain)).as_uri())
     page.locator("#count", has_text="40 of 40 images").wait_for()
     assert page.locator("#curves").is_hidden()
     assert page.locator("#toolbar .tau-value").inner_text() == "0.30"

@@ -1,4 +1,4 @@
-"""What the report holds of an image is what the localizer and the evaluator say of it."""
+"""What the report holds of an image is what the network and the evaluator say of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from iir_fast.evaluation import largest_box, resize_scoremap, scale_boxes
 from iir_fast.evaluation.boxes import box_iou
 from iir_fast.report.images import report_images
 
-KINDS = ("both", "evidence")
+MAPS = ("both", "evidence")
 TAUS = np.array([0.1, 0.35, 0.8])
 
 
@@ -24,11 +24,11 @@ def test_images_are_described_as_localized_and_boxed(run_folder):
     with image_progress() as progress:
         batches = image_batches(run, progress, indices)
         seen: list[int] = []
-        found = list(report_images(run, batches, indices, KINDS, TAUS, seen.append))
+        found = list(report_images(run, batches, indices, MAPS, TAUS, seen.append))
     assert seen == [1, 1, 1]
     for i, image in zip(indices, found, strict=True):
         inputs, label = run.dataset[i]
-        alone = run.model.localize(inputs[None], torch.tensor([label]), KINDS)
+        alone = run.model.localize(inputs[None], torch.tensor([label]), MAPS)
         probabilities = alone.logits[0].softmax(0)
         truth = run.dataset.ground_truth(i)
         assert (image.id, image.label) == (run.dataset.ids[i], label)
@@ -37,8 +37,8 @@ def test_images_are_described_as_localized_and_boxed(run_folder):
         assert image.rank == int((probabilities > probabilities[label]).sum())
         np.testing.assert_allclose(image.cams, alone.cams[0].numpy(), atol=1e-4)
         np.testing.assert_array_equal(image.true_boxes, scale_boxes(truth.boxes, truth.size))
-        for row, kind in enumerate(KINDS):
-            np.testing.assert_allclose(image.maps[row], alone.maps[kind][0].numpy(), atol=1e-4)
+        for row, map in enumerate(MAPS):
+            np.testing.assert_allclose(image.maps[row], alone.maps[map][0].numpy(), atol=1e-4)
             scoremap = resize_scoremap(torch.from_numpy(image.maps[row]))
             boxes = np.array([largest_box(scoremap, tau) for tau in TAUS])
             np.testing.assert_array_equal(image.iou[row], box_iou(boxes, image.true_boxes).max(axis=1))

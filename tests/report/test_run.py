@@ -24,56 +24,56 @@ def run(run_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_missing_evaluations_are_made_and_kept_ones_shown(run):
-    page = write_report(run, kinds=("cam",))
+    page = write_report(run, maps=("cam",))
     assert page == run / "report.html"
     kept = RunFolder(run).read_metrics()
     assert set(kept["test"]) == {"cam"}
     kept["test"]["cam"]["pxap"] = 12.5
     RunFolder(run).write_metrics(kept)
-    shown = overview(write_report(run, kinds=("cam", "both")))
+    shown = overview(write_report(run, maps=("cam", "both")))
     assert set(RunFolder(run).read_metrics()["test"]) == {"cam", "both"}
     assert shown["metrics"]["cam"]["pxap"] == 12.5
     assert (shown["run"], shown["split"], shown["images"]) == ("run <1>", "test", 40)
-    assert shown["kinds"] == ["cam", "both"]
+    assert shown["maps"] == ["cam", "both"]
     assert len(shown["classes"]) == 4
 
 
 def test_the_slider_stops_at_the_evaluations_own_thresholds(run):
-    write_report(run, kinds=("cam",))
+    write_report(run, maps=("cam",))
     content = RunFolder(run).read_metrics()
     content["test"]["cam"]["fixed_threshold"] = {"value": 0.1234, "chosen_on": "val"}
     RunFolder(run).write_metrics(content)
-    shown = overview(write_report(run, kinds=("cam",), limit=1))
+    shown = overview(write_report(run, maps=("cam",), limit=1))
     assert len(shown["taus"]) == 101
     assert shown["taus"] == sorted(shown["taus"])
     assert shown["taus"][shown["start"]["cam"]] == 0.1234
 
 
 def test_limit_spreads_over_the_split(run):
-    shown = overview(write_report(run, kinds=("cam",), limit=4, out=run / "few.html"))
+    shown = overview(write_report(run, maps=("cam",), limit=4, out=run / "few.html"))
     assert [name[:9] for name in shown["index"]["ids"]] == ["images/00", "images/10", "images/20", "images/30"]
     assert shown["images"] == 40
     assert (run / "few.html").is_file()
 
 
 def test_the_same_run_gives_the_same_bytes(run):
-    first = write_report(run, kinds=("cam",)).read_bytes()
-    assert write_report(run, kinds=("cam",)).read_bytes() == first
+    first = write_report(run, maps=("cam",)).read_bytes()
+    assert write_report(run, maps=("cam",)).read_bytes() == first
 
 
 def test_what_is_not_accepted_is_named(run, tmp_path):
     with pytest.raises(ValueError, match="limit is 0; accepted is 1 or more"):
         write_report(run, limit=0)
-    with pytest.raises(ValueError, match="kinds is empty"):
-        write_report(run, kinds=())
+    with pytest.raises(ValueError, match="maps is empty"):
+        write_report(run, maps=())
     with pytest.raises(ValueError, match=r"out is .*report; a file that ends in \.html is accepted"):
         write_report(run, out=tmp_path / "report")
     with pytest.raises(FileNotFoundError, match="not the folder of a run"):
         write_report(tmp_path)
-    write_report(run, kinds=("cam",), limit=1)
+    write_report(run, maps=("cam",), limit=1)
     fewer = tmp_path / "fewer"
     shutil.copytree(TrainConfig.from_yaml(RunFolder(run).config.read_text()).data, fewer)
     lines = (fewer / "test.csv").read_text().splitlines()
     (fewer / "test.csv").write_text("\n".join(lines[:20]) + "\n")
     with pytest.raises(ValueError, match="cam maps of 40 test images, and the data have 18; evaluate the run again"):
-        write_report(run, kinds=("cam",), data=str(fewer))
+        write_report(run, maps=("cam",), data=str(fewer))

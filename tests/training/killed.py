@@ -32,7 +32,7 @@ CONFIG = TrainConfig().with_options(
     flip=True,
     method="cutmix",
     checkpoint_every=1,
-    average_decay=0.9,
+    ema_decay=0.9,
 )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from iir_fast.methods import Learner
-from iir_fast.models import LocalizerSpec
+from iir_fast.models import NetworkSpec
 from iir_fast.training import TrainConfig
 from iir_fast.training.loading import Batch
 from iir_fast.training.ranks import joined_ranks
@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
     config = TrainConfig().with_options(
         hidden=None, freeze_backbone=True, optimizer="sgd", regulation="agreement", accumulate=2, threshold="learned"
     )
-    model = LocalizerSpec("small_cnn", tuple("abcd"), 32, hidden=None, threshold="learned").build().double()
+    model = NetworkSpec("small_cnn", tuple("abcd"), 32, hidden=None, threshold="learned").build().double()
     # Batch norm over the batch is another function of half of it.
     model.backbone.requires_grad_(False).eval()
     images = torch.randn(4, len(LABELS), 3, 32, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

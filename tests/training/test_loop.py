@@ -17,8 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from iir_fast.data import ProceduralDataset
 from iir_fast.methods import CAM, IIR, Learner
-from iir_fast.models import LocalizerSpec
-from iir_fast.training import Interrupted, RunFolder, TrainConfig, WhenThere, train
+from iir_fast.models import NetworkSpec
+from iir_fast.training import IfExists, Interrupted, RunFolder, TrainConfig, train
 from iir_fast.training.update import Updater
 
 TINY = TrainConfig().with_options(
@@ -26,8 +26,8 @@ TINY = TrainConfig().with_options(
 )
 
 
-def weights_after(config: TrainConfig, root: Path, when_there: WhenThere = "refuse") -> dict[str, torch.Tensor]:
-    return train(config, root, when_there).model.state_dict()
+def weights_after(config: TrainConfig, root: Path, if_exists: IfExists = "refuse") -> dict[str, torch.Tensor]:
+    return train(config, root, if_exists).model.state_dict()
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -102,7 +102,14 @@ def test_a_full_disk_ends_training_with_a_sentence(tmp_path, monkeypatch):
         train(TINY, tmp_path / "run")
 
 
-STEPS = {"optimizer": "sgd", "schedule": "step", "decay_epochs": 1, "warmup_epochs": 1, "head_rate": 10.0, "crop": True}
+STEPS = {
+    "optimizer": "sgd",
+    "schedule": "step",
+    "decay_epochs": 1,
+    "warmup_epochs": 1,
+    "head_lr_mult": 10.0,
+    "crop": True,
+}
 
 
 @pytest.mark.parametrize(
@@ -157,14 +164,14 @@ def test_outside_the_main_thread_it_trains_without_a_signal_handler(tmp_path):
 def test_a_frozen_backbone_stays_as_it_was(tmp_path):
     config = TINY.with_options(freeze_backbone=True, feature_cache=tmp_path / "cache")
     torch.manual_seed(config.seed)
-    fresh = LocalizerSpec("small_cnn", tuple("abcdefghij"), 64, hidden=8).build().backbone.state_dict()
+    fresh = NetworkSpec("small_cnn", tuple("abcdefghij"), 64, hidden=8).build().backbone.state_dict()
     after = train(config, tmp_path / "run").model.backbone.state_dict()
     assert_same(fresh, after)
 
 
 def test_the_ramp_turns_regulation_on():
     torch.manual_seed(0)
-    model = LocalizerSpec("small_cnn", tuple("ab"), 32, hidden=8).build()
+    model = NetworkSpec("small_cnn", tuple("ab"), 32, hidden=8).build()
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 0, 1, 1])
     losses = [Learner(IIR(), model)(images, labels, ramp).loss.item() for ramp in (0.0, 0.5, 1.0)]
     cam = Learner(CAM(), model)(images, labels, 1.0)

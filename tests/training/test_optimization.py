@@ -17,7 +17,7 @@ STEPS = 4  # per epoch
 def built(**options):
     torch.manual_seed(0)
     backbone, head = nn.Linear(3, 3), nn.Linear(3, 2)
-    config = Optimization(learning_rate=0.1, head_rate=10.0, **options)
+    config = Optimization(learning_rate=0.1, head_lr_mult=10.0, **options)
     optimizer = create_optimizer(config, backbone.parameters(), head.parameters())
     return optimizer, create_schedule(config, optimizer, STEPS), (backbone, head)
 

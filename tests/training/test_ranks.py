@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from iir_fast.models import LocalizerSpec
+from iir_fast.models import NetworkSpec
 from iir_fast.training import RunFolder
 from iir_fast.training.ranks import Ranks
 
@@ -74,7 +74,7 @@ def test_batch_norm_is_synchronized_on_gpus_and_refused_elsewhere():
     def norms(model: nn.Module) -> set[type]:
         return {type(each) for each in model.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)}
 
-    model = LocalizerSpec("small_cnn", ("a", "b"), 32, hidden=4).build()
+    model = NetworkSpec("small_cnn", ("a", "b"), 32, hidden=4).build()
     Ranks().synchronize_batch_norm(model, torch.device("cpu"))
     assert norms(model) == {nn.BatchNorm2d}
     with pytest.raises(ValueError, match="is set for 2 processes on device cpu; it works on GPUs alone"):

@@ -21,11 +21,11 @@ def test_an_empty_folder_is_as_good_as_none(tmp_path):
     assert (tmp_path / "config.yaml").is_file()
 
 
-@pytest.mark.parametrize("when_there", ["resume", "overwrite"])
-def test_a_folder_that_is_no_run_is_never_touched(when_there, tmp_path):
+@pytest.mark.parametrize("if_exists", ["resume", "overwrite"])
+def test_a_folder_that_is_no_run_is_never_touched(if_exists, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(FileExistsError, match="not the folder of a run; it is left alone"):
-        RunFolder(tmp_path).open(CONFIG, when_there)
+        RunFolder(tmp_path).open(CONFIG, if_exists)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from iir_fast.methods import Learner
-from iir_fast.models import IIRLocalizer, LocalizerSpec, load_localizer
+from iir_fast.models import IIRNetwork, NetworkSpec, load_network
 from iir_fast.training import NonFiniteLoss, RunFolder, TrainConfig, train, update
 from iir_fast.training.loading import Batch
 from iir_fast.training.optimization import create_optimizer
@@ -24,14 +24,14 @@ LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
 
 
 @pytest.fixture
-def model() -> IIRLocalizer:
+def model() -> IIRNetwork:
     torch.manual_seed(0)
-    model = LocalizerSpec("small_cnn", tuple("abcd"), 32, hidden=None).build()
+    model = NetworkSpec("small_cnn", tuple("abcd"), 32, hidden=None).build()
     model.backbone.requires_grad_(False).eval()
     return model
 
 
-def updater(model: IIRLocalizer, **options) -> Updater:
+def updater(model: IIRNetwork, **options) -> Updater:
     config = CONFIG.with_options(**options)
     return Updater(config, Learner(config.method, model, config.caches_features), Ranks(), updates_per_epoch=10)
 
@@ -41,7 +41,7 @@ def batches(count: int, scale: float = 1.0) -> list[Batch]:
     return [Batch(scale * torch.rand(8, 64, 8, 8, generator=random), LABELS, list(range(8)), 0.0) for _ in range(count)]
 
 
-def gradients(model: IIRLocalizer) -> list[torch.Tensor]:
+def gradients(model: IIRNetwork) -> list[torch.Tensor]:
     return [each.grad.clone() for each in model.head.parameters()]
 
 
@@ -68,7 +68,7 @@ def test_the_norm_is_measured_before_gradients_are_clipped(model):
 
 
 def test_the_average_follows_the_weights(model):
-    made = updater(model, average_decay=0.75)
+    made = updater(model, ema_decay=0.75)
     expected = None
     for batch in batches(3):
         made.update([batch], 1.0)
@@ -148,12 +148,12 @@ def test_told_to_skip_it_goes_on_and_counts(tmp_path):
 
 
 def test_all_options_of_large_batches_train_together_and_resume(tmp_path):
-    options = {"accumulate": 2, "precision": "bf16", "clip": 1.0, "average_decay": 0.9, "channels_last": True}
+    options = {"accumulate": 2, "precision": "bf16", "clip": 1.0, "ema_decay": 0.9, "channels_last": True}
     config = TINY.with_options(**options, optimizer="lamb", schedule="cosine", warmup_epochs=1, flip=True, workers=2)
     chosen = iter([2.0, 1.0])
     train(config, tmp_path / "run", validate=lambda model, spec: next(chosen))
     folder = RunFolder(tmp_path / "run").checkpoints
-    last, best = folder.newest(), load_localizer(folder.best)[0]
+    last, best = folder.newest(), load_network(folder.best)[0]
     assert last.training["step"] == 4
     assert last.training["best"] == 2.0
     assert not torch.equal(best.head.weight, last.model["head.weight"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tyro
 
-from iir_fast.app.progress import say
+from iir_fast.app.progress import log
 from iir_fast.comparison import read_comparison, run_comparison, tables
 
 
@@ -34,7 +34,7 @@ class Compare:
         options = ["--data", self.data] if self.data else []
         options += ["--jobs", str(self.jobs)] if self.jobs > 1 else []
         command = shlex.join(["iir-fast", "compare", str(self.file), str(self.out), *options])
-        results = run_comparison(comparison, self.out, self.jobs, command, say)
+        results = run_comparison(comparison, self.out, self.jobs, command, log)
         print(tables(comparison, results), end="")
         if any(result.failure for result in results):
             sys.exit(1)

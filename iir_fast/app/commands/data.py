@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from iir_fast.app.progress import say
+from iir_fast.app.progress import log
 from iir_fast.data import check_data, pack_split
 
 
@@ -57,7 +57,7 @@ class Pack:
         packed = pack_split(self.source, self.out, self.split)
         print(f"{packed.folder}: {packed.images:,} images, {packed.boxes:,} boxes; shards: {packed.shards:,}")
         if packed.masks_left_out:
-            say(f"masks are left out, shards hold none; {self.source} still has them.")
+            log(f"masks are left out, shards hold none; {self.source} still has them.")
 
 
 @dataclass(frozen=True)

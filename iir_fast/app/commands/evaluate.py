@@ -16,7 +16,7 @@ from iir_fast.app.runs import evaluate_run
 from iir_fast.app.tables import metrics_table
 from iir_fast.data import open_split
 from iir_fast.evaluation import Evaluator, FixedThreshold, evaluate_scoremaps
-from iir_fast.models import MAP_KINDS, MapKind
+from iir_fast.models import MAPS, MapName
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Evaluate:
     """Folder of the run; its metrics.json takes up the result."""
     split: str = "test"
     """Split to evaluate."""
-    maps: tuple[MapKind, ...] = MAP_KINDS
+    maps: tuple[MapName, ...] = MAPS
     """Localization maps: both, evidence, cam."""
     data: str | None = None
     """What to evaluate on, as in `train`; what the run was trained on by default."""
@@ -38,7 +38,7 @@ class Evaluate:
     threshold_from: str | None = None
     """Split that chose --threshold."""
     save_maps: Path | None = None
-    """Folder for the score maps of the evaluated kinds, KIND/IMAGE.npy, as `score` reads them."""
+    """Folder for the score maps of the evaluated maps, MAP/IMAGE.npy, as `score` reads them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run the network."""
     json: bool = False
@@ -56,7 +56,7 @@ class Evaluate:
             device=self.device,
         )
         if self.json:
-            print(json.dumps({kind: result.to_dict() for kind, result in metrics.items()}))
+            print(json.dumps({map: result.to_dict() for map, result in metrics.items()}))
         else:
             Console().print(metrics_table(metrics))
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import tyro
 
 from iir_fast.app.runs import load
-from iir_fast.localization import export_localizer
-from iir_fast.models import DEFAULT_MAP, MapKind
+from iir_fast.localization import export_network
+from iir_fast.models import DEFAULT_MAP, MapName
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Export:
     """Folder of a run, or a checkpoint."""
     file: tyro.conf.Positional[Path]
     """The file to write, .pt2 or .onnx."""
-    map: MapKind = DEFAULT_MAP
+    map: MapName = DEFAULT_MAP
     """Localization map."""
 
     def run(self) -> None:
         # Its optimizer reports every operation that it leaves as it is.
         logging.getLogger("onnxscript").setLevel(logging.ERROR)
-        export_localizer(load(self.model, "cpu"), self.file, self.map)
+        export_network(load(self.model, "cpu"), self.file, self.map)
         print(self.file)

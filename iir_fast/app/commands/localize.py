@@ -11,11 +11,11 @@ from typing import Literal, TextIO
 
 import tyro
 
-from iir_fast.app.progress import image_progress, say
+from iir_fast.app.progress import image_progress, log
 from iir_fast.app.runs import load
 from iir_fast.data import BrokenImageError, find_images, read_image
-from iir_fast.localization import PREDICTED_COLOUR, BoxFormat, LocalizedImage, overlay, write_boxes
-from iir_fast.models import DEFAULT_MAP, MapKind
+from iir_fast.localization import PREDICTED_COLOUR, BoxFormat, ImageResult, overlay, write_boxes
+from iir_fast.models import DEFAULT_MAP, MapName
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Localize:
     input, one a line."""
     model: Path
     """Folder of a run, or a checkpoint."""
-    map: MapKind = DEFAULT_MAP
+    map: MapName = DEFAULT_MAP
     """Localization map."""
     threshold: float | None = None
     """Share of the map's maximum at which the object is cut out; by default the one of the run's last evaluation."""
@@ -53,27 +53,27 @@ class Localize:
         paths = find_images(_named(self.images))
         if not paths:
             raise ValueError("images is empty; name at least one file, folder or glob.")
-        localizer = load(self.model, self.device)
+        predictor = load(self.model, self.device)
         if self.threshold is None:
-            chosen = localizer.threshold(self.map)
-            say(f"threshold {chosen.value:.2f}, chosen on: {chosen.chosen_on}.")
+            chosen = predictor.threshold(self.map)
+            log(f"threshold {chosen.value:.2f}, chosen on: {chosen.chosen_on}.")
         broken: list[BrokenImageError] = []
 
         def skip(error: BrokenImageError) -> None:
             if not self.skip_broken:
                 raise error
             broken.append(error)
-            say(f"skipped: {error}")
+            log(f"skipped: {error}")
 
-        found = localizer.localize(
+        found = predictor.localize(
             paths, self.map, self.threshold, top_k=self.top_k, batch_size=self.batch_size, on_broken=skip
         )
         form = self.format or ("csv" if self.output and self.output.suffix == ".csv" else "json")
         with self._out() as out:
             watched = self._watched(found, len(paths), bar=not out.isatty())
-            write_boxes(watched, out, form, localizer.spec.classes)
+            write_boxes(watched, out, form, predictor.spec.classes)
         if broken:
-            say(f"skipped {len(broken)} of {len(paths)} images that cannot be read.")
+            log(f"skipped {len(broken)} of {len(paths)} images that cannot be read.")
 
     def _out(self) -> TextIO | nullcontext[TextIO]:
         if self.output is None:
@@ -81,7 +81,7 @@ class Localize:
             return nullcontext(sys.stdout)
         return self.output.open("w", encoding="utf-8", newline="")
 
-    def _watched(self, found: Iterable[LocalizedImage], total: int, bar: bool) -> Iterator[LocalizedImage]:
+    def _watched(self, found: Iterable[ImageResult], total: int, bar: bool) -> Iterator[ImageResult]:
         """Draw what passes through, and count it in a bar unless the terminal shows it anyway."""
         if self.overlays:
             self.overlays.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def _named(images: Sequence[str]) -> Iterator[str]:
             yield each
 
 
-def _draw(image: LocalizedImage, folder: Path) -> None:
+def _draw(image: ImageResult, folder: Path) -> None:
     path = Path(str(image.path))
     picture = read_image(path)
     for rank, each in enumerate(image.objects, start=1):

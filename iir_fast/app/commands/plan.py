@@ -54,7 +54,7 @@ class Plan:
 
 
 def plan_defaults(arguments: Sequence[str]) -> Plan | None:
-    """Defaults of `plan` out of the recipes that its arguments name, if they do.
+    """Return defaults of `plan` out of the recipes that its arguments name, if they do.
 
     Args:
         arguments: of the command line.

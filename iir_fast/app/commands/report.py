@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from iir_fast.models import MAP_KINDS, MapKind
+from iir_fast.models import MAPS, MapName
 from iir_fast.report import write_report
 
 
@@ -20,7 +20,7 @@ class Report:
     """Folder of the run. Maps that its metrics.json has no evaluation of are evaluated first."""
     split: str = "test"
     """Split to show."""
-    maps: tuple[MapKind, ...] = MAP_KINDS
+    maps: tuple[MapName, ...] = MAPS
     """Localization maps; the page opens with the first."""
     out: Path | None = None
     """The page, if not report.html in the run's folder. Of more than 500 images, data go to a folder beside it."""

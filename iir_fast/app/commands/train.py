@@ -11,12 +11,12 @@ import tyro
 from rich.console import Console
 
 from iir_fast.app.commands.recipe import look
-from iir_fast.app.progress import say
+from iir_fast.app.progress import log
 from iir_fast.app.runs import evaluate_run, validation
 from iir_fast.app.tables import metrics_table
 from iir_fast.data import has_split
 from iir_fast.methods import METHODS, MethodName
-from iir_fast.training import DEFAULT_METHOD, TrainConfig, WhenThere, other_home, train
+from iir_fast.training import DEFAULT_METHOD, IfExists, TrainConfig, other_home, train
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,19 @@ class Train:
     def run(self) -> None:
         if self.resume != "no" and self.overwrite:
             raise ValueError("resume and overwrite exclude each other.")
-        when_there: WhenThere = "resume" if self.resume == "auto" else "overwrite" if self.overwrite else "refuse"
+        if_exists: IfExists = "resume" if self.resume == "auto" else "overwrite" if self.overwrite else "refuse"
         validate = None if self.validate is None else validation(self.config, self.validate)
-        if not train(self.config, self.out, when_there, validate).by_first_rank:
+        if not train(self.config, self.out, if_exists, validate).by_first_rank:
             return
         if has_split(self.config.data, "test"):
             Console().print(metrics_table(evaluate_run(self.out, device=self.config.device)))
         else:
-            say(f"not evaluated: {self.config.data} has no test split.")
-        say(f"run in {self.out}")
+            log(f"not evaluated: {self.config.data} has no test split.")
+        log(f"run in {self.out}")
 
 
 def train_defaults(arguments: Sequence[str]) -> Train:
-    """Defaults of `train`, out of the recipes and for the method that its arguments name.
+    """Return defaults of `train`, out of the recipes and for the method that its arguments name.
 
     Args:
         arguments: of the command line.

@@ -3,8 +3,8 @@
 const CHART = { height: 280, left: 40, right: 12, top: 28, bottom: 46 };
 const pointed = { tau: null };
 
-function curvesOf(kind) {
-  const { curves_v2: all, curve_v1: largest } = overview.metrics[kind];
+function curvesOf(map) {
+  const { curves_v2: all, curve_v1: largest } = overview.metrics[map];
   const curves = all.map((curve, i) => ({ ...curve, name: `IoU ${curve.delta}`, style: `v2-${i}` }));
   if (largest) curves.push({ ...largest, name: `IoU ${largest.delta}, largest contour only`, style: "v1" });
   return curves;
@@ -31,8 +31,8 @@ function drawChart() {
     picture.append(svg("text", { x: across(tau), y: CHART.height - 28, "text-anchor": "middle" }, tau.toFixed(1)));
   picture.append(svg("text", { x: across(0.5), y: CHART.height - 8, "text-anchor": "middle" }, "threshold τ"));
   picture.append(svg("text", { x: 0, y: 12 }, "% of images with a right box"));
-  const { step } = overview.metrics[state.kind];
-  for (const curve of curvesOf(state.kind)) {
+  const { step } = overview.metrics[state.map];
+  for (const curve of curvesOf(state.map)) {
     const points = curve.accuracy.map((value, i) => `${across(i * step).toFixed(1)},${down(value).toFixed(1)}`);
     picture.append(svg("polyline", { class: `curve ${curve.style}`, points: points.join(" ") }));
     if (curve.style !== "v1")
@@ -42,7 +42,7 @@ function drawChart() {
   const rule = svg("line", { class: "rule", y1: CHART.top, y2: CHART.height - CHART.bottom });
   picture.append(rule);
   place.replaceChildren(picture);
-  place.setAttribute("aria-label", `Percent of images with a right box at each threshold, ${state.kind} map`);
+  place.setAttribute("aria-label", `Percent of images with a right box at each threshold, ${state.map} map`);
   pointed.rule = (tau) => ["x1", "x2"].forEach((end) => rule.setAttribute(end, across(tau)));
   picture.onpointermove = ({ offsetX }) => {
     const tau = (offsetX - CHART.left) / (width - CHART.left - CHART.right);
@@ -58,8 +58,8 @@ function drawChart() {
 
 // What the curves say under the pointer, or at the slider's threshold, and where each is highest.
 function readChart() {
-  const { step } = overview.metrics[state.kind];
-  const curves = curvesOf(state.kind);
+  const { step } = overview.metrics[state.map];
+  const curves = curvesOf(state.map);
   if (!curves.length) return;
   const tau = pointed.tau ?? overview.taus[state.tau];
   const i = Math.min(Math.round(tau / step), curves[0].accuracy.length - 1);

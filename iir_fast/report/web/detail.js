@@ -39,9 +39,9 @@ const detail = {
       ["Predicted", `${overview.classes[index.predicted[number]]} (${(100 * index.probability[number]).toFixed(1)} %)`],
       ["Rank of the class", `${index.rank[number] + 1} of ${overview.classes.length}`],
       ["Outcome", OUTCOMES[outcomeOf(number)]],
-      ["Predicted box", record.box(state.kind, overview.taus[state.tau]).join(", ")],
+      ["Predicted box", record.box(state.map, overview.taus[state.tau]).join(", ")],
     ];
-    if (tables.get(state.kind)) {
+    if (tables.get(state.map)) {
       facts.push(["True box", record.trueBoxes.map((box) => box.join(", ")).join("; ")]);
       facts.push(["IoU", iouOf(number).toFixed(2)]);
     }

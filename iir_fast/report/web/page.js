@@ -25,41 +25,41 @@ function showCounts() {
   const counts = countOutcomes();
   const share = (count) => `${((100 * count) / COUNT).toFixed(1)} %`;
   const sample = COUNT === overview.images ? "" : " of those shown";
-  byId("live").textContent = tables.get(state.kind)
+  byId("live").textContent = tables.get(state.map)
     ? `GT-known Loc ${share(counts[0] + counts[1])}, Top-1 Loc ${share(counts[0])}${sample}`
     : `Right class ${share(counts[0])}${sample}`;
   for (const output of document.querySelectorAll("#outcomes output"))
     output.textContent = output.dataset.outcome === "" ? COUNT : counts[Number(output.dataset.outcome)];
 }
 
-let wantedKind;
+let wantedMap;
 
-async function chooseMap(kind) {
-  wantedKind = kind;
-  if (!tables.has(kind)) {
-    const table = await part(`iou-${kind}`);
-    tables.set(kind, table && decodeBytes(table));
-    iirParts.delete(`iou-${kind}`);
+async function chooseMap(map) {
+  wantedMap = map;
+  if (!tables.has(map)) {
+    const table = await part(`iou-${map}`);
+    tables.set(map, table && decodeBytes(table));
+    iirParts.delete(`iou-${map}`);
   }
-  if (kind !== wantedKind) return; // another one was chosen while this one was loaded
-  state.kind = kind;
-  byId("reset").textContent = `Back to ${tauText(overview.taus[overview.start[kind]])}`;
+  if (map !== wantedMap) return; // another one was chosen while this one was loaded
+  state.map = map;
+  byId("reset").textContent = `Back to ${tauText(overview.taus[overview.start[map]])}`;
   markFigures();
-  if (overview.metrics[kind].curve_v1) drawChart();
-  moveTau(overview.start[kind]);
+  if (overview.metrics[map].curve_v1) drawChart();
+  moveTau(overview.start[map]);
   checkFigures();
   applyFilters();
 }
 
 // Maps were made anew for this page: on another machine, or with other data, they may differ from those evaluated.
 function checkFigures() {
-  const evaluated = overview.metrics[state.kind].gt_known_loc;
-  if (COUNT !== overview.images || !tables.get(state.kind)) return;
+  const evaluated = overview.metrics[state.map].gt_known_loc;
+  if (COUNT !== overview.images || !tables.get(state.map)) return;
   const counts = countOutcomes();
   const here = (100 * (counts[0] + counts[1])) / COUNT;
   if (Math.abs(here - evaluated) > 1e-6)
     report(
-      `The ${state.kind} maps in this page give GT-known Loc ${percent(here)} % at the threshold where the evaluation found ` +
+      `The ${state.map} maps in this page give GT-known Loc ${percent(here)} % at the threshold where the evaluation found ` +
       `${percent(evaluated)} %: it was made with other data, weights or another device. Evaluate the run again.`);
 }
 
@@ -97,12 +97,12 @@ function setUp() {
   const style = document.documentElement.style;
   for (const [name, colour] of Object.entries(overview.colours))
     style.setProperty(`--${name}`, `rgb(${colour.join(" ")})`);
-  const haveBoxes = overview.metrics[overview.kinds[0]].curve_v1 !== null;
+  const haveBoxes = overview.metrics[overview.maps[0]].curve_v1 !== null;
   byId("curves").hidden = !haveBoxes;
   for (const element of document.querySelectorAll(".boxes")) element.hidden = !haveBoxes;
 
   drawFigures();
-  makeChoice("maps", overview.kinds.map((kind) => [kind, kind]), state.kind, chooseMapOrReport);
+  makeChoice("maps", overview.maps.map((map) => [map, map]), state.map, chooseMapOrReport);
   const outcomes = OUTCOMES.map((name, i) => [String(i), name, true]).slice(0, haveBoxes ? 4 : 2);
   makeChoice("outcomes", [["", "all", true], ...outcomes], "", (value) => {
     state.outcome = value;
@@ -124,7 +124,7 @@ function setUp() {
     slider.addEventListener("change", () => detail.dialog.open || applyFilters());
   }
   byId("reset").onclick = () => {
-    moveTau(overview.start[state.kind]);
+    moveTau(overview.start[state.map]);
     applyFilters();
   };
   byId("previous").onclick = () => detail.step(-1);
@@ -139,7 +139,7 @@ function setUp() {
   addEventListener("scroll", () => gallery.update(), { passive: true });
   onWidth(gallery.element, () => gallery.layOut());
   if (haveBoxes) onWidth(byId("chart"), drawChart);
-  chooseMapOrReport(state.kind);
+  chooseMapOrReport(state.map);
 }
 
 function onWidth(element, act) {
@@ -151,8 +151,8 @@ function onWidth(element, act) {
   }).observe(element);
 }
 
-function chooseMapOrReport(kind) {
-  chooseMap(kind).catch((error) => report(error.message));
+function chooseMapOrReport(map) {
+  chooseMap(map).catch((error) => report(error.message));
 }
 
 setUp();

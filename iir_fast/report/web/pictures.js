@@ -4,7 +4,7 @@ const PICTURES = {
   image: () => "Image",
   "cam-a": () => "CAM A",
   "cam-b": () => "CAM B",
-  map: () => `Map: ${state.kind}`,
+  map: () => `Map: ${state.map}`,
   mask: () => "Mask",
 };
 const VIEWS = { all: Object.keys(PICTURES), mask: ["mask"], map: ["map"] };
@@ -60,16 +60,16 @@ function paint(canvas, name, record, side) {
   cover(thumbnail);
   if (name === "cam-a" || name === "cam-b" || name === "map") {
     context.globalAlpha = HEAT_OPACITY;
-    cover(record.heat(name === "map" ? state.kind : name));
+    cover(record.heat(name === "map" ? state.map : name));
     context.globalAlpha = 1;
   }
   if (name === "mask") {
-    const grey = record.grey(state.kind);
+    const grey = record.grey(state.map);
     cover(paintPixels(grey, shadeColours(cutLevel(grey, tau))));
   }
   if (name !== "cam-a" && name !== "cam-b")
     for (const box of record.trueBoxes) outline(context, box, overview.colours.true, density, true);
-  if (MOVES_WITH_TAU.includes(name)) outline(context, record.box(state.kind, tau), overview.colours.predicted, density);
+  if (MOVES_WITH_TAU.includes(name)) outline(context, record.box(state.map, tau), overview.colours.predicted, density);
 }
 
 function outline(context, [x0, y0, x1, y1], colour, density, dashed = false) {

@@ -10,11 +10,11 @@ class Record {
     this.made = new Map();
   }
 
-  // 8-bit image of "cam-a", "cam-b" or a map's kind.
+  // 8-bit image of "cam-a", "cam-b" or a map's map.
   grey(name) {
     return this.once(`grey ${name}`, () => {
       const cam = ["cam-a", "cam-b"].indexOf(name);
-      const area = this.height * this.width, start = (cam >= 0 ? cam : overview.kinds.indexOf(name)) * area;
+      const area = this.height * this.width, start = (cam >= 0 ? cam : overview.maps.indexOf(name)) * area;
       const map = (cam >= 0 ? this.cams : this.maps).subarray(start, start + area);
       return greyLevels(map, this.height, this.width);
     });
@@ -25,10 +25,10 @@ class Record {
   }
 
   // Predicted box at a threshold; only the last one is kept.
-  box(kind, tau) {
-    const key = `${kind} ${tau}`;
+  box(map, tau) {
+    const key = `${map} ${tau}`;
     if (this.boxKey !== key) {
-      const grey = this.grey(kind);
+      const grey = this.grey(map);
       this.boxKey = key;
       this.lastBox = largestBox(grey, cutLevel(grey, tau));
     }

@@ -5,7 +5,7 @@ const COUNT = index.ids.length;
 const RIGHT_FROM = 0.5 * overview.iouSteps;
 const OUTCOMES = ["right", "wrong class", "wrong box", "both wrong"];
 const state = {
-  kind: overview.kinds[0], // of the map
+  map: overview.maps[0], // of the map
   tau: 0, // position in overview.taus
   view: "all",
   outcome: "", // position in OUTCOMES, "" for any
@@ -15,7 +15,7 @@ const state = {
   search: "",
   sort: "data",
 };
-// Per kind floor(iouSteps * IoU) of every image at every threshold, [T * COUNT]; null where there are no boxes.
+// Per map floor(iouSteps * IoU) of every image at every threshold, [T * COUNT]; null where there are no boxes.
 const tables = new Map();
 const byId = (id) => document.getElementById(id);
 
@@ -25,17 +25,17 @@ function report(message) {
 }
 
 function iouStepsOf(number) {
-  return tables.get(state.kind)[state.tau * COUNT + number];
+  return tables.get(state.map)[state.tau * COUNT + number];
 }
 
 function iouOf(number) {
-  return tables.get(state.kind) ? iouStepsOf(number) / overview.iouSteps : null;
+  return tables.get(state.map) ? iouStepsOf(number) / overview.iouSteps : null;
 }
 
 // Position in OUTCOMES.
 function outcomeOf(number) {
   const wrongClass = index.predicted[number] !== index.labels[number];
-  const wrongBox = tables.get(state.kind) ? iouStepsOf(number) < RIGHT_FROM : false;
+  const wrongBox = tables.get(state.map) ? iouStepsOf(number) < RIGHT_FROM : false;
   return wrongClass + 2 * wrongBox;
 }
 

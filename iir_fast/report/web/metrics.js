@@ -1,8 +1,8 @@
-// The table of figures, one row per map.
+// The table of metrics, one row per map.
 
 const percent = (value) => (value === null || value === undefined ? "–" : value.toFixed(1));
 
-function figuresOf(metrics) {
+function columnsOf(metrics) {
   const fixed = metrics.fixed_threshold?.value;
   return [
     ["MaxBoxAccV2", metrics.max_box_acc_v2],
@@ -16,18 +16,18 @@ function figuresOf(metrics) {
 }
 
 function drawFigures() {
-  const table = document.getElementById("figures");
+  const table = document.getElementById("metrics");
   table.replaceChildren();
   const head = table.createTHead().insertRow();
-  const kinds = overview.kinds;
-  const names = figuresOf(overview.metrics[kinds[0]]).map(([name]) => name);
+  const maps = overview.maps;
+  const names = columnsOf(overview.metrics[maps[0]]).map(([name]) => name);
   for (const name of ["map", ...names]) head.append(cell("th", name, "col"));
   const body = table.createTBody();
-  for (const kind of kinds) {
+  for (const map of maps) {
     const row = body.insertRow();
-    row.dataset.kind = kind;
-    row.append(cell("th", kind, "row"));
-    for (const [, value, tau] of figuresOf(overview.metrics[kind])) {
+    row.dataset.map = map;
+    row.append(cell("th", map, "row"));
+    for (const [, value, tau] of columnsOf(overview.metrics[map])) {
       const data = cell("td", percent(value));
       if (tau !== undefined && value !== null) {
         const threshold = document.createElement("small");
@@ -41,14 +41,14 @@ function drawFigures() {
 
 // The row of the map that is looked at, and which split chose its thresholds.
 function markFigures() {
-  for (const row of document.querySelectorAll("#figures tbody tr")) {
-    row.classList.toggle("current", row.dataset.kind === state.kind);
+  for (const row of document.querySelectorAll("#metrics tbody tr")) {
+    row.classList.toggle("current", row.dataset.map === state.map);
   }
-  const { split, fixed_threshold: fixed } = overview.metrics[state.kind];
+  const { split, fixed_threshold: fixed } = overview.metrics[state.map];
   document.getElementById("origin").textContent = fixed
     ? `MaxBoxAcc, V1 and V2, takes the best threshold τ on the evaluated split (${split}) itself, as its protocol ` +
       `has it. Threshold of GT-known and Top-k Loc, τ = ${tauText(fixed.value)}, chosen on: ${fixed.chosen_on}.`
-    : "The data have no boxes: figures that need them are left out.";
+    : "The data have no boxes: metrics that need them are left out.";
 }
 
 function cell(tag, text, scope) {

@@ -1,20 +1,20 @@
-"""IIRLocalizer and its checkpoints: the maps it makes, and the same ones after a round trip."""
+"""IIRNetwork and its checkpoints: the maps it makes, and the same ones after a round trip."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from iir_fast import IIRLocalizer
+from iir_fast import IIRNetwork
 from iir_fast.functional import evidence_map, masked_pool, regulate
-from iir_fast.models import LocalizerSpec, load_localizer, read_checkpoint, save_checkpoint
+from iir_fast.models import NetworkSpec, load_network, read_checkpoint, save_checkpoint
 
-SPEC = LocalizerSpec("small_cnn", ("cat", "dog", "cow"), image_size=32, hidden=8)
+SPEC = NetworkSpec("small_cnn", ("cat", "dog", "cow"), image_size=32, hidden=8)
 LABELS = torch.tensor([2, 0])
 
 
 @pytest.fixture
-def model() -> IIRLocalizer:
+def model() -> IIRNetwork:
     torch.manual_seed(0)
     model = SPEC.build().eval()
     model.prototypes.update(torch.rand(3, 2, model.backbone.channels), torch.arange(3))
@@ -60,13 +60,13 @@ def test_without_labels_it_localizes_the_predicted_class(model, images):
 
 
 def test_an_unknown_kind_is_named(model, images):
-    with pytest.raises(ValueError, match="kinds holds 'heat'; accepted are both, evidence, cam"):
-        model.localize(images, kinds=("heat",))
+    with pytest.raises(ValueError, match="maps holds 'heat'; accepted are both, evidence, cam"):
+        model.localize(images, maps=("heat",))
 
 
 def test_checkpoint_round_trip(model, images, tmp_path):
     save_checkpoint(tmp_path / "checkpoint.pt", SPEC, model, {"step": 3})
-    loaded, spec = load_localizer(tmp_path / "checkpoint.pt")
+    loaded, spec = load_network(tmp_path / "checkpoint.pt")
     assert spec == SPEC
     assert not loaded.training
     assert torch.equal(loaded.localize(images).maps["both"], model.localize(images).maps["both"])
@@ -76,12 +76,12 @@ def test_checkpoint_round_trip(model, images, tmp_path):
 
 def test_bad_checkpoints_are_named(model, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"checkpoint .*none\.pt does not exist"):
-        load_localizer(tmp_path / "none.pt")
+        load_network(tmp_path / "none.pt")
     whole = tmp_path / "whole.pt"
     save_checkpoint(whole, SPEC, model)
     (tmp_path / "half.pt").write_bytes(whole.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"half\.pt cannot be read"):
-        load_localizer(tmp_path / "half.pt")
+        load_network(tmp_path / "half.pt")
     torch.save({"weights": 1}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"other\.pt cannot be read"):
-        load_localizer(tmp_path / "other.pt")
+        load_network(tmp_path / "other.pt")

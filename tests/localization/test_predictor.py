@@ -1,4 +1,4 @@
-"""TrainedLocalizer: images of any kind, one by one or in batches, and the boxes of one class or several."""
+"""Predictor: images of any map, one by one or in batches, and the boxes of one class or several."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ TIGHT = 0.75
 """A threshold that leaves something of an image out, of noise seen with random weights."""
 
 
-def test_a_file_a_picture_and_an_array_give_the_same_box_in_their_own_pixels(localizer, pictures, tmp_path):
+def test_a_file_a_picture_and_an_array_give_the_same_box_in_their_own_pixels(predictor, pictures, tmp_path):
     picture = pictures[0].resize((200, 90))
     picture.save(tmp_path / "wide.png")
     grey = picture.convert("L")
-    [of_file] = localizer.localize(tmp_path / "wide.png", threshold=TIGHT)
-    of_picture, of_array, of_grey, of_grey_array = localizer.localize(
+    [of_file] = predictor.localize(tmp_path / "wide.png", threshold=TIGHT)
+    of_picture, of_array, of_grey, of_grey_array = predictor.localize(
         [picture, np.asarray(picture), grey, np.asarray(grey)], threshold=TIGHT, batch_size=1
     )
     assert (of_file.path, of_picture.path) == (str(tmp_path / "wide.png"), None)
@@ -36,14 +36,14 @@ def test_a_file_a_picture_and_an_array_give_the_same_box_in_their_own_pixels(loc
     assert 0 <= x0 < x1 <= 200
     assert 0 <= y0 < y1 <= 90
     assert (x1 - x0) * (y1 - y0) < 200 * 90
-    assert found.label == localizer.spec.classes[found.class_index]
+    assert found.label == predictor.spec.classes[found.class_index]
     assert 1 / 3 < found.probability < 1
     assert (found.map.shape, found.scoremap.shape) == ((8, 8), (224, 224))
 
 
-def test_batches_of_any_size_give_the_same_boxes(localizer, pictures):
+def test_batches_of_any_size_give_the_same_boxes(predictor, pictures):
     alone, threes, together = (
-        list(localizer.localize(pictures, threshold=TIGHT, top_k=2, batch_size=size)) for size in (1, 3, 32)
+        list(predictor.localize(pictures, threshold=TIGHT, top_k=2, batch_size=size)) for size in (1, 3, 32)
     )
     assert all(each.objects[0].box != (0, 0, *each.size) for each in alone)
     for other in (threes, together):
@@ -55,12 +55,12 @@ def test_batches_of_any_size_give_the_same_boxes(localizer, pictures):
 
 
 @pytest.mark.parametrize("erase", [None, 0.8])
-@pytest.mark.parametrize("kind", ["both", "evidence", "cam"])
-def test_every_class_has_the_box_of_its_own_map_the_most_probable_first(make_localizer, pictures, kind, erase):
-    localizer = make_localizer(erase=erase)
-    network = localizer.network
+@pytest.mark.parametrize("map", ["both", "evidence", "cam"])
+def test_every_class_has_the_box_of_its_own_map_the_most_probable_first(make_predictor, pictures, map, erase):
+    predictor = make_predictor(erase=erase)
+    network = predictor.network
     transform = image_transform(32, network.backbone.mean, network.backbone.std)
-    for picture, image in zip(pictures, localizer.localize(pictures, kind, TIGHT, top_k=3), strict=True):
+    for picture, image in zip(pictures, predictor.localize(pictures, map, TIGHT, top_k=3), strict=True):
         inputs = transform(picture)[None]
         best = network.localize(inputs)
         assert image.objects[0].class_index == int(best.labels)
@@ -70,24 +70,24 @@ def test_every_class_has_the_box_of_its_own_map_the_most_probable_first(make_loc
         expected = best.logits[0].double().softmax(0)[[each.class_index for each in image.objects]]
         assert probabilities == pytest.approx(expected.tolist(), rel=1e-5)
         for each in image.objects:
-            maps = network.localize(inputs, torch.tensor([each.class_index]), (kind,)).maps[kind]
+            maps = network.localize(inputs, torch.tensor([each.class_index]), (map,)).maps[map]
             scoremap = resize_scoremap(maps)[0]
             np.testing.assert_allclose(each.scoremap, scoremap, atol=1e-4)
             assert each.box == scale_box(largest_box(each.scoremap, TIGHT), picture.size)
 
 
-def test_the_threshold_is_the_models_own_unless_another_is_asked_for(localizer, pictures):
+def test_the_threshold_is_the_models_own_unless_another_is_asked_for(predictor, pictures):
     def boxes(*arguments: object) -> list[tuple[int, ...]]:
         return [image.objects[0].box for image in evaluated.localize(pictures, *arguments)]
 
-    evaluated = replace(localizer, thresholds={"cam": FixedThreshold(0.7, "val")})
+    evaluated = replace(predictor, thresholds={"cam": FixedThreshold(0.7, "val")})
     assert evaluated.threshold("cam") == FixedThreshold(0.7, "val")
     assert evaluated.threshold("both").value == DEFAULT_THRESHOLD
     assert boxes("cam") == boxes("cam", 0.7) != boxes("cam", DEFAULT_THRESHOLD)
     assert boxes() == boxes("both", DEFAULT_THRESHOLD)
 
 
-def test_images_are_read_as_results_are_taken(localizer):
+def test_images_are_read_as_results_are_taken(predictor):
     taken = 0
 
     def endless() -> Iterator[NDArray[np.uint8]]:
@@ -96,7 +96,7 @@ def test_images_are_read_as_results_are_taken(localizer):
             taken += 1
             yield np.full((8, 8), taken % 256, np.uint8)
 
-    found = localizer.localize(endless(), batch_size=4)
+    found = predictor.localize(endless(), batch_size=4)
     for _ in range(40):
         image = next(found)
     assert image.index == 39
@@ -104,7 +104,7 @@ def test_images_are_read_as_results_are_taken(localizer):
     found.close()
 
 
-def test_what_cannot_be_read_is_named_or_left_out(localizer, pictures, tmp_path):
+def test_what_cannot_be_read_is_named_or_left_out(predictor, pictures, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     images = [
         pictures[0],
@@ -114,21 +114,21 @@ def test_what_cannot_be_read_is_named_or_left_out(localizer, pictures, tmp_path)
         pictures[1],
     ]
     with pytest.raises(BrokenImageError, match=r"broken\.jpg cannot be read: cannot identify"):
-        list(localizer.localize(images))
+        list(predictor.localize(images))
     broken: list[BrokenImageError] = []
-    found = list(localizer.localize(images, on_broken=broken.append))
+    found = list(predictor.localize(images, on_broken=broken.append))
     assert [each.index for each in found] == [0, 4]
     assert [str(error).partition("The image ")[2] for error in broken[1:]] == [
         "number 2 cannot be read: it is uint8 [4, 4, 2]; uint8 [H,W] or [H,W,3] is accepted.",
         "number 3 cannot be read: its mode I has more than 8 bits and would be clipped to white",
     ]
     with pytest.raises(BrokenImageError, match=r"number 0 cannot be read: it is a int; a path, a PIL image or a NumPy"):
-        list(localizer.localize([7]))
+        list(predictor.localize([7]))
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
-        list(localizer.localize(str(tmp_path / "nowhere")))
+        list(predictor.localize(str(tmp_path / "nowhere")))
 
 
-def test_numbers_out_of_range_are_refused_before_any_image_is_read(localizer):
+def test_numbers_out_of_range_are_refused_before_any_image_is_read(predictor):
     for arguments, message in (
         ({"top_k": 4}, "top_k is 4; accepted are 1 to 3, the number of the model's classes"),
         ({"top_k": 0}, "top_k is 0"),
@@ -136,4 +136,4 @@ def test_numbers_out_of_range_are_refused_before_any_image_is_read(localizer):
         ({"threshold": 1.0}, r"threshold is 1.0; a number in \[0, 1\)"),
     ):
         with pytest.raises(ValueError, match=message):
-            localizer.localize("nowhere", **arguments)
+            predictor.localize("nowhere", **arguments)

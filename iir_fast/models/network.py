@@ -1,4 +1,4 @@
-"""IIRLocalizer: a backbone, the two classifiers and the class prototypes, from images to localization maps."""
+"""IIRNetwork: a backbone, the two classifiers and the class prototypes, from images to localization maps."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from iir_fast.models.backbones import create_backbone
 from iir_fast.models.erasing_head import ErasingHead
 from iir_fast.prototypes import ClassPrototypes
 
-MapKind = Literal["both", "evidence", "cam"]
-"""A localization map, as `IIRLocalizer.localize` makes it."""
-MAP_KINDS: tuple[MapKind, ...] = ("both", "evidence", "cam")
+MapName = Literal["both", "evidence", "cam"]
+"""A localization map, as `IIRNetwork.localize` makes it."""
+MAPS: tuple[MapName, ...] = ("both", "evidence", "cam")
 """All of them."""
-DEFAULT_MAP: MapKind = "both"
+DEFAULT_MAP: MapName = "both"
 """What boxes are cut from unless another map is named."""
 
 
-class Localization(NamedTuple):
-    """What IIRLocalizer.localize returns."""
+class LocalizationMaps(NamedTuple):
+    """Localization maps of one class per image, as IIRNetwork.localize makes them."""
 
-    maps: dict[MapKind, Tensor]
-    """For each kind asked for [B,H,W], in [0,1], at the resolution of the features."""
+    maps: dict[MapName, Tensor]
+    """For each map asked for [B,H,W], in [0,1], at the resolution of the features."""
     labels: Tensor
     """int64 [B]: the class each map belongs to."""
     logits: Tensor
@@ -34,7 +34,7 @@ class Localization(NamedTuple):
     """[B,2,H,W], in [0,1]: the CAM of each classifier, of the same classes and resolution as the maps."""
 
 
-class IIRLocalizer(nn.Module):
+class IIRNetwork(nn.Module):
     """Any feature backbone with the two classifiers and class prototypes.
 
     Args:
@@ -74,7 +74,7 @@ class IIRLocalizer(nn.Module):
     def forward(
         self, images: Tensor, labels: Tensor | None = None, from_features: bool = False
     ) -> tuple[Tensor, HeadOutput]:
-        """Backbone and head.
+        """Run backbone and head.
 
         Args:
             images: normalized images [B,3,H,W], or their shared maps [B,C,h,w] with `from_features`.
@@ -95,27 +95,27 @@ class IIRLocalizer(nn.Module):
         self,
         images: Tensor,
         labels: Tensor | None = None,
-        kinds: tuple[MapKind, ...] = (DEFAULT_MAP,),
+        maps: tuple[MapName, ...] = (DEFAULT_MAP,),
         from_features: bool = False,
-    ) -> Localization:
-        """Localization maps of one class per image; switch the module to eval() first.
+    ) -> LocalizationMaps:
+        """Make localization maps of one class per image; switch the module to eval() first.
 
         Args:
             images: normalized images [B,3,H,W], or their shared maps [B,C,h,w] with `from_features`.
             labels: int64 [B], the class to localize; None: the predicted one.
-            kinds: "cam" = `DualCAMHead.joint_map`; "evidence" = cos(F, class prototype) - cos(F, the image's
+            maps: "cam" = `DualCAMHead.joint_map`; "evidence" = cos(F, class prototype) - cos(F, the image's
                 background), min-max normalized; "both" = square root of their product.
             from_features: `images` holds shared maps, as a feature cache does.
 
         Returns:
-            Localization, with a map of every kind asked for.
+            LocalizationMaps, with every map asked for.
 
         Raises:
-            ValueError: a kind is not one of the three.
+            ValueError: `maps` holds another than these three.
         """
-        unknown = [kind for kind in kinds if kind not in MAP_KINDS]
+        unknown = [name for name in maps if name not in MAPS]
         if unknown:
-            raise ValueError(f"localize: kinds holds {unknown[0]!r}; accepted are {', '.join(MAP_KINDS)}.")
+            raise ValueError(f"localize: maps holds {unknown[0]!r}; accepted are {', '.join(MAPS)}.")
         features, out = self(images, labels, from_features)
         regulated = out.regulated
         cam = self.head.joint_map(regulated.maps)
@@ -123,7 +123,7 @@ class IIRLocalizer(nn.Module):
         evidence = evidence_map(features, vectors).squeeze(1)
         # regulate's normalization is the one definition of a map in [0,1].
         evidence = regulate(evidence, evidence).maps[:, 0]
-        maps: dict[MapKind, Tensor] = {"cam": cam, "evidence": evidence, "both": (cam * evidence).sqrt()}
-        return Localization(
-            {kind: maps[kind] for kind in kinds}, out.labels, self.head.class_logits(out), regulated.maps
+        every: dict[MapName, Tensor] = {"cam": cam, "evidence": evidence, "both": (cam * evidence).sqrt()}
+        return LocalizationMaps(
+            {name: every[name] for name in maps}, out.labels, self.head.class_logits(out), regulated.maps
         )

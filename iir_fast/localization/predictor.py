@@ -1,4 +1,4 @@
-"""From images of any kind to boxes, with a trained localizer."""
+"""From images of any map to boxes, with a trained predictor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from iir_fast.app.threads import in_order
 from iir_fast.data import BrokenImageError, Transform, find_images, image_transform, read_image, to_rgb
 from iir_fast.evaluation import PROTOCOL_SIZE, FixedThreshold, largest_box, resize_scoremap
-from iir_fast.models import DEFAULT_MAP, IIRLocalizer, Localization, LocalizerSpec, MapKind
+from iir_fast.models import DEFAULT_MAP, IIRNetwork, LocalizationMaps, MapName, NetworkSpec
 
 DEFAULT_THRESHOLD = 0.3
 ImageInput: TypeAlias = str | PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -51,7 +51,7 @@ class FoundObject:
 
 
 @dataclass(frozen=True)
-class LocalizedImage:
+class ImageResult:
     """One image with what was found in it.
 
     Attributes:
@@ -90,40 +90,40 @@ def _raise(error: BrokenImageError) -> NoReturn:
     raise error
 
 
-_Input: TypeAlias = tuple[LocalizedImage, Tensor]
+_Input: TypeAlias = tuple[ImageResult, Tensor]
 """An image before anything is found in it, and what the network reads of it."""
 
 
 @dataclass(frozen=True)
-class TrainedLocalizer:
+class Predictor:
     """A network with all that it takes to use it; `iir_fast.load` makes one.
 
     Attributes:
         network: in eval mode.
         spec: of the network: class names, size of its input.
-        thresholds: for each kind of map, the threshold of the model's last evaluation.
+        thresholds: for each map, the threshold of the model's last evaluation.
     """
 
-    network: IIRLocalizer
-    spec: LocalizerSpec
-    thresholds: Mapping[MapKind, FixedThreshold] = field(default_factory=dict)
+    network: IIRNetwork
+    spec: NetworkSpec
+    thresholds: Mapping[MapName, FixedThreshold] = field(default_factory=dict)
 
-    def threshold(self, kind: MapKind) -> FixedThreshold:
-        """Tell where maps of a kind are cut unless something else is asked for, and on what that was chosen."""
-        return self.thresholds.get(kind) or FixedThreshold(
+    def threshold(self, map: MapName) -> FixedThreshold:
+        """Tell where a map is cut unless something else is asked for, and on what that was chosen."""
+        return self.thresholds.get(map) or FixedThreshold(
             DEFAULT_THRESHOLD, "nothing, it is the default of a model without an evaluation"
         )
 
     def localize(
         self,
         images: ImageInput | Iterable[ImageInput],
-        kind: MapKind = DEFAULT_MAP,
+        map: MapName = DEFAULT_MAP,
         threshold: float | None = None,
         *,
         top_k: int = 1,
         batch_size: int = 32,
         on_broken: Callable[[BrokenImageError], None] = _raise,
-    ) -> Iterator[LocalizedImage]:
+    ) -> Iterator[ImageResult]:
         """Find the objects of the most probable classes in each image.
 
         A box is that of the largest contour of its class's own map, as the WSOL protocol has it. Images are read by
@@ -136,9 +136,9 @@ class TrainedLocalizer:
         Args:
             images: one, or any number of them. A file of another format than the suffixes of images say, or a folder
                 or a glob without any image, is an error.
-            kind: which localization map.
+            map: which localization map.
             threshold: tau in [0,1), share of the map's maximum above which a pixel belongs to the object; None: that
-                of `threshold(kind)`.
+                of `threshold(map)`.
             top_k: how many classes to localize in each image.
             batch_size: images that the network reads at once.
             on_broken: called with the error of each image that cannot be read; if it returns, the image is left out.
@@ -157,11 +157,11 @@ class TrainedLocalizer:
             raise ValueError(f"top_k is {top_k}; accepted are 1 to {classes}, the number of the model's classes.")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; accepted is 1 or more.")
-        tau = self.threshold(kind).value if threshold is None else threshold
+        tau = self.threshold(map).value if threshold is None else threshold
         if not 0 <= tau < 1:
             raise ValueError(f"threshold is {tau}; a number in [0, 1) is accepted.")
         inputs = self._read(_single_images(images), batch_size, on_broken)
-        return self._localize(inputs, kind, tau, top_k, batch_size)
+        return self._localize(inputs, map, tau, top_k, batch_size)
 
     def _read(
         self, images: Iterable[ImageInput], ahead: int, on_broken: Callable[[BrokenImageError], None]
@@ -183,14 +183,14 @@ class TrainedLocalizer:
                     yield each
 
     def _localize(
-        self, inputs: Iterator[_Input], kind: MapKind, threshold: float, top_k: int, batch_size: int
-    ) -> Iterator[LocalizedImage]:
+        self, inputs: Iterator[_Input], map: MapName, threshold: float, top_k: int, batch_size: int
+    ) -> Iterator[ImageResult]:
         while batch := list(islice(inputs, batch_size)):
-            ranked = self._ranked(torch.stack([tensor for _, tensor in batch]), kind, top_k)
+            ranked = self._ranked(torch.stack([tensor for _, tensor in batch]), map, top_k)
             probabilities = ranked[0].logits.double().softmax(dim=1).cpu()
             objects: list[list[FoundObject]] = [[] for _ in batch]
             for found in ranked:
-                maps, labels = found.maps[kind].float().cpu(), found.labels.tolist()
+                maps, labels = found.maps[map].float().cpu(), found.labels.tolist()
                 for row, ((image, _), label) in enumerate(zip(batch, labels, strict=True)):
                     box = scale_box(largest_box(resize_scoremap(maps[row]), threshold), image.size)
                     probability = float(probabilities[row, label])
@@ -199,14 +199,14 @@ class TrainedLocalizer:
                 yield replace(image, objects=tuple(each))
 
     @torch.no_grad()
-    def _ranked(self, images: Tensor, kind: MapKind, top_k: int) -> list[Localization]:
+    def _ranked(self, images: Tensor, map: MapName, top_k: int) -> list[LocalizationMaps]:
         """Localize the most probable class of each image, then the next one, and so on; the backbone runs once."""
         features = self.network.backbone(images.to(self.network.head.weight.device))
-        best = self.network.localize(features, None, (kind,), from_features=True)
+        best = self.network.localize(features, None, (map,), from_features=True)
         # Rounding must not rank the class that the network itself chose behind one as probable.
         logits = best.logits.scatter(1, best.labels[:, None], torch.inf)
         others = logits.argsort(dim=1, descending=True, stable=True)[:, 1:top_k].unbind(dim=1)
-        return [best, *(self.network.localize(features, labels, (kind,), from_features=True) for labels in others)]
+        return [best, *(self.network.localize(features, labels, (map,), from_features=True) for labels in others)]
 
 
 def _single_images(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:
@@ -227,7 +227,7 @@ def _read_input(transform: Transform, index: int, image: ImageInput) -> _Input:
             picture = to_rgb(image if isinstance(image, Image.Image) else _from_array(image))
         except ValueError as error:
             raise BrokenImageError(f"number {index}", str(error)) from error
-    return LocalizedImage(index, path, picture.size, ()), transform(picture)
+    return ImageResult(index, path, picture.size, ()), transform(picture)
 
 
 def _from_array(array: object) -> Image.Image:
