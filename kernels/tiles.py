@@ -294,6 +294,7 @@ def _pointers(maps, rows, elements, tile: tl.constexpr):
 @triton.jit
 def load_tile(maps, row, row_end, window, window_end, dtype: tl.constexpr, tile: tl.constexpr):
     """Load the tile at `row` and `window` of the sample that `maps` points to; zero outside."""
+    # maps [C,P] -> [1, vector, rows, lanes]
     if tile.flat:
         size: tl.constexpr = tile.vector * tile.rows * tile.lanes
         slot = tl.arange(0, size)
@@ -315,6 +316,7 @@ def load_tile(maps, row, row_end, window, window_end, dtype: tl.constexpr, tile:
 @triton.jit
 def store_tile(maps, values, row, row_end, window, window_end, tile: tl.constexpr):
     """Write a tile to the sample that `maps` points to; `tile` has the strides of what is written."""
+    # values [1, vector, rows, lanes] -> maps [C,P]
     values = values.to(maps.dtype.element_ty)
     if tile.flat:
         size: tl.constexpr = tile.vector * tile.rows * tile.lanes
@@ -335,6 +337,7 @@ def store_tile(maps, values, row, row_end, window, window_end, tile: tl.constexp
 
 @triton.jit(do_not_specialize=["count", "size"])
 def _sum_parts_kernel(parts, total, count, size, BLOCK: tl.constexpr):
+    # parts [count,size] -> total [size]; in registers [BLOCK]
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = index < size
     values = tl.full([BLOCK], 0, parts.dtype.element_ty)

@@ -77,7 +77,7 @@ def train(
         config: what to train, on what, how.
         root: folder of the run: configuration, checkpoints, TensorBoard scalars. Made once the data are found sound.
         if_exists: what to do with a folder that exists: refuse, resume from its newest checkpoint, or overwrite.
-        validate: called after every epoch, in the first process; the checkpoint with the best one is kept.
+        validate: called after every epoch, in the first process; the checkpoint of the largest value is kept.
 
     Returns:
         The trained model with its specification.

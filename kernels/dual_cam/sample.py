@@ -48,6 +48,9 @@ def dual_cam_forward_kernel(
     pool: tl.constexpr,
     pool_split: tl.constexpr,
 ):
+    # features [B,C,P] is pooled, first, second [B,D,P] are read: D = C of a shared map; weights [2,K,D], labels [B],
+    # given [B,2], offset_weights [2,D], offset_biases [2] -> parts [S,B,2,P], pooled [MAPS,B,D], cams, masks, maps
+    # [B,2,P], offsets, terms, thresholds [B,2], foreground, background [B,2,C]
     sample = tl.program_id(0).to(tl.int64)
     batch = tl.num_programs(0).to(tl.int64)
     READERS: tl.constexpr = 2 // MAPS
@@ -154,6 +157,10 @@ def dual_cam_backward_kernel(
     read_split: tl.constexpr,
     read_written: tl.constexpr,
 ):
+    # grad_terms, grad_thresholds, given, offsets [B,2], grad_maps, cams, masks [B,2,P], foreground, background and
+    # their gradients [B,2,C], grad_pooled [MAPS,B,D], features [B,C,P], first, second [B,D,P], weights [2,K,D],
+    # labels [B], offset_weights [2,D], scratch [B,SCRATCH] -> grad_cuts [B,2], grad_features [B,C,P], grad_first,
+    # grad_second [B,D,P], per_sample [B,1,2,D]
     sample = tl.program_id(0).to(tl.int64)
     batch = tl.num_programs(0).to(tl.int64)
     READERS: tl.constexpr = 2 // MAPS

@@ -46,6 +46,7 @@ _SAMPLES = tl.constexpr(SAMPLES)
 @triton.jit
 def _sum_over_batch(matrix, factors, column, inside, stride, batch, dtype: tl.constexpr):
     """Sum columns of matrix [B,stride], each row times its factor, which are two apart, in the batch's order."""
+    # matrix [B,stride], factors [B,2]; total [samples at once, column]
     total = tl.full([_SAMPLES, column.shape[0]], 0, dtype)
     for start in range(0, batch, _SAMPLES):
         sample = start + tl.arange(0, _SAMPLES)[:, None]
@@ -78,6 +79,8 @@ def _parameters_kernel(
 ):
     """Make all gradients of parameters. The first `rows` programs take a sample each, to sum its class. Then come two,
     one for each classifier r, whose gradients of biases and of offsets are sums over the batch."""
+    # per_sample [B,PARTS,2*C], labels [B], grad_logits [2,B,K], grad_offsets [B,2], pooled [MAPS,B,C]
+    # -> grad_weights [2,K,C], grad_biases [2,K], grad_offset_weights [2,C], grad_offset_biases [2]
     task = tl.program_id(0)
     dtype: tl.constexpr = per_sample.dtype.element_ty
     first = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

@@ -44,6 +44,7 @@ def _sums_kernel(
     R_PADDED: tl.constexpr,
     tile: tl.constexpr,
 ):
+    # features [B,C,P], vectors [B,R,C] -> parts [S,B,R+1,P], squares last; in registers [R, vector, rows, lanes]
     dtype: tl.constexpr = parts.dtype.element_ty
     sample = tl.program_id(0).to(tl.int64)
     first_row, row_end, window, window_end = own_share(tiles_each, tile)
@@ -88,6 +89,7 @@ def _divide_kernel(
     P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    # parts [count,B,R+1,P] -> evidence [B,R,P]; in registers [R, BLOCK]
     sample = tl.program_id(0).to(tl.int64)
     number = tl.arange(0, R_PADDED)[:, None]
     pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]

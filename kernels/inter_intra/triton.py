@@ -50,6 +50,7 @@ def _lengths_and_order_kernel(
     BLOCK: tl.constexpr,
 ):
     """Find the order, by the first `ordering` programs, and the inverse lengths, `ROWS` rows by each of the others."""
+    # rows [N,C], groups [N / REPEATS] -> inverse [N], places [4, padded N]
     program = tl.program_id(0)
     if program < ordering:
         order_rows(groups, places, program, ordering, N, REPEATS)
@@ -59,6 +60,7 @@ def _lengths_and_order_kernel(
 
 @triton.jit
 def _inverse_lengths(rows, inverse, program, N, C: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    # rows [N,C] -> inverse [N]; in registers [ROWS, BLOCK]
     row = program.to(tl.int64) * ROWS + tl.arange(0, ROWS)
     squares = tl.full([ROWS, BLOCK], 0, rows.dtype.element_ty)
     for start in range(0, C, BLOCK):
@@ -72,6 +74,7 @@ def _inverse_lengths(rows, inverse, program, N, C: tl.constexpr, ROWS: tl.conste
 @triton.jit(do_not_specialize=["N"])
 def _mean_kernel(rows, inverse, mean, N, C: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     """Compute the mean over rows, or over unit vectors if inverse lengths are there."""
+    # rows [N,C], inverse [N] -> mean [C]; in registers [ROWS, BLOCK]
     channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
     total = tl.full([ROWS, BLOCK], 0, rows.dtype.element_ty)
     for start in range(0, N, ROWS):
@@ -97,6 +100,7 @@ def _loss_kernel(
     COLUMN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    # shares [parts], terms [images,2] -> loss, intra, inter []; in registers [BLOCK]
     dtype: tl.constexpr = loss.dtype.element_ty
     number = tl.arange(0, BLOCK)
     similarity = tl.full([BLOCK], 0, dtype)
@@ -129,6 +133,8 @@ def _through_lengths_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    # grad_contrast, background [N,C], mean [C], inverse [N], to_intra [] -> grad_background [N,C], grad_terms
+    # [images,2]; in registers [ROWS, BLOCK]
     dtype: tl.constexpr = grad_contrast.dtype.element_ty
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = row[:, None] < N

@@ -34,6 +34,7 @@ def sum_class(
     ADD: tl.constexpr,
 ):
     """Sum the class of sample `task`, in the samples' order, if that is its first one; with ADD, to what is there."""
+    # per_sample [B,PARTS,WIDTH], labels [B] -> grad_weights [R,K,C], WIDTH = R*C; sums are shaped like column
     inside = column < WIDTH
     target = grad_weights + (column // C).to(tl.int64) * classes * C + column % C
     label = tl.load(labels + task)
@@ -73,6 +74,7 @@ def _class_sums_kernel(
 ):
     """Sum all classes. The first `batch` programs take a sample each: the first one of a class sums its class. The
     others take `CLASSES` classes each and write the zeros of those that the batch does not hold."""
+    # per_sample [B,PARTS,WIDTH], labels [B] -> grad_weights [R,K,C]; present [CLASSES, labels at once]
     task = tl.program_id(0)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     if task < batch:

@@ -35,6 +35,7 @@ def sum_share(
     tile: tl.constexpr,
 ):
     """Compute this share's part of the CAMs [R,P] and of the pooled map [C]: forward."""
+    # features [C,P], weights [R,K,C] -> cams [R,P], pooled [C]; in registers [R, vector, rows, lanes]
     dtype: tl.constexpr = cams.dtype.element_ty
     first_row, row_end, window, window_end = share
     known = (label >= 0) & (label < classes)
@@ -84,6 +85,7 @@ def _at_every_pixel(
     tile: tl.constexpr,
 ):
     """Return what a map's gradient holds at every pixel of these channels: that of the pooled map, and `added`."""
+    # grad_pooled S x [C], cuts [R], offset_weights [R,C], added [C]; the result is shaped like channel
     total = tl.load(grad_pooled + channel, mask=inside, other=0).to(dtype)
     for part in tl.static_range(1, S):
         total += tl.load(grad_pooled + part * apart + channel, mask=inside, other=0).to(dtype)
@@ -126,6 +128,8 @@ def differentiate_share(
 ):
     """Differentiate: this share of dF, and its part of the sample's weight gradient [R,C]; `grad_pooled` is the sum of
     S vectors that lie `apart`."""
+    # grad_cams [R,P], differences [M,C], masks [M,P], features [C,P], weights [R,K,C] -> grad_features [C,P],
+    # per_sample [R,C]; in registers [R or M, vector, rows, lanes]
     dtype: tl.constexpr = per_sample.dtype.element_ty
     first_row, row_end, window, window_end = share
     used = tl.where((label >= 0) & (label < classes), R, 0)

@@ -121,6 +121,7 @@ def _label_cam_forward_kernel(
     MAPS: tl.constexpr,
     tile: tl.constexpr,
 ):
+    # features, second [B,C,P], weights [MAPS*R,K,C], labels [B] -> cams [S,B,MAPS*R,P], pooled [S,MAPS,B,C]
     sample, which = _own_sample(MAPS)
     features = _own_map(features, second, features_sample)
     weights += which * R * (classes.to(tl.int64) * tile.channels)
@@ -161,6 +162,9 @@ def _label_cam_backward_kernel(
     tile: tl.constexpr,
     written: tl.constexpr,
 ):
+    # grad_cams [B,MAPS*R,P], grad_pooled [S,B,C] or [MAPS,B,C], differences [B,M,C], masks [B,M,P], added [B,C], cuts
+    # [B,MAPS*R], offset_weights [MAPS*R,C], features, second [B,C,P], weights [MAPS*R,K,C], labels [B]
+    # -> grad_features, grad_second [B,C,P], per_sample [B,S,MAPS*R,C]
     sample, which = _own_sample(MAPS)
     features = _own_map(features, second, features_sample)
     grad_features = _own_map(grad_features, grad_second, tile.channels * tile.pixels)

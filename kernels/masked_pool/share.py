@@ -37,6 +37,7 @@ def pool_by_channels(
     tile: tl.constexpr,
 ):
     """Compute the descriptors of these channels, of a planar map whose pixels all fit the window: forward."""
+    # features [C,P], masks [R,P] -> foreground, background [R,C]; in registers [R, vector, rows, lanes]
     dtype: tl.constexpr = foreground.dtype.element_ty
     first_row, row_end, window, window_end = share
     mask = load_window(masks, tile.pixels, R, window, window_end, R_PADDED, dtype, tile)
@@ -67,6 +68,7 @@ def pool_by_pixels(
     tile: tl.constexpr,
 ):
     """Compute the descriptors of these channels, which the program holds while it walks over all pixels: forward."""
+    # features [C,P], masks [R,P] -> foreground, background [R,C]; in registers [R, vector, rows, lanes]
     dtype: tl.constexpr = foreground.dtype.element_ty
     over_rows: tl.constexpr = not tile.planar
     row, row_end, window, window_end = share
@@ -114,6 +116,7 @@ def _inverse_masses(
     masks, R: tl.constexpr, R_PADDED: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr, dtype: tl.constexpr
 ):
     """Compute 1 / (sum_p m + eps) and 1 / (sum_p (1 - m) + eps) of every mask of a sample."""
+    # masks [R,P]; mass [R, BLOCK]; the results [R,1]
     number = tl.arange(0, R_PADDED)[:, None]
     mass = tl.full([R_PADDED, BLOCK], 0, dtype)
     complement_mass = mass
@@ -152,6 +155,8 @@ def differentiate_share(
 ):
     """Differentiate: this share of dF, and its part of dm [R,P]; one of the shares that share channels
     `writes_factors`."""
+    # grad_foreground, grad_background, foreground, background [R,C], features [C,P], masks [R,P] -> grad_features
+    # [C,P], grad_masks [R,P], differences [R,C], added [C]; u, v [R, SPAN], tiles [R, vector, rows, lanes]
     dtype: tl.constexpr = foreground.dtype.element_ty
     first_row, row_end, window, window_end = share
     number = tl.arange(0, R_PADDED)[:, None, None, None]

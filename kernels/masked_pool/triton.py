@@ -53,6 +53,7 @@ def _masked_pool_forward_by_channels_kernel(
     R_PADDED: tl.constexpr,
     tile: tl.constexpr,
 ):
+    # features [B,C,P], masks [B,R,P] -> foreground, background [B,R,C]
     sample = tl.program_id(0).to(tl.int64)
     features += sample * features_sample
     masks += sample * (R * tile.pixels)
@@ -73,6 +74,7 @@ def _masked_pool_forward_by_pixels_kernel(
     R_PADDED: tl.constexpr,
     tile: tl.constexpr,
 ):
+    # features [B,C,P], masks [B,R,P] -> foreground, background [B,R,C]
     sample = tl.program_id(0).to(tl.int64)
     features += sample * features_sample
     masks += sample * (R * tile.pixels)
@@ -104,6 +106,8 @@ def _masked_pool_backward_kernel(
     tile: tl.constexpr,
     written: tl.constexpr,
 ):
+    # grad_foreground, grad_background, foreground, background [B,R,C], features [B,C,P], masks [B,R,P]
+    # -> grad_features [B,C,P], grad_masks [S,B,R,P], differences [B,R,C], added [B,C]
     sample = tl.program_id(0).to(tl.int64)
     features += sample * features_sample
     grad_features += sample * (tile.channels * tile.pixels)

@@ -140,6 +140,8 @@ def regulate_sample(
 ):
     """Regulate one sample: forward. CAMs in `parts` that lie `part_stride` apart are added, and written to `cams`, if
     there."""
+    # cam_a, cam_b parts x [P], given, offsets [2], pooled_a, pooled_b [C], offset_weights [2,C] -> cams, masks, maps
+    # [2,P], terms, thresholds [2]; in registers [BLOCK] of each map
     dtype: tl.constexpr = maps.dtype.element_ty
     tau = tl.full((), temperature, dtype)
     offset_a, offset_b = None, None
@@ -183,6 +185,7 @@ def regulate_sample(
 @triton.jit
 def _z_and_q(own, other, incoming, start, tau, MAPS: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
     """Block of one CAM: its values, normalized map, z, and q without the threshold's part."""
+    # all [BLOCK]
     grad_mask, grad_map, dual, agreement = incoming
     values, map_x, mask = _masked(own, start, tau, P, BLOCK)
     _values, map_y, mask_y = _masked(other, start, tau, P, BLOCK)
@@ -208,6 +211,7 @@ def _write_gradient(
     BLOCK: tl.constexpr,
 ):
     """Write the gradient of the CAM `own`, both being prepared. Returns that of what was given of its threshold."""
+    # gradient [P]; in registers [BLOCK]
     _plane, low, high, span, _cut, mean, to_mean, to_given = own
     dtype: tl.constexpr = low.dtype
     sum_z = tl.full((), 0, dtype)
@@ -267,6 +271,8 @@ def differentiate_sample(
 ):
     """Differentiate one sample; the gradient of the masks is the sum of `parts`. What has two numbers to a sample comes
     whole."""
+    # grad_terms, grad_thresholds, given, offsets [B,2], grad_masks parts x [2,P], grad_maps [2,P], cam_a, cam_b [P]
+    # -> grad_a, grad_b [P], grad_cuts [B,2]; in registers [BLOCK] of each map
     dtype: tl.constexpr = grad_masks.dtype.element_ty
     MAPS: tl.constexpr = grad_maps is not None
     tau = tl.full((), temperature, dtype)

@@ -75,6 +75,8 @@ def _regulate_forward_kernel(
     BLOCK: tl.constexpr,
     C: tl.constexpr,
 ):
+    # cam_a, cam_b parts x [B,P], given, offsets [B,2], pooled [1 or 2,B,C], offset_weights [2,C], offset_biases [2]
+    # -> cams, masks, maps [B,2,P], terms, thresholds [B,2]
     sample = tl.program_id(0).to(tl.int64)
     if given is not None:
         given += 2 * sample
@@ -141,6 +143,8 @@ def _regulate_backward_kernel(
     P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    # grad_terms, grad_thresholds, given, offsets [B,2], grad_masks parts x [B,2,P], grad_maps [B,2,P], cam_a, cam_b
+    # [B,P] -> grad_a, grad_b [B,P], grad_cuts [B,2]
     sample = tl.program_id(0).to(tl.int64)
     if grad_maps is not None:
         grad_maps += sample * maps_sample

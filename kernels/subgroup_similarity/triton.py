@@ -93,6 +93,7 @@ def _softplus(x):
 def order_rows(groups, places, program, programs, N, REPEATS: tl.constexpr):
     """Write what `new_places` says, of one program's rows. Places behind the last row belong to no group: whoever reads
     a few places at once needs no mask."""
+    # groups [N / REPEATS] -> places [4, padded N]; row, own [places at once], same [other, row]
     begin = program * _PLACES
     row = begin + tl.arange(0, _PLACES)
     own = tl.load(groups + row // REPEATS, mask=row < N, other=0)
@@ -149,6 +150,8 @@ def _similarity_forward_kernel(
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
 ):
+    # foreground, background [N,C], inverse [N], mean [C], places [4, padded N] -> shares [programs]
+    # u, g [ROWS, BLOCK], e, a [ROWS], other_f, other_g [BLOCK]
     begin = tl.program_id(0) * ROWS
     lane = tl.arange(0, ROWS)
     position = begin + lane
@@ -197,6 +200,8 @@ def _similarity_backward_kernel(
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
 ):
+    # grad_inter [], foreground, background [N,C], inverse [N], mean [C], places [4, padded N]
+    # -> grad_foreground, grad_background [N,C]; u, g, v, p [ROWS, BLOCK], e, r, a, s [ROWS], other_f, other_g [BLOCK]
     begin = tl.program_id(0) * ROWS
     lane = tl.arange(0, ROWS)
     position = begin + lane
