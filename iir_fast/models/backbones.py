@@ -14,6 +14,8 @@ from iir_fast.models.pretrained import load_weights, read_weights
 from iir_fast.models.small_cnn import SmallCNN
 
 SMALL_CNN = "small_cnn"
+FINE_STRIDE = 16
+"""Largest stride, in pixels, of the map that is read unless another one is named."""
 
 
 class Backbone(nn.Module):
@@ -74,7 +76,7 @@ class Backbone(nn.Module):
 
 
 def create_backbone(
-    name: str, weights: str = "random", output_stride: int | None = None, out_index: int = -1
+    name: str, weights: str = "random", output_stride: int | None = None, out_index: int | None = None
 ) -> Backbone:
     """Create a backbone.
 
@@ -95,7 +97,9 @@ def create_backbone(
         output_stride: stride of the map in pixels: 16 makes 14x14 and 8 makes 28x28 from 224x224. None: the native
             one.
         out_index: which of timm's feature maps, from the shallowest at 0; negative values count from the deepest. VGG's
-            deepest is the one after the last convolution (stride 16); timm's pool5 behind it is not offered.
+            deepest is the one after the last convolution (stride 16); timm's pool5 behind it is not offered. None: with
+            `output_stride` the deepest, without it the deepest whose native stride is 16 or less. Behind stride 16
+            features tell classes rather than parts, and boxes from them are worse (docs/ablation.md).
 
     Returns:
         The backbone, in training mode.
@@ -109,6 +113,9 @@ def create_backbone(
     if name == SMALL_CNN:
         return _create_small_cnn(weights, output_stride, out_index)
     options, maps = _inspect(name)
+    if out_index is None:
+        fine = [index for index, entry in enumerate(maps) if entry.stride <= FINE_STRIDE]
+        out_index = -1 if output_stride is not None or not fine else fine[-1]
     if not -len(maps) <= out_index < len(maps):
         raise ValueError(f"out_index of {name!r} must be in {-len(maps)}..{len(maps) - 1}, got {out_index}.")
     out_index %= len(maps)
@@ -151,8 +158,8 @@ class _Map(NamedTuple):
     stride: int
 
 
-def _create_small_cnn(weights: str, output_stride: int | None, out_index: int) -> Backbone:
-    if out_index not in (-1, 0):
+def _create_small_cnn(weights: str, output_stride: int | None, out_index: int | None) -> Backbone:
+    if out_index not in (None, -1, 0):
         raise ValueError(f"out_index of {SMALL_CNN!r} must be -1 or 0, it has one feature map, got {out_index}.")
     if output_stride not in (None, SmallCNN.stride):
         raise _stride_error(SMALL_CNN, output_stride, [SmallCNN.stride])

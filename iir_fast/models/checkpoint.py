@@ -27,7 +27,7 @@ class NetworkSpec:
     classes: tuple[str, ...]
     image_size: int
     output_stride: int | None = None
-    out_index: int = -1
+    out_index: int | None = None
     hidden: int | None = 512
     threshold: ThresholdKind = "learned"
     erase: float | None = None

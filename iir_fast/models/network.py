@@ -42,7 +42,7 @@ class IIRNetwork(nn.Module):
         num_classes: K.
         weights: "random", "timm", "package" or a file, as `create_backbone` says.
         output_stride: stride of the feature map, e.g. 16 for 14x14 from 224; None: the architecture's own.
-        out_index: which of the architecture's feature maps is read; the deepest by default.
+        out_index: which of the architecture's feature maps is read, as `create_backbone` says.
         hidden: channels of each branch of the head, as in DualCAMHead.
         threshold: "learned", "mean" or "fixed", as in DualCAMHead.
         erase: the head is an ErasingHead with this delta; None: a DualCAMHead.
@@ -57,7 +57,7 @@ class IIRNetwork(nn.Module):
         num_classes: int,
         weights: str = "random",
         output_stride: int | None = None,
-        out_index: int = -1,
+        out_index: int | None = None,
         hidden: int | None = 512,
         threshold: ThresholdKind = "learned",
         erase: float | None = None,

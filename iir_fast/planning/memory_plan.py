@@ -51,8 +51,8 @@ class TrainingSetup:
     """Side of the square input in pixels."""
     output_stride: int | None = None
     """Stride of the feature map in pixels; the architecture's own by default."""
-    out_index: int = -1
-    """Which of the backbone's feature maps is read; the deepest by default."""
+    out_index: int | None = None
+    """Which of the backbone's feature maps is read; by default as in `iir_fast.models.create_backbone`."""
     classes: int = 1000
     """Number of classes."""
     hidden: int | None = 512
@@ -83,7 +83,7 @@ class MemoryPlan:
         head_and_loss: the most that head and loss hold beyond that, forward and backward, with this package's
             kernels. The gradient of the features is part of it.
         head_and_loss_without: the same of class maps, masked features and differences of all pairs of images, those of
-            this device alone; peer (a) of the benchmarks.
+            this device alone; the naive peer of the benchmarks.
         backbone_backward: the most that the backbone's backward pass holds beyond the activations. It comes when head
             and loss are done: of the two the larger one counts.
     """

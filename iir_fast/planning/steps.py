@@ -45,7 +45,7 @@ def step_with_kernels(head: DualCAMHead, features: Tensor, labels: Tensor, ranks
 def step_without_kernels(head: DualCAMHead, features: Tensor, labels: Tensor) -> Step:
     """Do the same by class maps, which stay for localization, masked features, and differences of all pairs of images.
 
-    It is peer (a) of the benchmarks, on any head.
+    It is the naive peer of the benchmarks, on any head.
 
     Args: as `step_with_kernels`; images are compared with those of their own batch only.
     """

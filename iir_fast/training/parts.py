@@ -46,8 +46,9 @@ class Model:
     """Backbone weights: "random", "timm" (downloads), "package" (tf_efficientnet_lite0 to lite2) or a file."""
     output_stride: int | None = None
     """Stride of the feature map in pixels; the architecture's own by default."""
-    out_index: int = -1
-    """Which of the backbone's feature maps is read; the deepest by default."""
+    out_index: int | None = None
+    """Which of the backbone's feature maps is read; by default the deepest of stride 16 or less, or the deepest of all
+    where output_stride is given."""
     hidden: int | None = 32
     """Channels of each classifier's own 3x3 convolution; None: classifiers read the shared map."""
     freeze_backbone: bool = False

@@ -1,4 +1,4 @@
-"""The steps that plans count compute what the package and peer (a) of the benchmarks compute."""
+"""The steps that plans count compute what the package and the naive peer of the benchmarks compute."""
 
 from __future__ import annotations
 
