@@ -9,21 +9,25 @@ with needs_system("iir_fast.evaluation"):
     from iir_fast.evaluation.measurement import ScoredImage, scale_boxes
     from iir_fast.evaluation.metrics import BoxCurve, FixedThreshold, Metrics
     from iir_fast.evaluation.model import Predictions, evaluate_maps, evaluate_scoremaps, predict
+    from iir_fast.evaluation.refinement import REFINEMENTS, Refinement, refine
     from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, load_scoremap, resize_scoremap, save_scoremap
 
 __all__ = [
     "PROTOCOL_SIZE",
+    "REFINEMENTS",
     "BoxCurve",
     "Evaluator",
     "FixedThreshold",
     "Metrics",
     "Predictions",
+    "Refinement",
     "ScoredImage",
     "evaluate_maps",
     "evaluate_scoremaps",
     "largest_box",
     "load_scoremap",
     "predict",
+    "refine",
     "resize_scoremap",
     "save_scoremap",
     "scale_boxes",

@@ -94,17 +94,6 @@ def _own_sample(MAPS: tl.constexpr):
         return program % samples, program // samples
 
 
-@triton.jit
-def _own_map(first, second, size):
-    """Find where this program's sample begins, of maps whose samples are `size` elements apart."""
-    program = tl.program_id(0).to(tl.int64)
-    own = first + program * size
-    if second is not None:
-        samples = tl.num_programs(0) // 2
-        own = tl.where(program < samples, own, second + (program - samples) * size)
-    return own
-
-
 @triton.jit(do_not_specialize=RUN_TIME, do_not_specialize_on_alignment=["labels"])
 def _label_cam_forward_kernel(
     features,
@@ -123,12 +112,15 @@ def _label_cam_forward_kernel(
 ):
     # features, second [B,C,P], weights [MAPS*R,K,C], labels [B] -> cams [S,B,MAPS*R,P], pooled [S,MAPS,B,C]
     sample, which = _own_sample(MAPS)
-    features = _own_map(features, second, features_sample)
     weights += which * R * (classes.to(tl.int64) * tile.channels)
     cams += ((channel_share(tile) * (tl.num_programs(0) // MAPS) + sample) * MAPS + which) * (R * tile.pixels)
     pooled += (pixel_share(tile) * tl.num_programs(0) + tl.program_id(0).to(tl.int64)) * tile.channels
-    share = own_share(tiles_each, tile)
-    sum_share(features, weights, tl.load(labels + sample), cams, pooled, classes, share, R, R_PADDED, tile)
+    share, label = own_share(tiles_each, tile), tl.load(labels + sample)
+    # One call for each map: Triton 3.6 cannot choose between two pointers for AMD.
+    for number in tl.static_range(MAPS):
+        if which == number:
+            own_map = (features if number == 0 else second) + sample * features_sample
+            sum_share(own_map, weights, label, cams, pooled, classes, share, R, R_PADDED, tile)
 
 
 @triton.jit(do_not_specialize=RUN_TIME, do_not_specialize_on_alignment=["labels"])
@@ -166,8 +158,6 @@ def _label_cam_backward_kernel(
     # [B,MAPS*R], offset_weights [MAPS*R,C], features, second [B,C,P], weights [MAPS*R,K,C], labels [B]
     # -> grad_features, grad_second [B,C,P], per_sample [B,S,MAPS*R,C]
     sample, which = _own_sample(MAPS)
-    features = _own_map(features, second, features_sample)
-    grad_features = _own_map(grad_features, grad_second, tile.channels * tile.pixels)
     grad_cams += sample * grad_cams_sample + which * (R * tile.pixels)
     grad_pooled += tl.program_id(0).to(tl.int64) * tile.channels
     per_sample += ((sample * pixel_shares(tile) + pixel_share(tile)) * MAPS + which) * (R * tile.channels)
@@ -179,32 +169,35 @@ def _label_cam_backward_kernel(
         differences += sample * (M * tile.channels)
         masks += sample * (M * tile.pixels)
         added += sample * tile.channels
-    differentiate_share(
-        grad_cams,
-        grad_pooled,
-        differences,
-        masks,
-        added,
-        cuts,
-        offset_weights,
-        features,
-        weights,
-        tl.load(labels + sample),
-        grad_features,
-        per_sample,
-        tl.num_programs(0).to(tl.int64) * tile.channels,
-        classes,
-        own_share(tiles_each, tile),
-        FEATURES_NEEDED,
-        WEIGHTS_NEEDED,
-        R,
-        R_PADDED,
-        S,
-        M,
-        M_PADDED,
-        tile,
-        written,
-    )
+    share, label = own_share(tiles_each, tile), tl.load(labels + sample)
+    for number in tl.static_range(MAPS):
+        if which == number:
+            differentiate_share(
+                grad_cams,
+                grad_pooled,
+                differences,
+                masks,
+                added,
+                cuts,
+                offset_weights,
+                (features if number == 0 else second) + sample * features_sample,
+                weights,
+                label,
+                (grad_features if number == 0 else grad_second) + sample * (tile.channels * tile.pixels),
+                per_sample,
+                tl.num_programs(0).to(tl.int64) * tile.channels,
+                classes,
+                share,
+                FEATURES_NEEDED,
+                WEIGHTS_NEEDED,
+                R,
+                R_PADDED,
+                S,
+                M,
+                M_PADDED,
+                tile,
+                written,
+            )
 
 
 def plan_parts(maps: Maps, weights: Tensor, labels: Tensor) -> tuple[Parts, Launch]:

@@ -1,0 +1,78 @@
+"""From a score map to one that follows the image: what the network's few cells cannot know of an object's edge."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Refinement = Literal["none", "guided", "grabcut"]
+"""How a score map is refined by its image."""
+REFINEMENTS: tuple[Refinement, ...] = ("none", "guided", "grabcut")
+
+RADIUS = 16
+EPSILON = 1e-3
+"""Of the guided filter: half its window in pixels of the score map, and how much a colour must vary to count."""
+SURE_OBJECT, SURE_BACKGROUND = 0.75, 0.15
+"""Scores above and below which GrabCut takes the map's word."""
+ROUNDS = 3
+
+
+def refine(scoremap: NDArray[np.float64], image: NDArray[np.uint8], refinement: Refinement) -> NDArray[np.float64]:
+    """Refine a score map by the image it is of.
+
+    Args:
+        scoremap: float64 [H, W] in [0, 1].
+        image: uint8 [H, W, 3], RGB, at the map's size.
+        refinement: "none"; "guided": the guided filter (He, Sun and Tang, "Guided Image Filtering", PAMI 2013),
+            stretched to [0, 1]; "grabcut": GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004) from the map as its
+            seed, and the mean of map and result, so that the result's edge lies at 0.5.
+
+    Returns:
+        float64 [H, W] in [0, 1]. A constant map stays as it is.
+
+    Raises:
+        ValueError: `refinement` is none of the three, or `image` is not of the map's size.
+    """
+    if refinement not in REFINEMENTS:
+        raise ValueError(f"refinement is {refinement!r}; accepted are {', '.join(REFINEMENTS)}.")
+    if image.shape != (*scoremap.shape, 3) or image.dtype != np.uint8:
+        raise ValueError(
+            f"image is {image.dtype} {list(image.shape)}; uint8 {[*scoremap.shape, 3]} is accepted, at the map's size."
+        )
+    if refinement == "none" or scoremap.min() == scoremap.max():
+        return scoremap
+    return _guided(scoremap, image) if refinement == "guided" else _grabcut(scoremap, image)
+
+
+def _guided(scoremap: NDArray[np.float64], image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Fit the map, in every window, by a linear function of the colour."""
+
+    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return cv2.boxFilter(values, -1, (2 * RADIUS + 1,) * 2)
+
+    colour = image / 255
+    mean_colour, mean_score = mean(colour), mean(scoremap)
+    products = mean((colour[..., :, None] * colour[..., None, :]).reshape(*scoremap.shape, 9))
+    covariance = products.reshape(*scoremap.shape, 3, 3) - mean_colour[..., :, None] * mean_colour[..., None, :]
+    with_score = mean(colour * scoremap[..., None]) - mean_colour * mean_score[..., None]
+    slope = np.linalg.solve(covariance + EPSILON * np.eye(3), with_score[..., None])[..., 0]
+    offset = mean_score - (slope * mean_colour).sum(axis=2)
+    fitted = (mean(slope) * colour).sum(axis=2) + mean(offset)
+    fitted -= fitted.min()
+    return fitted / (fitted.max() or 1)
+
+
+def _grabcut(scoremap: NDArray[np.float64], image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Cut the object out by its colours, which GrabCut learns from what the map is sure of."""
+    seed = np.where(scoremap > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    seed[scoremap > SURE_OBJECT] = cv2.GC_FGD
+    seed[scoremap < SURE_BACKGROUND] = cv2.GC_BGD
+    if len(np.unique(seed & 1)) < 2:  # no background at all: there are no colours to learn
+        return scoremap
+    cv2.setRNGSeed(0)
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(image, seed, None, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
+    return (scoremap + (seed & 1)) / 2

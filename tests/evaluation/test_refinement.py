@@ -1,0 +1,89 @@
+"""Refined score maps: what each refinement computes, whom it helps, and that it does the same every time."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+
+from iir_fast.evaluation import refine
+from iir_fast.evaluation.refinement import EPSILON, RADIUS, REFINEMENTS
+
+SIDE = 96
+
+
+@pytest.fixture(scope="module")
+def square() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A red square on noisy green, its mask, and a blurred map of it that is off by 6 pixels."""
+    random = np.random.default_rng(0)
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[30:66, 24:70] = True
+    image = np.where(mask[..., None], (200, 60, 40), (40, 160, 60)) + random.normal(0, 12, (SIDE, SIDE, 3))
+    scoremap = cv2.GaussianBlur(np.roll(mask, (6, 6), (0, 1)).astype(np.float64), (0, 0), 7)
+    scoremap -= scoremap.min()
+    return image.clip(0, 255).astype(np.uint8), mask, scoremap / scoremap.max()
+
+
+def iou(first: np.ndarray, second: np.ndarray) -> float:
+    return float((first & second).sum() / (first | second).sum())
+
+
+@pytest.mark.parametrize(("refinement", "least"), [("guided", 0.85), ("grabcut", 0.94)])
+def test_the_map_is_drawn_to_the_objects_edge(square, refinement, least):
+    image, mask, scoremap = square
+    assert iou(scoremap > 0.5, mask) < 0.75
+    refined = refine(scoremap, image, refinement)
+    assert (refined.min(), refined.max()) == (0, 1)
+    assert iou(refined > 0.5, mask) > least
+
+
+def test_guided_is_the_windows_regression_on_the_colours(square):
+    image, _, scoremap = square
+    refined = refine(scoremap, image, "guided")
+    width = 2 * RADIUS + 1
+    colours = np.pad(image / 255, ((RADIUS,) * 2, (RADIUS,) * 2, (0, 0)), mode="reflect")
+    scores = np.pad(scoremap, RADIUS, mode="reflect")
+    lines = np.empty((SIDE, SIDE, 4))
+    for y in range(SIDE):
+        for x in range(SIDE):
+            colour = colours[y : y + width, x : x + width].reshape(-1, 3)
+            score = scores[y : y + width, x : x + width].ravel()
+            centred = colour - colour.mean(axis=0)
+            slope = np.linalg.solve(
+                centred.T @ centred / width**2 + EPSILON * np.eye(3), centred.T @ (score - score.mean()) / width**2
+            )
+            lines[y, x] = *slope, score.mean() - slope @ colour.mean(axis=0)
+    means = cv2.blur(lines, (width, width))
+    expected = (means[..., :3] * image / 255).sum(axis=2) + means[..., 3]
+    expected = (expected - expected.min()) / np.ptp(expected)
+    np.testing.assert_allclose(refined, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("refinement", REFINEMENTS)
+def test_threads_give_the_same_bits(square, refinement):
+    image, _, scoremap = square
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: refine(scoremap, image, refinement), range(8)))
+    assert all(np.array_equal(each, found[0]) for each in found)
+
+
+@pytest.mark.parametrize("refinement", REFINEMENTS)
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_constant_map_stays(square, refinement, value):
+    constant = np.full((SIDE, SIDE), value)
+    np.testing.assert_array_equal(refine(constant, square[0], refinement), constant)
+
+
+def test_a_map_without_background_is_left_to_itself(square):
+    scoremap = 0.6 + 0.4 * square[2]
+    np.testing.assert_array_equal(refine(scoremap, square[0], "grabcut"), scoremap)
+
+
+def test_what_does_not_fit_is_refused(square):
+    image, _, scoremap = square
+    with pytest.raises(ValueError, match="refinement is 'crf'; accepted are none, guided, grabcut"):
+        refine(scoremap, image, "crf")
+    with pytest.raises(ValueError, match=r"image is uint8 \[96, 95, 3\]; uint8 \[96, 96, 3\] is accepted"):
+        refine(scoremap, image[:, 1:], "guided")
