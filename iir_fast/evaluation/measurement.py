@@ -80,16 +80,23 @@ def measure(image: ScoredImage, taus: NDArray[np.float64], edges: NDArray[np.flo
     return Measurement(image.image_id, largest_iou, best_iou, foreground, background, label_rank, len(ranked))
 
 
-def scale_boxes(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.int64]:
+def scale_boxes(boxes: NDArray[np.float64], size: tuple[int, int] | None) -> NDArray[np.int64]:
     """Bring true boxes to the protocol's size: int(coordinate * 224 / size).
 
     Args:
         boxes: float64 [n, 4], x0, y0, x1, y1 in the pixels of the image.
-        size: (width, height) of the image.
+        size: (width, height) of the image, as `GroundTruth` has it; may be None where there is no box.
 
     Returns:
         int64 [n, 4], truncated towards zero.
+
+    Raises:
+        ValueError: there are boxes and `size` is None.
     """
+    if size is None:
+        if len(boxes):
+            raise ValueError(f"size is None; (width, height) of the image is needed for its {len(boxes)} boxes.")
+        return np.zeros((0, 4), np.int64)
     return (boxes * float(PROTOCOL_SIZE) / (size + size)).astype(np.int64)
 
 
