@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,6 +55,16 @@ def check_scoremap(scoremap: NDArray[np.float64], name: str) -> None:
             f"{name} is {scoremap.dtype} {list(scoremap.shape)}; "
             f"float64 [{PROTOCOL_SIZE}, {PROTOCOL_SIZE}] is accepted (resize_scoremap makes it)."
         )
+    check_scores(scoremap, name)
+
+
+def check_scores(scoremap: NDArray[np.floating[Any]], name: str) -> None:
+    """Raise ValueError, under that name, unless a map is a floating array [H, W] with every value in [0, 1]."""
+    if not isinstance(scoremap, np.ndarray):
+        raise ValueError(f"{name} is a {type(scoremap).__name__}; a floating NumPy array [H, W] is accepted.")
+    if scoremap.dtype.kind != "f" or scoremap.ndim != 2 or not scoremap.size:
+        found = f"{scoremap.dtype} {list(scoremap.shape)}"
+        raise ValueError(f"{name} is {found}; a floating array [H, W] with at least one pixel is accepted.")
     low, high = scoremap.min(), scoremap.max()
     if not (low >= 0 and high <= 1):  # written so that NaN fails, too
         raise ValueError(f"{name} holds values from {low} to {high}; values in [0, 1] without NaN are accepted.")
