@@ -9,7 +9,8 @@ with needs_system("iir_fast.evaluation"):
     from iir_fast.evaluation.measurement import ScoredImage, scale_boxes
     from iir_fast.evaluation.metrics import BoxCurve, FixedThreshold, Metrics
     from iir_fast.evaluation.model import Predictions, evaluate_maps, evaluate_scoremaps, predict
-    from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, load_scoremap, resize_scoremap, save_scoremap
+    from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, resize_scoremap, save_scoremap
+    from iir_fast.evaluation.stored_maps import StoredMaps
 
 __all__ = [
     "PROTOCOL_SIZE",
@@ -19,10 +20,10 @@ __all__ = [
     "Metrics",
     "Predictions",
     "ScoredImage",
+    "StoredMaps",
     "evaluate_maps",
     "evaluate_scoremaps",
     "largest_box",
-    "load_scoremap",
     "predict",
     "resize_scoremap",
     "save_scoremap",

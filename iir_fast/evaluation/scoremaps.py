@@ -1,4 +1,4 @@
-"""Score maps: from a network's map to the protocol's 224 x 224, and to and from disk."""
+"""Score maps: from a network's map to the protocol's 224 x 224, and to disk."""
 
 from __future__ import annotations
 
@@ -88,32 +88,6 @@ def save_scoremap(root: Path, image_id: str, scoremap: NDArray[np.float64]) -> P
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, scoremap)
     return path
-
-
-def load_scoremap(root: Path, image_id: str) -> NDArray[np.float64]:
-    """Read the score map of an image from `<root>/<image_id>.npy`.
-
-    Args:
-        root: the folder of all score maps.
-        image_id: path of the image relative to its data root.
-
-    Returns:
-        float64 [224, 224] in [0, 1].
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no array, the array is not what the protocol accepts, or `image_id` points outside
-            `root`.
-    """
-    path = scoremap_file(root, image_id)
-    try:
-        scoremap: NDArray[np.float64] = np.load(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"image {image_id!r} has no score map: {path} does not exist.") from None
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"the score map {path} cannot be read as a NumPy array: {error}") from error
-    check_scoremap(scoremap, f"the score map {path}")
-    return scoremap
 
 
 def scoremap_file(root: Path, image_id: str) -> Path:
