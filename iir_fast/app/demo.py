@@ -94,10 +94,10 @@ def draw_grid(runs: dict[MethodName, LoadedRun], metrics: Results, indices: Iter
         pen.text((column * (TILE + GAP) + 2, 3), caption, fill="black")
     for row, i in enumerate(indices):
         dataset = runs["cam"].dataset
-        image = dataset.image(i).resize((TILE, TILE), Image.Resampling.BICUBIC)
-        truth = dataset.ground_truth(i)
-        scale = np.array([TILE, TILE, TILE, TILE]) / np.array([*truth.size, *truth.size])
-        true_boxes = [((box * scale).tolist(), TRUE_COLOUR) for box in truth.boxes]
+        original = dataset.image(i)
+        image = original.resize((TILE, TILE), Image.Resampling.BICUBIC)
+        scale = TILE / np.array([*original.size, *original.size])
+        true_boxes = [((box * scale).tolist(), TRUE_COLOUR) for box in dataset.ground_truth(i).boxes]
         tiles = [overlay(image, None, true_boxes)]
         for _, method, map in ROWS:
             inputs, label = dataset[i]

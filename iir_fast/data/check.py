@@ -18,7 +18,7 @@ from iir_fast.data.images import BrokenImageError, read_image, read_size
 from iir_fast.data.listing import Listing
 from iir_fast.data.metadata import METADATA
 from iir_fast.data.procedural import SPLIT_SIZES, ProceduralDataset
-from iir_fast.data.records import Fault
+from iir_fast.data.records import Fault, holds_text
 from iir_fast.data.sources import PROCEDURAL, has_split, list_split, parse_source
 
 SPLITS = ("train", "val", "test")
@@ -133,7 +133,7 @@ def check_data(source: str, decode: bool = False) -> DataReport:
         examined = in_threads(partial(_examine, listing, decode), listing.ids, f"Checking {listing.split}")
         faults += [fault for found in examined for fault in found]
         faults += _unannotated(source, listing)
-        masks = sum(len(each.masks) for each in listing.masks.values())
+        masks = _count_masks(listing)
         boxes = masks if listing.masks_are == "trimaps" else _count_boxes(listing)
         summaries.append(_summarize(listing, boxes, masks))
     for first, second in combinations(listings, 2):
@@ -176,8 +176,9 @@ def _unannotated(source: str, listing: Listing) -> Iterator[Fault]:
         return
     if kind in METADATA:
         file = METADATA[kind].metadata(root, listing.split) / "localization.txt"
-        if not file.is_file():
-            yield Fault("missing file", f"{file} does not exist or is not a file")
+        if not holds_text(file):
+            found = "is empty" if file.is_file() else "does not exist or is not a file"
+            yield Fault("missing file", f"{file} {found}")
     elif listing.masks:
         for path in listing.ids:
             if path not in listing.masks:
@@ -196,7 +197,7 @@ def _warnings(source: str, listings: Sequence[Listing]) -> Iterator[str]:
         layout, split = METADATA[kind], listing.split
         for what, count, official in (
             ("images", len(listing.ids), layout.images.get(split)),
-            ("boxes", _count_boxes(listing), layout.boxes.get(split)),
+            (layout.annotation, _count_boxes(listing) + _count_masks(listing), layout.annotations.get(split)),
         ):
             if official is not None and count != official:
                 yield f"{split} has {count:,} {what}; {layout.title} officially has {official:,}"
@@ -204,6 +205,10 @@ def _warnings(source: str, listings: Sequence[Listing]) -> Iterator[str]:
 
 def _count_boxes(listing: Listing) -> int:
     return sum(map(len, listing.boxes.values()))
+
+
+def _count_masks(listing: Listing) -> int:
+    return sum(len(each.masks) for each in listing.masks.values())
 
 
 def _summarize(split: Listing | ProceduralDataset, boxes: int, masks: int) -> SplitSummary:

@@ -22,7 +22,8 @@ class GroundTruth:
     """What the evaluator knows of one image.
 
     Attributes:
-        size: (width, height) of the original image.
+        size: (width, height) of the original image; None where no file of the data set but the image itself states
+            it, and neither boxes nor masks need it.
         boxes: float64 [n, 4] with x0, y0, x1, y1 as the data set states them, in the pixels of the original image;
             [0, 4] where it has none.
         masks: one uint8 array [h, w] per instance, non-zero on the object; empty where there are none. A mask covers
@@ -30,7 +31,7 @@ class GroundTruth:
         ignore: uint8 [h, w], likewise, non-zero where pixels do not count; None where every pixel counts.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     boxes: NDArray[np.float64]
     masks: tuple[NDArray[np.uint8], ...] = ()
     ignore: NDArray[np.uint8] | None = None

@@ -169,11 +169,13 @@ class ListedDataset(LocalizationDataset):
             ValueError: a mask is not of the image's size, where it should be.
         """
         listing, path = self.listing, self.ids[i]
-        size = listing.sizes.get(path) or read_size(listing.root, path)
+        size = listing.sizes.get(path)
         edges = [box.edges for box in listing.boxes.get(path, ())]
+        if size is None and (edges or listing.masks_are != "scaled"):
+            size = read_size(listing.root, path)
         listed = listing.masks_of(path)
         masks = {file: listing.read_mask(file) for file in listed.files}
-        if listing.masks_are == "sized":
+        if size and listing.masks_are == "sized":
             for file, mask in masks.items():
                 listing.check_mask_size(path, size, file, (mask.shape[1], mask.shape[0]), raise_fault)
         return GroundTruth(

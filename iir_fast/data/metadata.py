@@ -4,17 +4,21 @@ al., CVPR 2020) lays out their metadata.
 Below one root stand the images, e.g. in `CUB/`, and for each split a folder, e.g. `metadata/CUB/test/`, of text files
 without header, one record a line, fields separated by commas. All paths are relative to the folder of the images.
 
-- `image_ids.txt`: path.
+- `image_ids.txt`: path. Of a training split `image_ids_proxy.txt`, where it is there, lists the part of it that
+  hyper-parameters are searched on.
 - `class_labels.txt`: path, label. Labels follow the sorted names of the classes' folders in the training split.
-- `image_sizes.txt`: path, width, height. May be absent; Open Images has none.
+- `image_sizes.txt`: path, width, height. May be absent.
 - `localization.txt`: path, x0, y0, x1, y1, one line per box, or path, mask, ignore, one line per instance, where only
-  an image's first line may name an ignore region. May be absent, as ILSVRC's training split has none.
+  an image's first line may name an ignore region. May be absent, and a training split needs none.
+
+An empty file is an absent one: the protocol's repository has image_sizes.txt empty for Open Images and for ILSVRC's
+training split, and localization.txt for the training split of both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,12 +29,15 @@ from iir_fast.data.records import (
     OnFault,
     at,
     check_path,
+    holds_text,
     name_classes,
     parse_box,
     parse_whole,
     raise_fault,
     read_records,
 )
+
+IDS = "image_ids.txt"
 
 
 @dataclass(frozen=True)
@@ -42,14 +49,16 @@ class MetadataLayout:
         folder: name of the folder of its images, and of its metadata.
         annotation: what its localization.txt states.
         images: number of images by split (from the protocol's paper and files).
-        boxes: number of boxes by split, as far as it is published.
+        annotations: number of boxes or masks by split, as far as it is published.
+        train_ids: name of the file that lists the training images.
     """
 
     title: str
     folder: str
     annotation: Literal["boxes", "masks"]
     images: Mapping[str, int]
-    boxes: Mapping[str, int]
+    annotations: Mapping[str, int]
+    train_ids: str = IDS
 
     def metadata(self, root: Path, split: str) -> Path:
         """Name the folder of a split's metadata files."""
@@ -62,7 +71,16 @@ _OPEN_IMAGES = {"train": 29_819, "val": 2_500, "test": 5_000}
 METADATA = {
     "cub": MetadataLayout("CUB-200-2011", "CUB", "boxes", _CUB, _CUB),
     "ilsvrc": MetadataLayout("ILSVRC", "ILSVRC", "boxes", _ILSVRC, {"test": 80_477}),
-    "openimages": MetadataLayout("OpenImages30k", "OpenImages", "masks", _OPEN_IMAGES, {}),
+    "openimages": MetadataLayout("OpenImages30k", "OpenImages", "masks", _OPEN_IMAGES, {"val": 3_854, "test": 7_632}),
+}
+METADATA |= {
+    f"{name}-proxy": replace(
+        layout,
+        images={split: count for split, count in layout.images.items() if split != "train"},
+        annotations={split: count for split, count in layout.annotations.items() if split != "train"},
+        train_ids="image_ids_proxy.txt",
+    )
+    for name, layout in METADATA.items()
 }
 
 
@@ -75,10 +93,12 @@ class MetadataDataset(ListedDataset):
     Boxes are as the files state them, and count both their edges: for CUB, x1 is the file's x + w. Of ILSVRC, ``test``
     is the official validation set and ``val`` is ImageNetV2. Masks of OpenImages keep their own resolution. An image
     without a line in localization.txt has no box or mask; lines of images that image_ids.txt does not list are passed
-    over. Construction reads the text files only: no image is looked for before it is asked for.
+    over. An empty image_sizes.txt or localization.txt is an absent one. Construction reads the text files only: no
+    image is looked for before it is asked for, nor for the ground truth, unless boxes lack the size of their image.
 
     Args:
-        name: "cub", "ilsvrc" or "openimages".
+        name: "cub", "ilsvrc" or "openimages"; or one of these and "-proxy", for ``train/image_ids_proxy.txt`` as the
+            list of the training images.
         root: see above.
         split: "train", "val" or "test".
         transform: makes the tensor of an RGB image.
@@ -109,7 +129,7 @@ class MetadataDataset(ListedDataset):
 
 
 def _stop(fault: Fault) -> None:
-    # What the protocol's own tools pass over in silence: a shortened image_ids.txt, an image to train on only.
+    # What the protocol's own tools pass over in silence: a shortened image_ids.txt, an image without annotation.
     if fault.kind not in ("unlisted id", "no annotation"):
         raise fault
 
@@ -124,7 +144,7 @@ def list_metadata(
     """List what the metadata files of one split say."""
     if classes is None and split != "train" and (layout.metadata(root, "train") / "class_labels.txt").is_file():
         classes = list_metadata(layout, root, "train", on_fault=on_fault).classes
-    files = _Files(layout.metadata(root, split), on_fault)
+    files = _Files(layout, root, split, on_fault)
     labels = files.labels(classes)
     if classes is None and split == "train":
         classes = files.class_names(labels)
@@ -147,13 +167,15 @@ def list_metadata(
 
 
 class _Files:
-    """The metadata files of one split; `ids` has the line of each image in image_ids.txt."""
+    """The metadata files of one split; `ids` has the line of each image in the list of its images."""
 
-    def __init__(self, folder: Path, on_fault: OnFault) -> None:
-        self._folder = folder
+    def __init__(self, layout: MetadataLayout, root: Path, split: str, on_fault: OnFault) -> None:
+        self._folder = layout.metadata(root, split)
+        self._is_train = split == "train"
+        self._list = layout.train_ids if self._is_train else IDS
         self._on_fault = on_fault
         self.ids: dict[str, int] = {}
-        file = folder / "image_ids.txt"
+        file = self._folder / self._list
         for number, (path,) in read_records(file, "path", ",", on_fault):
             try:
                 check_path(path, at(file, number))
@@ -227,24 +249,26 @@ class _Files:
     def _read(self, name: str, form: str, take: Callable[..., None], once: bool = False, optional: bool = True) -> None:
         """Hand place and fields of every line to `take`; each image must have a line, and one only with `once`."""
         file = self._folder / name
-        if optional and not file.is_file():
+        if optional and not holds_text(file):
             return
         lines: dict[str, int] = {}
         for number, (path, *fields) in read_records(file, form, ",", self._on_fault):
             where = at(file, number)
             try:
+                if path not in self.ids and self._list != IDS:
+                    continue  # of the training images that the proxy leaves out
                 if path not in self.ids:
-                    raise Fault("unlisted id", f"{where}: {path} is not in image_ids.txt")
+                    raise Fault("unlisted id", f"{where}: {path} is not in {self._list}")
                 if once:
                     _add_line(lines, path, number, where)
                 lines[path] = number
                 take(where, path, *fields)
             except Fault as fault:
                 self._on_fault(fault)
-        if len(lines) < len(self.ids):
+        if len(lines) < len(self.ids) and (once or not self._is_train):
             for path in self.ids:
                 if path not in lines:
-                    text = f"{file} has no line for {path}, which image_ids.txt lists"
+                    text = f"{file} has no line for {path}, which {self._list} lists"
                     self._on_fault(Fault("missing line" if once else "no annotation", text))
 
 

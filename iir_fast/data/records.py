@@ -77,6 +77,11 @@ def read_records(file: Path, form: str, separator: str | None, on_fault: OnFault
                 on_fault(Fault("corrupt line", text))
 
 
+def holds_text(file: Path) -> bool:
+    """Find out whether there is a file of at least one byte."""
+    return file.is_file() and file.stat().st_size > 0
+
+
 def at(file: Path, line: int) -> str:
     """Say where something stands, for a message."""
     return f"{file}, line {line}"

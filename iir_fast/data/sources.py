@@ -56,8 +56,7 @@ _LAYOUTS = {
 
 
 def parse_source(source: str) -> tuple[str, Path]:
-    """Tell the kind of a source, "procedural", "cub", "ilsvrc", "openimages", "pet", "images", "shards" or "folder",
-    and its root."""
+    """Tell the kind of a source, "procedural", "folder", or what stands before a colon, e.g. "cub", and its root."""
     kind, _, root = source.partition(":")
     if root and kind in _LAYOUTS and kind != FOLDER:
         return kind, Path(root)
@@ -100,8 +99,9 @@ def open_split(
 
     Args:
         source: "procedural"; a folder that holds `<split>.csv`; "cub:ROOT", "ilsvrc:ROOT" or "openimages:ROOT" with the
-            images and `metadata/` below ROOT; "pet:ROOT" for Oxford-IIIT Pet, which downloads itself; "images:ROOT"
-            with images below ROOT/<split>/<class>; "shards:ROOT" with tar shards in ROOT/<split>.
+            images and `metadata/` below ROOT, or "ilsvrc-proxy:ROOT" and so on with the proxy of the training split,
+            which the protocol searches hyper-parameters on; "pet:ROOT" for Oxford-IIIT Pet, which downloads itself;
+            "images:ROOT" with images below ROOT/<split>/<class>; "shards:ROOT" with tar shards in ROOT/<split>.
         split: "train" or "test"; of a folder, images or shards, any that is there; of CUB, ILSVRC and OpenImages "val"
             too.
         transform: makes the tensor of an RGB image.

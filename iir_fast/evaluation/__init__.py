@@ -10,7 +10,8 @@ with needs_system("iir_fast.evaluation"):
     from iir_fast.evaluation.metrics import BoxCurve, FixedThreshold, Metrics
     from iir_fast.evaluation.model import Predictions, evaluate_maps, evaluate_scoremaps, predict
     from iir_fast.evaluation.refinement import REFINEMENTS, Refinement, refine
-    from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, load_scoremap, resize_scoremap, save_scoremap
+    from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, resize_scoremap, save_scoremap
+    from iir_fast.evaluation.stored_maps import StoredMaps
 
 __all__ = [
     "PROTOCOL_SIZE",
@@ -22,10 +23,10 @@ __all__ = [
     "Predictions",
     "Refinement",
     "ScoredImage",
+    "StoredMaps",
     "evaluate_maps",
     "evaluate_scoremaps",
     "largest_box",
-    "load_scoremap",
     "predict",
     "refine",
     "resize_scoremap",

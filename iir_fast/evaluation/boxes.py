@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from iir_fast.evaluation.scoremaps import check_scores
+
 
 def thresholds(step: float) -> NDArray[np.float64]:
     """List the relative thresholds tau that a score map is cut at: 0, step, 2 step, ... below 1.
@@ -86,8 +88,9 @@ def largest_box(scoremap: NDArray[np.float64], threshold: float) -> tuple[int, i
         x0, y0, x1, y1 in the map's pixels; 0, 0, 0, 0 where nothing exceeds the threshold (a map of zeros).
 
     Raises:
-        ValueError: `threshold` is outside [0, 1).
+        ValueError: the map is another array, leaves [0, 1] or holds NaN, or `threshold` is outside [0, 1).
     """
+    check_scores(scoremap, "scoremap")
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold is {threshold}; a number in [0, 1) is accepted.")
     sweep = sweep_boxes(scoremap, np.array([threshold]))

@@ -216,19 +216,36 @@ int score(Workspace& workspace, const double* scoremap, const Truth& truth, doub
     return image.highest;
 }
 
+// Whether everything stays inside its arrays and integers.
+bool sound(const double* scoremap, int64_t height, int64_t width, const int64_t* boxes, int64_t count) {
+    // With the frame. The number of a pixel's piece is kept times 8.
+    constexpr int64_t most_pixels = INT32_MAX / 8, furthest = int64_t(1) << 30;
+    if (!scoremap || !boxes || height < 1 || width < 1 || count < 1) return false;
+    if (height > most_pixels || width > most_pixels || (height + 2) * (width + 2) > most_pixels) return false;
+    for (int64_t i = 0; i < height * width; ++i)
+        if (!(scoremap[i] >= 0 && scoremap[i] <= 1)) return false;
+    for (int64_t i = 0; i < count; ++i) {
+        const int64_t* box = boxes + 4 * i;
+        for (int side = 0; side < 2; ++side)
+            if (box[side] < 0 || box[side + 2] < box[side] || box[side + 2] >= furthest) return false;
+    }
+    return true;
+}
+
 }  // namespace
 
-// Score map [height, width] in [0, 1]; true boxes [count, 4], x0, y0, x1, y1. For the cut at t, 0 <= t < 255, of the
+// Score map [height, width] in [0, 1]; true boxes [count, 4], x0 <= x1, y0 <= y1, from 0 to below 2^30. For the cut at t, 0 <= t < 255, of the
 // 8-bit image floor(255 map): largest[t] is the best IoU of the largest contour's box with any true one, best[t] that
 // of any contour's. Where no pixel is above t both are those of the box 0, 0, 0, 0. Returns the image's highest level,
-// or -1 if there is no memory.
+// -1 if there is no memory, or -2 if the arguments are others or the map has more than 2^28 pixels with its frame.
 extern "C" __attribute__((visibility("default"))) int iir_fast_score_contours(
-    const double* scoremap, int height, int width, const int64_t* boxes, int64_t count, double* largest,
+    const double* scoremap, int64_t height, int64_t width, const int64_t* boxes, int64_t count, double* largest,
     double* best) try {
+    if (!sound(scoremap, height, width, boxes, count)) return -2;
     // A pointer, lest the compiler look for the thread's workspace again at every use.
     thread_local std::unique_ptr<Workspace> workspace;
     if (!workspace) workspace.reset(new Workspace);
-    return score(*workspace, scoremap, {width, height, boxes, count}, largest, best);
+    return score(*workspace, scoremap, {int(width), int(height), boxes, count}, largest, best);
 } catch (const std::bad_alloc&) {
     return -1;
 }

@@ -6,9 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_fast.evaluation.boxes import box_iou, sweep_boxes
-from iir_fast.evaluation.library import compiled
+from iir_fast.evaluation.library import REFUSED, compiled
+from iir_fast.evaluation.scoremaps import check_scores
 
 _LEVELS = 256
+_FURTHEST = 2**30
+"""Edges of boxes are below, so that areas fit into 64 bits."""
 
 
 def score_contours(
@@ -23,7 +26,14 @@ def score_contours(
 
     Returns:
         float64 [T] twice: the best IoU of the largest contour's box with any true box, and that of any contour's.
+
+    Raises:
+        ValueError: an array has another shape or dtype, a value is out of its range or NaN, edges of a box are out of
+            order or from 2**30 up, or the map has more than 2**28 pixels.
     """
+    check_scores(scoremap, "scoremap")
+    _check_taus(taus)
+    _check_boxes(boxes)
     library = compiled()
     if library is None:
         return search_contours(scoremap, taus, boxes)
@@ -33,10 +43,31 @@ def score_contours(
     highest = library.iir_fast_score_contours(
         scoremap.ctypes.data, *scoremap.shape, boxes.ctypes.data, len(boxes), largest.ctypes.data, best.ctypes.data
     )
+    if highest == REFUSED:
+        raise ValueError(f"scoremap is {list(scoremap.shape)}; fewer than 2**28 pixels are accepted.")
     if highest < 0:
         raise MemoryError(f"score_contours: no memory for a map of {scoremap.shape[0]} x {scoremap.shape[1]} pixels.")
     level = (taus * highest).astype(np.int64)
     return largest[level], best[level]
+
+
+def _check_taus(taus: NDArray[np.float64]) -> None:
+    if not isinstance(taus, np.ndarray) or taus.dtype.kind != "f" or taus.ndim != 1:
+        found = f"{taus.dtype} {list(taus.shape)}" if isinstance(taus, np.ndarray) else f"a {type(taus).__name__}"
+        raise ValueError(f"taus is {found}; a floating array [T] is accepted.")
+    if taus.size and not (taus.min() >= 0 and taus.max() < 1):
+        raise ValueError(f"taus holds values from {taus.min()} to {taus.max()}; values in [0, 1) are accepted.")
+
+
+def _check_boxes(boxes: NDArray[np.int64]) -> None:
+    if not isinstance(boxes, np.ndarray) or boxes.dtype.kind not in "iu" or boxes.shape[1:] != (4,) or not len(boxes):
+        found = f"{boxes.dtype} {list(boxes.shape)}" if isinstance(boxes, np.ndarray) else f"a {type(boxes).__name__}"
+        raise ValueError(f"boxes is {found}; an integer array [n, 4] with n >= 1 is accepted.")
+    low, high = boxes[:, :2], boxes[:, 2:]
+    wrong = (low < 0).any(axis=1) | (high < low).any(axis=1) | (high >= _FURTHEST).any(axis=1)
+    if wrong.any():
+        first = boxes[wrong][0].tolist()
+        raise ValueError(f"boxes holds {first}; 0 <= x0 <= x1 < 2**30 and 0 <= y0 <= y1 < 2**30 are accepted.")
 
 
 def search_contours(

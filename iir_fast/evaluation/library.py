@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from ctypes import CDLL, c_double, c_int, c_int64, c_void_p
+from ctypes import CDLL, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
+
+REFUSED = -2
+"""What its functions return for arguments that would lead them out of their arrays."""
 
 
 @cache
@@ -17,6 +20,6 @@ def compiled() -> CDLL | None:
     if not path.exists():
         return None
     library, array = CDLL(str(path)), c_void_p
-    library.iir_fast_score_contours.argtypes = [array, c_int, c_int, array, c_int64, array, array]
-    library.iir_fast_count_scores.argtypes = [array, array, array, c_int64, array, c_int64, c_double, array, array]
+    library.iir_fast_score_contours.argtypes = [array, c_int64, c_int64, array, c_int64, array, array]
+    library.iir_fast_count_scores.argtypes = [array, array, array, c_int64, array, c_int64, array, array]
     return library

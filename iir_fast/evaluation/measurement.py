@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from iir_fast.data import GroundTruth
 from iir_fast.evaluation.contours import score_contours
-from iir_fast.evaluation.library import compiled
+from iir_fast.evaluation.library import REFUSED, compiled
 from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, check_scoremap
 
 
@@ -80,16 +80,23 @@ def measure(image: ScoredImage, taus: NDArray[np.float64], edges: NDArray[np.flo
     return Measurement(image.image_id, largest_iou, best_iou, foreground, background, label_rank, len(ranked))
 
 
-def scale_boxes(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.int64]:
+def scale_boxes(boxes: NDArray[np.float64], size: tuple[int, int] | None) -> NDArray[np.int64]:
     """Bring true boxes to the protocol's size: int(coordinate * 224 / size).
 
     Args:
         boxes: float64 [n, 4], x0, y0, x1, y1 in the pixels of the image.
-        size: (width, height) of the image.
+        size: (width, height) of the image, as `GroundTruth` has it; may be None where there is no box.
 
     Returns:
         int64 [n, 4], truncated towards zero.
+
+    Raises:
+        ValueError: there are boxes and `size` is None.
     """
+    if size is None:
+        if len(boxes):
+            raise ValueError(f"size is None; (width, height) of the image is needed for its {len(boxes)} boxes.")
+        return np.zeros((0, 4), np.int64)
     return (boxes * float(PROTOCOL_SIZE) / (size + size)).astype(np.int64)
 
 
@@ -100,13 +107,14 @@ def scale_masks(truth: GroundTruth, image_id: str) -> tuple[NDArray[np.bool_], N
         bool [224, 224] twice: the pixels on any instance, and the pixels on none that are not to be ignored.
 
     Raises:
-        ValueError: a mask has not two dimensions.
+        ValueError: a mask is not uint8 or has not two dimensions.
     """
     ignore = np.zeros((1, 1), np.uint8) if truth.ignore is None else truth.ignore
     scaled = []
     for mask in (*truth.masks, ignore):
-        if mask.ndim != 2:
-            raise ValueError(f"a mask of image {image_id!r} has shape {list(mask.shape)}; [height, width] is accepted.")
+        if mask.ndim != 2 or not mask.size or mask.dtype != np.uint8:
+            found = f"{mask.dtype} {list(mask.shape)}"
+            raise ValueError(f"a mask of image {image_id!r} is {found}; uint8 [height, width] is accepted.")
         scaled.append(cv2.resize(mask, (PROTOCOL_SIZE, PROTOCOL_SIZE), interpolation=cv2.INTER_NEAREST) > 0.5)
     on_object: NDArray[np.bool_] = np.any(scaled[:-1], axis=0)
     return on_object, ~on_object & ~scaled[-1]
@@ -129,7 +137,13 @@ def count_scores(
 
     Returns:
         int64 [bins] twice: the scores on the object and those elsewhere.
+
+    Raises:
+        ValueError: the shapes differ, or a score or an edge is out of its range.
     """
+    if not scoremap.shape == on_object.shape == elsewhere.shape:
+        shapes = f"{list(scoremap.shape)}, {list(on_object.shape)} and {list(elsewhere.shape)}"
+        raise ValueError(f"scoremap and its two masks are {shapes}; one shape is accepted.")
     bins, library = len(edges) - 1, compiled()
     if library is None:
         indices = np.searchsorted(edges, scoremap, side="right") - 1
@@ -139,5 +153,6 @@ def count_scores(
     on_object, elsewhere = np.ascontiguousarray(on_object, np.bool_), np.ascontiguousarray(elsewhere, np.bool_)
     maps = (scoremap.ctypes.data, on_object.ctypes.data, elsewhere.ctypes.data)
     counts = (foreground.ctypes.data, background.ctypes.data)
-    library.iir_fast_count_scores(*maps, scoremap.size, edges.ctypes.data, bins, edges[1], *counts)
+    if library.iir_fast_count_scores(*maps, scoremap.size, edges.ctypes.data, bins, *counts) == REFUSED:
+        raise ValueError("count_scores: scores in [0, 1] and two edges or more, ascending from 0, are accepted.")
     return foreground, background

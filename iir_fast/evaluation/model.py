@@ -15,7 +15,9 @@ from iir_fast.data import LocalizationDataset
 from iir_fast.evaluation.evaluator import Evaluator
 from iir_fast.evaluation.measurement import ScoredImage
 from iir_fast.evaluation.metrics import Metrics
-from iir_fast.evaluation.scoremaps import load_scoremap, resize_scoremap, save_scoremap
+from iir_fast.evaluation.ranked_classes import read_ranked_classes
+from iir_fast.evaluation.scoremaps import resize_scoremap, save_scoremap
+from iir_fast.evaluation.stored_maps import StoredMaps
 from iir_fast.models import IIRNetwork, MapName
 
 RANKED = 5
@@ -99,26 +101,29 @@ def evaluate_maps(
 
 
 def evaluate_scoremaps(
-    root: Path,
+    maps: StoredMaps,
     dataset: LocalizationDataset,
     evaluator: Evaluator,
     on_image: Callable[[int], None] = lambda images: None,
+    predictions: Path | None = None,
 ) -> Metrics:
-    """Compute the metrics of score maps on disk, whoever made them; with no ranked classes Top-k Loc is None.
+    """Compute the metrics of score maps on disk, whoever made them.
 
     Args:
-        root: folder with `<image_id>.npy` for every image of `dataset`, float64 [224, 224] in [0, 1].
-        dataset: gives ground truth.
+        maps: of the images of `dataset`.
+        dataset: gives labels and ground truth.
         evaluator: split name, thresholds and workers.
         on_image: called with 1 for each measured image.
+        predictions: file of the ranked classes, as `read_ranked_classes` takes it; None: there is no Top-k Loc.
 
     Raises:
-        FileNotFoundError: an image has no score map.
-        ValueError: a score map is not what the protocol accepts.
+        FileNotFoundError: there is no file of predictions.
+        ValueError: a score map is not what the protocol accepts, or predictions are malformed.
     """
+    ranked = None if predictions is None else read_ranked_classes(predictions, dataset.ids, dataset.classes)
 
     def load(i: int) -> ScoredImage:
-        image_id = dataset.ids[i]
-        return ScoredImage(image_id, load_scoremap(root, image_id), dataset.labels[i], None, dataset.ground_truth(i))
+        classes = ranked[i] if ranked else None
+        return ScoredImage(dataset.ids[i], maps[i], dataset.labels[i], classes, dataset.ground_truth(i))
 
     return evaluator.run(range(len(dataset)), load, on_image)

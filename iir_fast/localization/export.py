@@ -28,8 +28,9 @@ def export_network(predictor: Predictor, file: str | Path, map: MapName = DEFAUL
                          ratio is not kept), in [0,1], minus the channels' mean, divided by their standard deviation
     outputs `logits`     float32 [B,K]
             `labels`     int64 [B], the most probable class
-            `scoremaps`  float32 [B,224,224] in [0,1], that class's localization map as `Predictor.localize` cuts
-                         it (there in float64)
+            `scoremaps`  float32 [B,224,224] in [0,1], that class's localization map; where `Predictor.localize`
+                         resizes in float64 by OpenCV, a graph has torch's bicubic in float32, so that some pixels are
+                         one of 255 levels off
 
     Beside the graph stands one JSON object with `classes`, `image_size`, `mean`, `std`, `map` and `threshold`: under
     the name `iir_fast.json` among the extra files of a .pt2, and in the metadata of an .onnx.
@@ -96,7 +97,7 @@ class _Localizing(nn.Module):
 
 
 def _resize(maps: Tensor) -> Tensor:
-    """Do what `resize_scoremap` does by operations that can be exported, in the maps' dtype: [B,h,w] to [B,224,224]."""
+    """Do nearly what `resize_scoremap` does by what can be exported, in the maps' dtype: [B,h,w] to [B,224,224]."""
     shape = (PROTOCOL_SIZE, PROTOCOL_SIZE)
     resized = F.interpolate(maps.unsqueeze(1), shape, mode="bicubic", align_corners=False).squeeze(1)
     low, high = resized.amin((1, 2), keepdim=True), resized.amax((1, 2), keepdim=True)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
+import cv2
 import numpy as np
 import onnxruntime
 import pytest
@@ -116,10 +117,51 @@ def test_score_maps_on_disk_give_the_figures_of_the_run_they_were_saved_from(cli
     assert f"{expected['evidence']['max_box_acc_v2']:.1f}" in next(row for row in rows if "AccV2" in row)
     assert next(row for row in rows if "Top-1" in row).split()[-2] == "-"
 
-    (maps / "cam/images/test/03.png.npy").unlink()
-    missing = cli("score", maps / "cam", "--data", folder, code=2).stderr
-    assert "'images/test/03.png' has no score map" in missing
-    assert "Traceback" not in missing
+
+@pytest.mark.slow
+def test_score_takes_small_maps_and_predictions_of_any_program(cli, folder, tmp_path):
+    random = np.random.default_rng(0)
+    maps, ranked = tmp_path / "maps", tmp_path / "ranked.csv"
+    dataset = ProceduralDataset("test", 12)
+    lines = []
+    for i in range(12):
+        path = f"images/test/{i:02d}.png"
+        (file := maps / f"{path}.npy").parent.mkdir(parents=True, exist_ok=True)
+        small = cv2.resize(dataset.ground_truth(i).masks[0].astype(np.float64), (16, 16), interpolation=cv2.INTER_AREA)
+        np.save(file, (250 * small + 5 * random.random((16, 16))).astype(np.uint8))
+        first, *others = ((dataset.labels[i] + k) % 10 for k in ((1, 0, 2, 3, 4) if i % 2 else range(5)))
+        lines.append(f"{path},class_{first},{','.join(map(str, others))}\n")
+    ranked.write_text("".join(lines))
+    arguments = ["score", maps, "--data", folder, "--resize", "--predictions", ranked, "--json"]
+    metrics = json.loads(cli(*arguments).stdout)
+    assert [metrics[f"{name}_loc"] for name in ("gt_known", "top1", "top5")] == [100, 50, 100]
+    stack = np.stack([np.load(maps / f"images/test/{i:02d}.png.npy") for i in range(12)])
+    np.savez_compressed(tmp_path / "all.npz", stack.astype(">f4"))
+    assert json.loads(cli("score", tmp_path / "all.npz", *arguments[2:]).stdout) == metrics
+
+
+@pytest.mark.slow
+def test_score_looks_at_all_files_first_and_names_what_is_wrong(cli, folder, tmp_path):
+    files = [tmp_path / f"images/test/{i:02d}.png.npy" for i in range(12)]
+    files[0].parent.mkdir(parents=True)
+    for file in files[3:]:
+        np.save(file, np.eye(224, dtype=np.float32))
+    os.mkfifo(files[1])
+    np.save(files[2], np.array([folder], object))
+    np.save(tmp_path / "other.npy", np.eye(224))
+    said = cli("score", tmp_path, "--data", folder, code=2).stderr
+    assert f"1 missing: {files[0]}" in said
+    assert f"{files[1]} is not a regular file" in said
+    assert f"{files[2]} cannot be read as an array of numbers: it holds object" in said
+    assert f"1 of no image: {tmp_path / 'other.npy'}" in said
+    assert "Traceback" not in said
+    for file in files[:3]:
+        file.unlink(missing_ok=True)
+        np.save(file, np.eye(224, dtype=np.float32))
+    result = cli("score", tmp_path, "--data", folder)
+    assert "MaxBoxAccV2" in result.stdout
+    assert f"passed over, score maps 1 of no image: {tmp_path / 'other.npy'}" in result.stderr
+    assert "predictions names" in cli("score", tmp_path, "--data", folder, "--predictions", "no", code=2).stderr
 
 
 @pytest.mark.slow

@@ -31,16 +31,17 @@ def _save(file: Path, pixels: np.ndarray | None = None) -> None:
 
 
 def _write(folder: Path, name: str, lines: Sequence[str]) -> None:
+    # The protocol's files end without a newline, and are empty where nothing is known.
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    (folder / name).write_text("\n".join(lines), encoding="utf-8")
 
 
 def _metadata(root: Path, data: str, split: str, labels: dict[str, int], sizes: bool = True) -> Path:
     folder = root / "metadata" / data / split
     _write(folder, "image_ids.txt", list(labels))
     _write(folder, "class_labels.txt", [f"{path},{label}" for path, label in labels.items()])
-    if sizes:
-        _write(folder, "image_sizes.txt", [f"{path},20,12" for path in labels])
+    _write(folder, "image_sizes.txt", [f"{path},20,12" for path in labels] if sizes else [])
+    _write(folder, "localization.txt", [])
     for path in labels:
         _save(root / data / path)
     return folder
@@ -61,11 +62,12 @@ def cub(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ilsvrc(tmp_path: Path) -> Path:
-    """ILSVRC with 11 classes, so that val2/10 sorts before val2/2; boxes for val and test only."""
+    """ILSVRC with 11 classes, so that val2/10 sorts before val2/2; boxes for val and test; a proxy of 11 images."""
     root = tmp_path / "wsol"
     wnids = [f"n{10 + k:08d}" for k in range(11)]
     train = {f"train/{wnid}/{wnid}_{i}.JPEG": k for k, wnid in enumerate(wnids) for i in range(2)}
-    _metadata(root, "ILSVRC", "train", train, sizes=False)
+    folder = _metadata(root, "ILSVRC", "train", train, sizes=False)
+    _write(folder, "image_ids_proxy.txt", [path for path in train if path.endswith("_1.JPEG")])
     val = {f"val2/{k}/0.jpeg": int(k) for k in sorted(map(str, range(11)))}
     folder = _metadata(root, "ILSVRC", "val", val)
     _write(folder, "localization.txt", [f"{path},0,0,5,5" for path in val])
@@ -78,7 +80,7 @@ def ilsvrc(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def openimages(tmp_path: Path) -> Path:
-    """OpenImages30k with 2 classes: no image_sizes.txt, masks at twice the images' resolution, one ignore region."""
+    """OpenImages30k with 2 classes: no sizes stated, masks at twice the images' resolution, one ignore region."""
     root = tmp_path / "wsol"
     mids = ("01226z", "0138tl")
     for split, count in (("train", 2), ("val", 1), ("test", 2)):
@@ -93,8 +95,7 @@ def openimages(tmp_path: Path) -> Path:
                 _save(root / "OpenImages" / f"{stem}_m{number}.png", mask)
             _save(root / "OpenImages" / f"{stem}_ignore.png", np.full((12, 20), 255, np.uint8))
             lines += [f"{path},{stem}_m1.png,{stem}_ignore.png", f"{path},{stem}_m2.png,"]
-        if lines:
-            _write(folder, "localization.txt", lines)
+        _write(folder, "localization.txt", lines)
     return root
 
 

@@ -34,9 +34,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["cub", "ilsvrc", "openimages", "pet"])
+@pytest.mark.parametrize("name", ["cub", "ilsvrc", "ilsvrc-proxy", "openimages", "pet"])
 def test_sound_copies_have_no_faults(name: str, request: pytest.FixtureRequest) -> None:
-    assert found(f"{name}:{request.getfixturevalue(name)}", decode=True) == set()
+    assert found(f"{name}:{request.getfixturevalue(name.partition('-')[0])}", decode=True) == set()
 
 
 def test_a_sound_folder_and_the_embedded_data(folder: Path) -> None:
@@ -51,10 +51,13 @@ def test_counts_and_official_counts(ilsvrc: Path, openimages: Path, pet: Path) -
     assert report.splits[2] == SplitSummary("test", 11, 11, 1, 1, 23, 0)
     assert "train has 22 images; ILSVRC officially has 1,281,167" in report.warnings
     assert "test has 23 boxes; ILSVRC officially has 80,477" in report.warnings
-    assert check_data(f"openimages:{openimages}").splits[1:] == (
-        SplitSummary("val", 2, 2, 1, 1, 0, 4),
-        SplitSummary("test", 4, 2, 2, 2, 0, 8),
-    )
+    proxy = check_data(f"ilsvrc-proxy:{ilsvrc}")
+    assert proxy.splits == (SplitSummary("train", 11, 11, 1, 1, 0, 0), *report.splits[1:])
+    assert proxy.warnings == report.warnings[1:]
+    report = check_data(f"openimages:{openimages}")
+    assert report.splits[1:] == (SplitSummary("val", 2, 2, 1, 1, 0, 4), SplitSummary("test", 4, 2, 2, 2, 0, 8))
+    assert "val has 4 masks; OpenImages30k officially has 3,854" in report.warnings
+    assert "test has 8 masks; OpenImages30k officially has 7,632" in report.warnings
     assert check_data(f"pet:{pet}").splits[0] == SplitSummary("train", 6, 2, 3, 3, 6, 6)
 
 
@@ -120,6 +123,11 @@ PLANTED: list[tuple[Plant, str, str]] = [
         lambda root, change: (root / METADATA / "localization.txt").unlink(),
         "missing file",
         f"{METADATA}/localization.txt does not exist or is not a file",
+    ),
+    (
+        lambda root, change: (root / METADATA / "localization.txt").write_text(""),
+        "missing file",
+        f"{METADATA}/localization.txt is empty",
     ),
     (
         lambda root, change: (root / METADATA / "image_ids.txt").unlink(),

@@ -62,12 +62,55 @@ def test_openimages_has_masks_at_their_own_resolution_and_no_sizes(openimages: P
     data = load("openimages", openimages, "test")
     assert data.classes == ("01226z", "0138tl")
     truth = data.ground_truth(1)
-    assert truth.size == (20, 12)
+    assert truth.size is None
     assert [mask.shape for mask in truth.masks] == [(24, 40), (24, 40)]
     assert [np.flatnonzero(mask[0]).tolist() for mask in truth.masks] == [list(range(10)), list(range(30, 40))]
     assert truth.ignore is not None
     assert truth.ignore.shape == (12, 20)
     assert truth.ignore.all()
+
+
+def test_ground_truth_of_masks_alone_opens_no_image(openimages: Path) -> None:
+    for file in (openimages / "OpenImages").rglob("*.jpg"):
+        file.unlink()
+    data = load("openimages", openimages, "test")
+    assert [len(data.ground_truth(i).masks) for i in range(len(data))] == [2, 2, 2, 2]
+    assert load("openimages", openimages, "train").ground_truth(0).masks == ()
+
+
+def test_sizes_that_no_file_states_are_those_of_the_images_where_boxes_need_them(cub: Path, ilsvrc: Path) -> None:
+    sizes = cub / "metadata/CUB/test/image_sizes.txt"
+    for _ in ("empty", "absent"):
+        sizes.write_text("") if sizes.stat().st_size else sizes.unlink()
+        assert load("cub", cub, "test").ground_truth(2).size == (20, 12)
+    assert not sizes.exists()
+    assert load("ilsvrc", ilsvrc, "train").ground_truth(0).size is None
+
+
+def test_a_training_split_needs_no_annotation_and_may_have_some(cub: Path) -> None:
+    file = cub / "metadata/CUB/train/localization.txt"
+    lines = file.read_text().splitlines()
+    assert load("cub", cub, "train").ground_truth(0).boxes.tolist() == [[2, 3, 20, 4]]
+    for some in (lines[1:], []):
+        file.write_text("\n".join(some))
+        assert load("cub", cub, "train").ground_truth(0).boxes.shape == (0, 4)
+        assert len(load("cub", cub, "test")) == 4
+
+
+def test_the_proxy_of_a_training_split(ilsvrc: Path) -> None:
+    proxy = load("ilsvrc-proxy", ilsvrc, "train")
+    whole = load("ilsvrc", ilsvrc, "train")
+    assert (proxy.ids, proxy.labels) == (whole.ids[1::2], whole.labels[1::2])
+    assert proxy.classes == whole.classes
+    assert load("ilsvrc-proxy", ilsvrc, "test").ids == load("ilsvrc", ilsvrc, "test").ids
+    assert len(open_split(f"ilsvrc-proxy:{ilsvrc}", "train", to_tensor)) == 11
+    file = ilsvrc / "metadata/ILSVRC/train/image_ids_proxy.txt"
+    file.write_text("train/n00000010/other.JPEG")
+    with pytest.raises(ValueError, match=r"class_labels\.txt has no line for .*, which image_ids_proxy\.txt lists"):
+        load("ilsvrc-proxy", ilsvrc, "train")
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"image_ids_proxy\.txt does not exist"):
+        load("ilsvrc-proxy", ilsvrc, "train")
 
 
 def test_an_image_without_mask_line_and_one_without_ignore_region(openimages: Path) -> None:
@@ -225,7 +268,7 @@ def test_missing_and_undecodable_files(cub: Path) -> None:
     labels.unlink()
     with pytest.raises(FileNotFoundError, match=r"class_labels\.txt does not exist"):
         load("cub", cub, "test")
-    with pytest.raises(ValueError, match="name must be one of cub, ilsvrc, openimages, got 'voc'"):
+    with pytest.raises(ValueError, match=r"name must be one of cub, .*openimages-proxy, got 'voc'"):
         load("voc", cub, "test")
 
 
@@ -244,4 +287,5 @@ def test_as_a_source(name: str, images: int, request: pytest.FixtureRequest) -> 
     assert has_split(source, "val")
     assert not has_split(source, "trainval")
     for i in range(images):
-        assert data.image(i).size == data.ground_truth(i).size == (20, 12)
+        assert data.image(i).size == (20, 12)
+        assert data.ground_truth(i).size == (None if name == "openimages" else (20, 12))

@@ -111,3 +111,9 @@ def test_the_order_of_the_thresholds_is_free() -> None:
 def test_a_threshold_outside_the_range_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match=r"\[0, 1\) is accepted"):
         largest_box(np.zeros((224, 224)), threshold)
+
+
+@pytest.mark.parametrize("scoremap", [np.zeros(9), np.zeros((9, 0)), np.full((9, 9), np.nan), np.full((9, 9), 1.01)])
+def test_what_is_no_score_map_is_refused(scoremap: NDArray[np.float64]) -> None:
+    with pytest.raises(ValueError, match=r"scoremap .* accepted"):
+        largest_box(scoremap, 0.5)

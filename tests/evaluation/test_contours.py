@@ -77,6 +77,39 @@ def test_without_a_compiler_opencv_does_it(monkeypatch):
         assert np.array_equal(one, other)
 
 
+MAP, BOX = np.eye(5), np.array([[0, 0, 3, 3]])
+
+
+@pytest.mark.parametrize(
+    ("scoremap", "taus", "boxes", "sentence"),
+    [
+        (np.ones(25), TAUS, BOX, r"scoremap is float64 \[25\]; a floating array \[H, W\] .* is accepted"),
+        (np.ones((0, 5)), TAUS, BOX, r"scoremap is float64 \[0, 5\]"),
+        (np.ones((5, 5), int), TAUS, BOX, r"scoremap is int64 \[5, 5\]"),
+        (MAP.tolist(), TAUS, BOX, "scoremap is a list"),
+        (MAP * 1.1, TAUS, BOX, r"scoremap holds values from 0\.0 to 1\.1"),
+        (-MAP, TAUS, BOX, r"scoremap holds values from -1\.0"),
+        (MAP * np.nan, TAUS, BOX, "scoremap holds values from nan"),
+        (MAP, 0.5, BOX, r"taus is a float; a floating array \[T\] is accepted"),
+        (MAP, TAUS[None], BOX, r"taus is float64 \[1, 1000\]"),
+        (MAP, np.array([0.1, 1.0]), BOX, r"taus holds values from 0\.1 to 1\.0; values in \[0, 1\) are accepted"),
+        (MAP, np.array([np.nan]), BOX, "taus holds values from nan"),
+        (MAP, TAUS, BOX[0], r"boxes is int64 \[4\]; an integer array \[n, 4\] with n >= 1 is accepted"),
+        (MAP, TAUS, BOX[:, :3], r"boxes is int64 \[1, 3\]"),
+        (MAP, TAUS, BOX[:0], r"boxes is int64 \[0, 4\]"),
+        (MAP, TAUS, BOX / 2, r"boxes is float64 \[1, 4\]"),
+        (MAP, TAUS, BOX.tolist(), "boxes is a list"),
+        (MAP, TAUS, BOX - 1, r"boxes holds \[-1, -1, 2, 2\]; 0 <= x0 <= x1"),
+        (MAP, TAUS, BOX[:, ::-1], r"boxes holds \[3, 3, 0, 0\]"),
+        (MAP, TAUS, BOX * 2**40, r"boxes holds \[0, 0, 3298534883328"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_map_or_no_box_is_refused(scoremap, taus, boxes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        score_contours(scoremap, taus, boxes)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 def test_the_sanitizers_find_nothing(tmp_path):
@@ -85,6 +118,7 @@ def test_the_sanitizers_find_nothing(tmp_path):
     driver.write_text(f"""
 #include "{source / "contours.cpp"}"
 #include "{source / "histogram.cpp"}"
+#include <cmath>
 #include <cstdio>
 int main() {{
     unsigned state = 1;
@@ -104,10 +138,30 @@ int main() {{
         std::unique_ptr<uint8_t[]> on_object(new uint8_t[height * width]), elsewhere(new uint8_t[height * width]);
         for (int i = 0; i < height * width; ++i) elsewhere[i] = !(on_object[i] = i % 2);
         int64_t foreground[5] = {{}}, background[5] = {{}}, counted = 0;
-        iir_fast_count_scores(scoremap.get(), on_object.get(), elsewhere.get(), height * width, edges, 5, 0.3,
-                              foreground, background);
+        if (iir_fast_count_scores(scoremap.get(), on_object.get(), elsewhere.get(), height * width, edges, 5,
+                                  foreground, background) < 0) return 4;
         for (int bin = 0; bin < 5; ++bin) counted += foreground[bin] + background[bin];
         if (counted != height * width) return 3;
+        const int64_t backwards[4] = {{2, 0, 1, 1}}, beyond[4] = {{0, 0, int64_t(1) << 30, 1}};
+        const auto refuses = [&](const double* map, int64_t high, int64_t wide, const int64_t* truth, int64_t count) {{
+            return iir_fast_score_contours(map, high, wide, truth, count, largest.get(), best.get()) == -2;
+        }};
+        if (!refuses(nullptr, height, width, boxes, 2) || !refuses(scoremap.get(), 0, width, boxes, 2) ||
+            !refuses(scoremap.get(), height, -1, boxes, 2) || !refuses(scoremap.get(), height, width, boxes, 0) ||
+            !refuses(scoremap.get(), int64_t(1) << 32, int64_t(1) << 32, boxes, 2) ||
+            !refuses(scoremap.get(), height, width, nullptr, 2) ||
+            !refuses(scoremap.get(), height, width, backwards, 1) ||
+            !refuses(scoremap.get(), height, width, beyond, 1)) return 5;
+        const double none[6] = {{0, 0, 0, 0, 0, 0}}, off[6] = {{0.1, 0.3, 0.6, 0.9, 1, 2}};
+        for (const double* wrong : {{none, off}})
+            if (iir_fast_count_scores(scoremap.get(), on_object.get(), elsewhere.get(), 1, wrong, 5,
+                                      foreground, background) != -2) return 6;
+        for (double value : {{-0.1, 1.1, 1e300, double(NAN)}}) {{
+            scoremap[height * width - 1] = value;
+            if (!refuses(scoremap.get(), height, width, boxes, 2)) return 7;
+            if (iir_fast_count_scores(scoremap.get(), on_object.get(), elsewhere.get(), height * width, edges, 5,
+                                      foreground, background) != -2) return 8;
+        }}
     }}
     std::puts("sound");
 }}

@@ -33,6 +33,19 @@ def test_what_numpy_counts(step: float) -> None:
     assert np.array_equal(background, np.histogram(scoremap[elsewhere], edges)[0])
 
 
+@pytest.mark.parametrize(
+    ("value", "edges"),
+    [(np.nan, [0, 0.5, 2]), (-0.1, [0, 0.5, 2]), (1.1, [0, 0.5, 2]), (0.5, [0.1, 2]), (0.5, [0, 0, 2])],
+)
+@pytest.mark.skipif(compiled() is None, reason="installed without a C++ compiler")
+def test_what_would_count_beside_the_bins_is_refused(value: float, edges: list[float]) -> None:
+    scoremap, mask = np.full((4, 4), value), np.ones((4, 4), bool)
+    with pytest.raises(ValueError, match="ascending from 0"):
+        count_scores(scoremap, mask, ~mask, np.array(edges))
+    with pytest.raises(ValueError, match=r"are \[4, 4\], \[3, 4\] and \[4, 4\]; one shape is accepted"):
+        count_scores(scoremap, mask[1:], ~mask, np.array([0, 0.5, 2]))
+
+
 @pytest.mark.usefixtures("implementation")
 def test_arrays_need_not_be_contiguous() -> None:
     scoremap, edges = np.random.default_rng(1).random((8, 6)).T, np.array([0, 0.5, 1, 2])

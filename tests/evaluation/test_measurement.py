@@ -73,9 +73,16 @@ def test_a_mask_is_scaled_from_its_own_resolution() -> None:
     np.testing.assert_array_equal(elsewhere, np.kron([[0, 0, 1, 0]], np.ones((224, 56))).astype(bool))
 
 
-def test_a_mask_with_channels_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"mask of image 'a' has shape \[2, 4, 3\]"):
-        scale_masks(truth(np.zeros((2, 4, 3))), "a")
+@pytest.mark.parametrize("mask", [np.zeros((2, 4, 3), np.uint8), np.zeros((2, 4)), np.zeros((0, 4), np.uint8)])
+def test_a_mask_of_another_shape_or_dtype_is_refused(mask: NDArray[Any]) -> None:
+    with pytest.raises(ValueError, match=r"mask of image 'a' is .*; uint8 \[height, width\] is accepted"):
+        scale_masks(GroundTruth((4, 2), NO_BOXES, (mask,)), "a")
+
+
+def test_boxes_need_the_size_of_their_image() -> None:
+    assert scale_boxes(NO_BOXES, None).shape == (0, 4)
+    with pytest.raises(ValueError, match=r"size is None; .* is needed for its 1 boxes"):
+        scale_boxes(np.ones((1, 4)), None)
 
 
 def scored(ranked: list[int] | None = None, annotation: GroundTruth | None = None) -> ScoredImage:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from iir_fast.data import ProceduralDataset
 from iir_fast.evaluation import (
     Evaluator,
+    StoredMaps,
     evaluate_maps,
     evaluate_scoremaps,
-    load_scoremap,
     predict,
     resize_scoremap,
-    save_scoremap,
 )
 from iir_fast.models import IIRNetwork, NetworkSpec
 
@@ -70,29 +68,20 @@ def test_perfect_maps_get_full_marks():
     assert evaluate_maps(predictions, "evidence", dataset, Evaluator("test", workers=0)).max_box_acc_v2 < 70
 
 
-def test_saved_score_maps_give_the_same_metrics_but_for_the_classes(tmp_path):
+def test_saved_score_maps_give_the_same_metrics_and_with_predictions_all_of_them(tmp_path):
     model, dataset = make()
     predictions = predict(model, DataLoader(dataset, 20), MAPS)
     evaluator, seen = Evaluator("test", 0.05), []
     expected = evaluate_maps(predictions, "cam", dataset, evaluator, save_to=tmp_path)
     assert len(list(tmp_path.rglob("*.npy"))) == 20
-    saved = load_scoremap(tmp_path, dataset.ids[7])
-    assert np.array_equal(saved, resize_scoremap(predictions.maps["cam"][7]))
-    found = evaluate_scoremaps(tmp_path, dataset, evaluator, seen.append)
+    maps = StoredMaps(tmp_path, dataset.ids)
+    assert np.array_equal(maps[7], resize_scoremap(predictions.maps["cam"][7]))
+    found = evaluate_scoremaps(maps, dataset, evaluator, seen.append)
     assert len(seen) == 20
     nothing_classified = {"top1_loc": None, "top5_loc": None, "top1_accuracy": None}
     assert expected.top1_accuracy is not None
     assert found == replace(expected, **nothing_classified)
-
-
-def test_a_missing_or_malformed_score_map_is_named(tmp_path):
-    _, dataset = make()
-    for image_id in dataset.ids:
-        save_scoremap(tmp_path, image_id, np.eye(224))
-    file = tmp_path / f"{dataset.ids[11]}.npy"
-    np.save(file, np.eye(224, dtype=np.float32))
-    with pytest.raises(ValueError, match=rf"{file.name} is float32 .* is accepted"):
-        evaluate_scoremaps(tmp_path, dataset, Evaluator("test"))
-    file.unlink()
-    with pytest.raises(FileNotFoundError, match=f"image '{dataset.ids[11]}' has no score map"):
-        evaluate_scoremaps(tmp_path, dataset, Evaluator("test"))
+    np.save(ranked := tmp_path / "ranked.npy", predictions.ranked_classes)
+    assert evaluate_scoremaps(maps, dataset, evaluator, predictions=ranked) == expected
+    np.save(small := tmp_path / "small.npy", predictions.maps["cam"].numpy())
+    assert evaluate_scoremaps(StoredMaps(small, dataset.ids, resize=True), dataset, evaluator) == found

@@ -1,4 +1,4 @@
-"""Resizing, normalizing, writing and reading of score maps."""
+"""Resizing, normalizing and writing of score maps."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from iir_fast.evaluation import PROTOCOL_SIZE, load_scoremap, resize_scoremap, save_scoremap
+from iir_fast.evaluation import PROTOCOL_SIZE, resize_scoremap, save_scoremap
 
 
 def random_maps(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("side", [7, 14, 28])
-def test_equals_opencv_bicubic_then_min_max(side: int) -> None:
-    maps = random_maps(5, side, side) * 5 - 2
+SIDES = [*range(4, 65), 112, 224, 299, 384, 448]
+
+
+@pytest.mark.parametrize("shape", [*((side, side) for side in SIDES), (9, 20), (300, 200)], ids=str)
+def test_equals_opencv_bicubic_then_min_max(shape: tuple[int, int]) -> None:
+    maps = random_maps(5, *shape) * 5 - 2
     resized = resize_scoremap(maps)
     assert resized.dtype == np.float64
     assert resized.shape == (5, PROTOCOL_SIZE, PROTOCOL_SIZE)
@@ -28,17 +31,9 @@ def test_equals_opencv_bicubic_then_min_max(side: int) -> None:
         expected = cv2.resize(small, (224, 224), interpolation=cv2.INTER_CUBIC)
         expected -= expected.min()
         expected /= expected.max()
-        np.testing.assert_array_equal((large * 255).astype(np.uint8), (expected * 255).astype(np.uint8))
+        np.testing.assert_array_equal(large, expected)
         assert large.min() == 0
         assert large.max() == 1
-
-
-@pytest.mark.parametrize("shape", [(8, 8), (16, 16), (9, 20), (300, 200)])
-def test_equals_opencv_to_its_own_precision_where_the_weights_are_no_binary_fractions(shape: tuple[int, int]) -> None:
-    small = random_maps(*shape)
-    expected = cv2.resize(small.numpy(), (224, 224), interpolation=cv2.INTER_CUBIC)  # float32 weights
-    expected -= expected.min()
-    np.testing.assert_allclose(resize_scoremap(small), expected / expected.max(), rtol=0, atol=2e-5)
 
 
 def test_resize_comes_before_normalization() -> None:
@@ -85,16 +80,18 @@ def test_a_map_that_is_not_finite_becomes_zeros_and_spares_its_neighbours(value:
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 1, 7, 7), (2, 0, 7)])
-def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="maps has shape"):
+def test_other_shapes_and_dtypes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"maps is float32 \[.*\]; floating \[H, W\] or"):
         resize_scoremap(torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"maps is complex64 \[7, 7\]"):
+        resize_scoremap(torch.zeros(7, 7, dtype=torch.complex64))
 
 
 def test_a_file_keeps_the_image_extension(tmp_path: Path) -> None:
     scoremap = resize_scoremap(random_maps(14, 14))
     path = save_scoremap(tmp_path / "maps", "val2/0/0.jpeg", scoremap)
     assert path == tmp_path / "maps" / "val2" / "0" / "0.jpeg.npy"
-    np.testing.assert_array_equal(load_scoremap(tmp_path / "maps", "val2/0/0.jpeg"), scoremap)
+    np.testing.assert_array_equal(np.load(path), scoremap)
 
 
 @pytest.mark.parametrize(
@@ -107,21 +104,10 @@ def test_a_file_keeps_the_image_extension(tmp_path: Path) -> None:
         (np.full((224, 224), np.nan), "nan"),
     ],
 )
-def test_a_malformed_map_is_neither_written_nor_read(tmp_path: Path, scoremap: NDArray[Any], sentence: str) -> None:
+def test_a_malformed_map_is_not_written(tmp_path: Path, scoremap: NDArray[Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         save_scoremap(tmp_path, "a.png", scoremap)
     assert not list(tmp_path.iterdir())
-    np.save(tmp_path / "a.png.npy", scoremap)
-    with pytest.raises(ValueError, match=sentence):
-        load_scoremap(tmp_path, "a.png")
-
-
-def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"'b\.png' has no score map"):
-        load_scoremap(tmp_path, "b.png")
-    (tmp_path / "c.png.npy").write_bytes(b"no array")
-    with pytest.raises(ValueError, match=r"c\.png\.npy cannot be read"):
-        load_scoremap(tmp_path, "c.png")
 
 
 @pytest.mark.parametrize("image_id", ["../a.png", "/a.png", "x/../../a.png"])

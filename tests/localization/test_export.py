@@ -46,7 +46,8 @@ def assert_same(outputs: list[np.ndarray], wanted: list[np.ndarray]) -> None:
     assert (logits.dtype, labels.dtype, scoremaps.dtype) == (np.float32, np.int64, np.float32)
     np.testing.assert_allclose(logits, wanted[0], atol=1e-5)
     np.testing.assert_array_equal(labels, wanted[1])
-    np.testing.assert_allclose(scoremaps, wanted[2], atol=1e-5)
+    # OpenCV's weights are off by up to 2e-5.
+    np.testing.assert_allclose(scoremaps, wanted[2], atol=3e-5)
 
 
 def some_images(count: int) -> torch.Tensor:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from iir_fast.evaluation import largest_box, resize_scoremap
 
+SIDES = (1, 2, 3, 4, 5, 7, 8, 10, 12, 14, 16, 17, 24, 28, 32, 37, 64, 224, 300)
 TAUS = (0.0, 0.19, 0.5, 0.77, 0.99)
 RUN = """
 ([maps, taus]) => maps.map(([height, width, map]) => {
@@ -25,7 +26,7 @@ def maps_of_all_kinds() -> list[NDArray[np.float32]]:
     random = np.random.default_rng(0)
     maps = []
     for number in range(80):
-        height = width = (1, 2, 4, 7, 14, 16, 28)[number % 7]
+        height = width = SIDES[number % len(SIDES)]
         if number % 5 == 0:
             width = max(1, width // 2)
         rough = random.random((height, width))

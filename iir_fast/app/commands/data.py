@@ -22,6 +22,7 @@ class Check:
     source: tyro.conf.Positional[str]
     """What `train --data` takes: procedural, a folder with CSVs, or one of
     - cub:ROOT, ilsvrc:ROOT, openimages:ROOT: the images, CUB/ and so on, and metadata/CUB/test/image_ids.txt and so on
+    - ilsvrc-proxy:ROOT and so on: the same, but trained on metadata/ILSVRC/train/image_ids_proxy.txt
     - pet:ROOT: oxford-iiit-pet/
     - images:ROOT: train/<class>/ and test/<class>/, images at any depth
     - shards:ROOT: train/*.tar, test/*.tar and perhaps classes.txt

@@ -14,8 +14,8 @@ from torchvision.transforms.functional import pil_to_tensor  # type: ignore[impo
 from iir_fast.app.progress import count_images, image_progress
 from iir_fast.app.runs import evaluate_run
 from iir_fast.app.tables import metrics_table
-from iir_fast.data import open_split
-from iir_fast.evaluation import Evaluator, FixedThreshold, evaluate_scoremaps
+from iir_fast.data import has_split, open_split
+from iir_fast.evaluation import Evaluator, FixedThreshold, StoredMaps, evaluate_scoremaps
 from iir_fast.models import MAPS, MapName
 
 
@@ -63,18 +63,28 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Score:
-    """Evaluate score maps on disk, whoever made them: MaxBoxAcc, MaxBoxAccV2, PxAP and GT-known Loc."""
+    """Evaluate score maps on disk, whoever made them: MaxBoxAcc, MaxBoxAccV2, PxAP, GT-known, Top-1 and Top-5 Loc."""
 
     scoremaps: tyro.conf.Positional[Path]
-    """Folder with IMAGE.npy for every image of the split, float64 224 x 224 in [0, 1]."""
+    """Folder with IMAGE.npy or IMAGE.npz for every image of the split, or one such file of all maps [N, H, W] in the
+    split's order; 224 x 224 in [0, 1] but for the next three options."""
     data: str
     """Whose images they are, for the ground truth; as `train --data` takes it."""
+    resize: bool = False
+    """Take maps of any size, resize them to 224 x 224 (bicubic) and stretch each to [0, 1], as the protocol does."""
+    normalize: bool = False
+    """Stretch each map to [0, 1]; without it, values are taken as they are."""
+    scale: float | None = None
+    """Number that stands for 1 in the maps, e.g. 255; integers need it unless they are stretched."""
+    predictions: Path | None = None
+    """Ranked classes for Top-1 and Top-5 Loc: CSV lines IMAGE,CLASS,CLASS,... with names or numbers of classes, or .npy
+    [N, k] of numbers in the split's order."""
     split: str = "test"
     """Split to evaluate."""
     step: float = 0.01
     """Distance of two thresholds; the protocol's training runs use 0.001."""
     threshold: float | None = None
-    """Fixed threshold of GT-known; by default the best one on the evaluated split, and the table says so."""
+    """Fixed threshold of GT-known and Top-k; by default the best one on the evaluated split, and the table says so."""
     threshold_from: str | None = None
     """Split that chose --threshold."""
     json: bool = False
@@ -82,12 +92,16 @@ class Score:
 
     def run(self) -> None:
         evaluator = Evaluator(self.split, self.step, _fixed_threshold(self.threshold, self.threshold_from))
+        classes = None
+        if self.predictions and self.split != "train" and has_split(self.data, "train"):
+            classes = open_split(self.data, "train", pil_to_tensor).classes
         # Images are not looked at, whatever would be made of them.
-        dataset = open_split(self.data, self.split, pil_to_tensor)
+        dataset = open_split(self.data, self.split, pil_to_tensor, classes=classes)
+        maps = StoredMaps(self.scoremaps, dataset.ids, resize=self.resize, normalize=self.normalize, scale=self.scale)
         name = self.scoremaps.resolve().name
         with image_progress() as progress:
             on_image = count_images(progress, f"boxes of {name} maps", len(dataset))
-            metrics = evaluate_scoremaps(self.scoremaps, dataset, evaluator, on_image)
+            metrics = evaluate_scoremaps(maps, dataset, evaluator, on_image, self.predictions)
         if self.json:
             print(json.dumps(metrics.to_dict()))
         else:

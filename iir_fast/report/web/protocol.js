@@ -4,18 +4,19 @@
 const SIZE = 224;
 
 // Where each of the SIZE output pixels reads along one side: four places and their weights (bicubic, a = -0.75, pixel
-// centres aligned, places beyond the edge are the edge).
+// centres aligned, places beyond the edge are the edge). As OpenCV has it, weights are float32 from the position on, every
+// step of theirs rounded.
 function bicubicTaps(length) {
-  const A = -0.75;
-  const near = (x) => ((A + 2) * x - (A + 3)) * x * x + 1;
-  const far = (x) => ((A * x - 5 * A) * x + 8 * A) * x - 4 * A;
+  const f = Math.fround, A = -0.75;
+  const near = (x) => f(f(f(f(f((A + 2) * x) - (A + 3)) * x) * x) + 1);
+  const far = (x) => f(f(f(f(f(f(A * x) - 5 * A) * x) + 8 * A) * x) - 4 * A);
   return Array.from({ length: SIZE }, (_, i) => {
-    const position = (length / SIZE) * (i + 0.5) - 0.5;
-    const first = Math.min(Math.floor(position), length - 1);
-    const t = Math.min(Math.max(position - first, 0), 1);
+    const position = f((i + 0.5) * (1 / (SIZE / length)) - 0.5);
+    const first = Math.floor(position), t = f(position - first);
+    const before = far(f(t + 1)), here = near(t), after = near(f(1 - t));
     return {
       places: [-1, 0, 1, 2].map((step) => Math.min(Math.max(first + step, 0), length - 1)),
-      weights: [far(t + 1), near(t), near(1 - t), far(2 - t)],
+      weights: [before, here, after, f(f(f(1 - before) - here) - after)],
     };
   });
 }
