@@ -20,6 +20,7 @@ from iir_fast.extras import needs_system
 ROOT = Path(__file__).parents[1]
 # What the extra installs -> the name that is imported.
 SYSTEM = {
+    "filelock": "filelock",
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
     "pyyaml": "yaml",

@@ -15,7 +15,7 @@ from iir_fast.app.runs import LoadedRun, evaluate_run, load_run
 from iir_fast.app.tables import tabulate
 from iir_fast.comparison import METRICS, with_spread
 from iir_fast.evaluation import Metrics, largest_box, resize_scoremap
-from iir_fast.localization import PREDICTED_COLOUR, TRUE_COLOUR, overlay, scale_box
+from iir_fast.localization import PREDICTED_COLOUR, TRUE_COLOUR, overlay, save_picture, scale_box
 from iir_fast.methods import MethodName
 from iir_fast.models import MAPS, MapName
 from iir_fast.training import TrainConfig, train
@@ -64,7 +64,7 @@ def run_demo(config: TrainConfig, root: Path, seeds: int = 3) -> tuple[Results, 
                 metrics[method, map].append(each)
     runs = {method: load_run(root / f"{method}-seed{config.seed}") for method in METHODS}
     picture = root / "localizations.png"
-    draw_grid(runs, metrics, range(min(SHOWN, len(runs["cam"].dataset)))).save(picture)
+    save_picture(picture, draw_grid(runs, metrics, range(min(SHOWN, len(runs["cam"].dataset)))))
     return metrics, picture
 
 

@@ -42,7 +42,7 @@ def load(path: str | Path, device: str = "auto") -> Predictor:
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: the checkpoint cannot be read.
+        ValueError: the checkpoint, or the run's metrics.json, cannot be read.
         RuntimeError: "cuda" was asked for and there is none.
     """
     model, spec = load_network(path, pick_device(device))
@@ -60,7 +60,7 @@ def load_run(root: Path, split: str = "test", *, data: str | None = None, device
     folder = RunFolder(root)
     if not folder.config.is_file():
         raise FileNotFoundError(f"run {root} has no {folder.config.name}; it is not the folder of a run.")
-    config = TrainConfig.from_yaml(folder.config.read_text(encoding="utf-8"))
+    config = TrainConfig.from_yaml(folder.config.read_text(encoding="utf-8"), str(folder.config))
     return _with_data(*load_network(root, pick_device(device)), config, split, data)
 
 
@@ -106,7 +106,7 @@ def evaluate_run(
     device: str = "auto",
     save_maps: Path | None = None,
 ) -> dict[MapName, Metrics]:
-    """Evaluate the localizer of a run, and add the result to the run's `metrics.json`.
+    """Evaluate the localizer of a run, and add the result to the run's `metrics.json`; a damaged one is set aside.
 
     Args:
         root: the run's folder.
@@ -128,7 +128,7 @@ def evaluate_run(
         accuracy = f"the top-1 accuracy is {first.top1_accuracy:.1f} %"
         log(f"{split} has neither boxes nor masks: nothing is localized there, {accuracy}.")
     folder = RunFolder(root)
-    content = folder.read_metrics()
+    content = folder.sound_metrics()
     content.setdefault(split, {}).update({map: result.to_dict() for map, result in metrics.items()})
     folder.write_metrics(content)
     return metrics

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from iir_fast.app.files import read_object, set_aside
 from iir_fast.comparison.plan import Comparison, PlannedRun
 from iir_fast.models import MapName
 from iir_fast.training import RunFolder
@@ -42,7 +42,7 @@ class RunResult:
     Attributes:
         run: the run.
         metrics: for every map what `Metrics.to_dict` says; None unless the run is complete.
-        cost: what it took; None unless the run is complete.
+        cost: what it took; None unless the run is complete, and where that is lost.
         failure: why it is not complete, if it failed.
     """
 
@@ -63,9 +63,19 @@ def cost_file(folder: RunFolder) -> Path:
 
 
 def read_cost(folder: RunFolder) -> Cost | None:
-    """Read what a run has taken so far; None before its first piece ended."""
+    """Read what a run has taken so far; None before its first piece ended, and where the file is damaged: it is set
+    aside and said so."""
     file = cost_file(folder)
-    return Cost(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        content = read_object(file)
+        if content.keys() != asdict(Cost()).keys():
+            raise ValueError(f"{file} is damaged: it does not hold what a run took")
+        return Cost(**content)
+    except ValueError as error:
+        set_aside(file, error)
+        return None
 
 
 def read_result(run: PlannedRun, root: Path, maps: tuple[MapName, ...], failure: str = "") -> RunResult:
@@ -78,8 +88,8 @@ def read_result(run: PlannedRun, root: Path, maps: tuple[MapName, ...], failure:
         failure: why the run's process failed; empty if it did not, or has not run.
     """
     folder = run_folder(root, run)
-    metrics, cost = folder.read_metrics().get(SPLIT, {}), read_cost(folder)
-    if cost is None or any(map not in metrics for map in maps):
+    metrics, cost = folder.sound_metrics().get(SPLIT, {}), read_cost(folder)
+    if any(map not in metrics for map in maps):
         return RunResult(run, None, None, failure)
     return RunResult(run, {map: metrics[map] for map in maps}, cost, failure)
 

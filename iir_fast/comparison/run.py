@@ -11,11 +11,15 @@ from pathlib import Path
 
 import torch
 
+from iir_fast.app.files import PARTS, read_object, remove_leftovers, set_aside, write_whole
+from iir_fast.app.lock import LOCK, OWNER, locked
 from iir_fast.comparison.plan import Comparison
 from iir_fast.comparison.results import RunResult, read_result, run_folder, to_json
 from iir_fast.comparison.table import record
 from iir_fast.comparison.worker import Task, run_workers
 from iir_fast.training import Interrupted
+
+RESULTS, TABLE = "results.json", "table.md"
 
 
 def run_comparison(
@@ -44,18 +48,26 @@ def run_comparison(
     Raises:
         ValueError: `jobs` is below 1, or a run that is there was configured differently.
         FileExistsError: `root` is a folder of something else.
+        OSError: another process carries out a comparison there.
         Interrupted: Ctrl-C came; all runs have stopped and can be resumed.
     """
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}; accepted is 1 or more.")
-    if root.is_dir() and any(root.iterdir()) and not (root / "runs").is_dir():
-        raise FileExistsError(f"output folder {root} exists and is not the folder of a comparison; it is left alone.")
+    _check_root(root)
     for run in comparison.runs:
         folder = run_folder(root, run)
         try:
             folder.check(run.config, "resume")
         except ValueError as error:
             raise ValueError(f"{run.name}, in {folder.root}: {error}") from error
+    with locked(root):
+        return _carry_out(comparison, root, jobs, command, log)
+
+
+def _carry_out(
+    comparison: Comparison, root: Path, jobs: int, command: str, log: Callable[[str], None]
+) -> list[RunResult]:
+    remove_leftovers(root)
     results = [read_result(run, root, comparison.maps) for run in comparison.runs]
     open_runs = [index for index, result in enumerate(results) if result.metrics is None]
     threads = max(1, torch.get_num_threads() // jobs)
@@ -67,9 +79,8 @@ def run_comparison(
     started = time.monotonic()
 
     def write() -> None:
-        root.mkdir(parents=True, exist_ok=True)
-        (root / "results.json").write_text(json.dumps(to_json(comparison, results), indent=1) + "\n", encoding="utf-8")
-        (root / "table.md").write_text(record(comparison, results, command), encoding="utf-8")
+        write_whole(root / RESULTS, json.dumps(to_json(comparison, results), indent=1) + "\n")
+        write_whole(root / TABLE, record(comparison, results, command))
 
     write()
     try:
@@ -84,3 +95,19 @@ def run_comparison(
     except KeyboardInterrupt:
         raise Interrupted("stopped; every run can be resumed, the same command goes on from here.") from None
     return results
+
+
+def _check_root(root: Path) -> None:
+    """Raise unless a folder is a new one or holds a comparison, known by what its results.json says."""
+    if not root.exists():
+        return
+    names = {file.name for file in root.iterdir()} - {LOCK, OWNER} - {file.name for file in root.glob(PARTS)}
+    ours = not names or ("runs" in names and TABLE not in names)
+    if RESULTS in names:
+        try:
+            ours = read_object(root / RESULTS).keys() >= {"title", "maps", "runs"}
+        except ValueError as error:
+            if ours := "runs" in names:
+                set_aside(root / RESULTS, error)
+    if not ours:
+        raise FileExistsError(f"output folder {root} exists and is not the folder of a comparison; it is left alone.")

@@ -187,6 +187,7 @@ def _legend(comparison: Comparison, results: Sequence[RunResult]) -> str:
         f"processor; memory: peak of {memory}; all medians, so that the run that fills the cache of features does not",
         f"count. Threads per run: {threads}.",
     ]
-    if len(costs) < len(results):
-        sentences.insert(0, f"{len(costs)} of {len(results)} runs are complete.")
+    complete = sum(result.metrics is not None for result in results)
+    if complete < len(results):
+        sentences.insert(0, f"{complete} of {len(results)} runs are complete.")
     return "\n".join(sentences)

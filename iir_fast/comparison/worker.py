@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from iir_fast.app.files import write_whole
 from iir_fast.app.runs import evaluate_run
 from iir_fast.comparison.results import SPLIT, Cost, cost_file, read_cost
 from iir_fast.models import MapName
@@ -146,7 +147,8 @@ def _train_and_evaluate(task: Task) -> None:
     started, cpu_started = time.perf_counter(), time.process_time()
     try:
         train(config, folder.root, "resume")
-        evaluate_run(folder.root, SPLIT, tuple(task.maps), device=config.device)
+        with folder.locked():
+            evaluate_run(folder.root, SPLIT, tuple(task.maps), device=config.device)
     finally:
         if folder.root.is_dir():
             cost = Cost(
@@ -156,7 +158,7 @@ def _train_and_evaluate(task: Task) -> None:
                 device.type,
                 torch.get_num_threads(),
             )
-            cost_file(folder).write_text(json.dumps(asdict(cost)) + "\n", encoding="utf-8")
+            write_whole(cost_file(folder), json.dumps(asdict(cost)) + "\n")
 
 
 def _peak_memory(device: torch.device) -> int:

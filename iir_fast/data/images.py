@@ -12,6 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+Image.init()
+FORMATS = tuple(
+    name for name in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF", "JPEG2000", "AVIF") if name in Image.OPEN
+)
+"""What is opened, whatever a file's suffix says: Pillow's readers of other formats start programs or read other files.
+AVIF is there from Pillow 11.3 on."""
+
 
 class ImageFile(Protocol):
     """What can be opened and has a size and a time of modification, as a `Path` does."""
@@ -110,10 +117,10 @@ def read_stamp(root: ImageRoot, path: str) -> tuple[int, int]:
 @contextmanager
 def _opened(root: ImageRoot, path: str) -> Iterator[Image.Image]:
     try:
-        with (root / path).open("rb") as stream, Image.open(stream) as image:
+        with (root / path).open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
             yield image
     except UnidentifiedImageError as error:
-        raise BrokenImageError(path, "cannot identify image file") from error
+        raise BrokenImageError(path, f"cannot identify image file; accepted are {', '.join(FORMATS)}") from error
     # Pillow's decoders let through whatever their parsers meet: OSError, SyntaxError, struct.error, zlib.error ...
     except Exception as error:
         raise BrokenImageError(path, getattr(error, "strerror", None) or str(error)) from error

@@ -29,6 +29,7 @@ from iir_fast.data.records import (
     OnFault,
     at,
     check_path,
+    class_limit,
     holds_text,
     name_classes,
     parse_box,
@@ -188,11 +189,13 @@ class _Files:
     def labels(self, classes: Sequence[str] | None) -> dict[str, int]:
         labels: dict[str, int] = {}
         indices = {name: i for i, name in enumerate(classes or ())}
+        limit = class_limit(len(self.ids)) if classes is None else len(classes)
 
         def take(where: str, path: str, text: str) -> None:
             label = parse_whole(text, "label", where)
-            if classes is not None and label >= len(classes):
-                raise Fault("label", f"{where}: label must be below {len(classes)}, got {label}")
+            if label >= limit:
+                of = f", for {len(self.ids):,} images" if classes is None else ""
+                raise Fault("label", f"{where}: label must be below {limit}{of}, got {label}")
             right = indices.get(_folder_name(path), label)
             if right != label:
                 raise Fault("label", f"{where}: {path} lies in the folder of label {right}, got {label}")

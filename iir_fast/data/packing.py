@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,6 +9,7 @@ from typing import Any, cast
 
 from torchvision.transforms.v2.functional import pil_to_tensor  # type: ignore[import-untyped]
 
+from iir_fast.app.files import remove_leftovers, scratch_folder, write_whole
 from iir_fast.app.progress import tracked
 from iir_fast.data.find import LISTED, SUFFIXES
 from iir_fast.data.listing import ListedDataset
@@ -57,7 +57,7 @@ def pack_split(source: str, out: Path, split: str = "train", shard_bytes: int = 
         What was written.
 
     Raises:
-        FileExistsError: the split is there already, or what an interrupted or another process leaves of it.
+        FileExistsError: the split is there already.
         ModuleNotFoundError: webdataset is not installed.
         ValueError: the source has no image files, an image's suffix is not an image's, or two images would have one
             key.
@@ -69,10 +69,9 @@ def pack_split(source: str, out: Path, split: str = "train", shard_bytes: int = 
         raise ModuleNotFoundError(NEEDS_WEBDATASET) from error
     if source == PROCEDURAL:
         raise ValueError(f"source {source} has no image files to pack")
-    folder, aside = out / split, out / f"{split}.part"
-    for each in (folder, aside):
-        if each.exists():
-            raise FileExistsError(f"{each} exists; remove it, or choose another folder for the shards")
+    folder = out / split
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; remove it, or choose another folder for the shards")
     known = read_classes(out)
     if known is None and split != "train" and has_split(source, "train"):
         known = open_split(source, "train", pil_to_tensor).classes
@@ -81,17 +80,16 @@ def pack_split(source: str, out: Path, split: str = "train", shard_bytes: int = 
     if any(len(name.splitlines()) != 1 for name in dataset.classes):
         raise ValueError(f"a name of a class must be one line of text, got {dataset.classes}")
     keys = _keys(dataset.ids)
-    aside.mkdir(parents=True)
-    try:
+    out.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(out)
+    with scratch_folder(folder) as aside:
         # An absolute path, as webdataset takes what stands before a colon for a protocol.
         pattern = f"{aside.resolve()}/".replace("%", "%%") + "%06d.tar"
         with ShardWriter(pattern, maxsize=shard_bytes, mtime=0, verbose=0) as writer:
             for sample in tracked(_samples(dataset, keys), f"Packing {split}", len(dataset)):
                 writer.write(sample)
-        (out / CLASSES).write_text("".join(f"{name}\n" for name in dataset.classes), encoding="utf-8")
+        write_whole(out / CLASSES, "".join(f"{name}\n" for name in dataset.classes))
         aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     packed = list_shards(out, split)  # makes the index
     boxes = sum(map(len, packed.boxes.values()))
     return Packed(folder, len(find_shards(folder)), len(packed.ids), boxes, bool(dataset.listing.masks))

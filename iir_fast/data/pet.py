@@ -11,7 +11,17 @@ from torchvision.datasets import OxfordIIITPet  # type: ignore[import-untyped]
 from iir_fast.data.dataset import GroundTruth, Transform, box_around
 from iir_fast.data.images import read_size
 from iir_fast.data.listing import ListedDataset, ListedMasks, Listing
-from iir_fast.data.records import Fault, OnFault, at, check_path, name_classes, parse_whole, raise_fault, read_records
+from iir_fast.data.records import (
+    Fault,
+    OnFault,
+    at,
+    check_path,
+    class_limit,
+    name_classes,
+    parse_whole,
+    raise_fault,
+    read_records,
+)
 
 PET_SPLITS = {"train": "trainval", "test": "test"}
 """The splits and the names of their lists."""
@@ -84,11 +94,15 @@ def list_pet(root: Path, split: str, classes: Sequence[str] | None = None, on_fa
         classes = list_pet(root, "train", on_fault=on_fault).classes
     indices = {name: i for i, name in enumerate(classes or ())}
     breeds: dict[str, tuple[int, str]] = {}
-    for number, (image, breed, *_) in read_records(file, "image breed species number", None, on_fault):
+    lines = list(read_records(file, "image breed species number", None, on_fault))
+    limit = class_limit(len(lines))
+    for number, (image, breed, *_) in lines:
         name, where = _breed(image), at(file, number)
         try:
             check_path(image, where)
             label = parse_whole(breed, "breed", where, 1) - 1
+            if label >= limit:
+                raise Fault("label", f"{where}: breed must be {limit} or less, for {len(lines):,} images, got {breed}")
             if image in breeds:
                 raise Fault("duplicate id", f"{where}: {image} is listed already")
             if classes is not None and indices.get(name) != label:

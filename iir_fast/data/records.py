@@ -25,6 +25,9 @@ FaultKind: TypeAlias = Literal[
     "in two splits",
 ]
 
+SOME_CLASSES = 100_000
+"""So many classes are believed, however few the images of a split are."""
+
 
 class Fault(ValueError):
     """One thing that is wrong with a data set: found by the readers, raised by the data sets, collected by the check.
@@ -116,9 +119,15 @@ def parse_box(numbers: Sequence[str], where: str, *, inclusive: bool) -> tuple[f
 
 def parse_whole(text: str, what: str, where: str, least: int = 0) -> int:
     """Read a whole number from `least` up, or raise a fault."""
-    if not (text.isascii() and text.isdigit() and int(text) >= least):
+    # Python itself refuses numbers of more than 4300 digits.
+    if not (text.isascii() and text.isdigit() and len(text) <= 80 and int(text) >= least):
         raise Fault("corrupt line", f"{where}: {what} must be a whole number from {least} up, got {text!r}")
     return int(text)
+
+
+def class_limit(images: int) -> int:
+    """Tell below what the labels of a split without class names must be: each class up to the largest costs memory."""
+    return max(SOME_CLASSES, images)
 
 
 def name_classes(named: Iterable[tuple[int, str]], file: Path, on_fault: OnFault) -> tuple[str, ...]:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iir_fast.app.cache import cache_folder
+from iir_fast.app.files import whole_file
 from iir_fast.app.progress import in_threads, log
 from iir_fast.data.find import SUFFIXES
 from iir_fast.data.records import Fault, OnFault, parse_box, parse_whole
@@ -220,19 +220,13 @@ def _keep(index: ShardIndex, folder: Path, places: Iterable[Path]) -> None:
     """Write the index to the first place that takes it."""
     reason = ""
     for place in places:
-        # Written aside and renamed: a file under its name is always whole, whoever else writes it.
-        aside = place.with_name(f"{place.name}.{uuid4().hex}.part")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with aside.open("xb") as stream:
-                    np.savez(stream, **(vars(index) | {"shards": _joined(index.shards), "names": _joined(index.names)}))
-                aside.replace(place)
-            finally:
-                aside.unlink(missing_ok=True)
+            with whole_file(place) as aside, aside.open("wb") as stream:
+                np.savez(stream, **(vars(index) | {"shards": _joined(index.shards), "names": _joined(index.names)}))
             return
         except OSError as error:
-            reason = f"{place}: {error.strerror or error}"
+            reason = str(error)
     log(f"the index of {folder} cannot be kept and will be made again: {reason}.")
 
 

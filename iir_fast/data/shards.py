@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from iir_fast.data.dataset import Transform
 from iir_fast.data.listing import ListedBox, ListedDataset, Listing
-from iir_fast.data.records import Fault, OnFault, raise_fault
+from iir_fast.data.records import Fault, OnFault, class_limit, raise_fault
 from iir_fast.data.shard_index import find_shards, index_shards
 
 CLASSES = "classes.txt"
@@ -118,7 +118,8 @@ def list_shards(
         ModuleNotFoundError: webdataset is not installed and there is no index yet.
     """
     index = index_shards(root / split, on_fault)
-    names = _class_names(root, split, int(index.labels.max(initial=-1)) + 1, classes, on_fault)
+    believed = index.labels[index.labels < class_limit(len(index.labels))]
+    names = _class_names(root, split, int(believed.max(initial=-1)) + 1, classes, on_fault)
     shards = np.repeat(np.array(index.shards), index.counts).tolist()
     paths = [f"{split}/{shard}/{name}" for shard, name in zip(shards, index.names, strict=True)]
     kept = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from iir_fast.app.files import write_whole
 
 PROTOCOL_SIZE = 224
 """Side of a score map, in pixels: what the protocol evaluates images at."""
@@ -82,11 +85,13 @@ def save_scoremap(root: Path, image_id: str, scoremap: NDArray[np.float64]) -> P
 
     Raises:
         ValueError: the map is not what the protocol accepts, or `image_id` points outside `root`.
+        OSError: the file could not be written; what was there before still is.
     """
     check_scoremap(scoremap, f"the score map of image {image_id!r}")
     path = scoremap_file(root, image_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, scoremap)
+    np.save(content := BytesIO(), scoremap)
+    write_whole(path, content.getvalue())
     return path
 
 

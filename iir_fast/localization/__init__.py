@@ -4,7 +4,7 @@ from iir_fast.extras import needs_system
 
 with needs_system("iir_fast.localization"):
     from iir_fast.localization.export import export_network
-    from iir_fast.localization.overlay import PREDICTED_COLOUR, TRUE_COLOUR, overlay
+    from iir_fast.localization.overlay import PREDICTED_COLOUR, TRUE_COLOUR, overlay, save_picture
     from iir_fast.localization.predictor import (
         DEFAULT_THRESHOLD,
         FoundObject,
@@ -26,6 +26,7 @@ __all__ = [
     "Predictor",
     "export_network",
     "overlay",
+    "save_picture",
     "scale_box",
     "write_boxes",
 ]

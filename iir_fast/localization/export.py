@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iir_fast.app.files import write_whole
 from iir_fast.evaluation import PROTOCOL_SIZE
 from iir_fast.kernels import backend
 from iir_fast.localization.predictor import Predictor
@@ -52,6 +54,7 @@ def export_network(predictor: Predictor, file: str | Path, map: MapName = DEFAUL
 
     Raises:
         ValueError: `file` ends in something else, or `map` is unknown.
+        OSError: the file could not be written; what was there before still is.
         ModuleNotFoundError: ONNX is asked for, and onnx or onnxscript is not installed.
     """
     file = Path(file)
@@ -74,13 +77,14 @@ def export_network(predictor: Predictor, file: str | Path, map: MapName = DEFAUL
     )
     graph = _trace(predictor.network, spec.image_size, map)
     if file.suffix == ".pt2":
-        torch.export.save(graph, file, extra_files={ABOUT: about})
+        torch.export.save(graph, content := BytesIO(), extra_files={ABOUT: about})
+        write_whole(file, content.getvalue())
     else:
         program: Any = torch.onnx.export(
             graph, input_names=["images"], output_names=OUTPUTS, dynamo=True, external_data=False, verbose=False
         )
         program.model.metadata_props[ABOUT] = about
-        program.save(file, external_data=False)
+        write_whole(file, program.model_proto.SerializeToString())
 
 
 class _Localizing(nn.Module):

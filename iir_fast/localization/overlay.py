@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+
+from iir_fast.app.files import write_whole
 
 TRUE_COLOUR, PREDICTED_COLOUR = (40, 220, 90), (255, 60, 60)
 
@@ -33,3 +37,13 @@ def overlay(
     for (x0, y0, x1, y1), colour in boxes:
         draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=max(1, min(image.size) // 100))
     return shown
+
+
+def save_picture(file: Path, picture: Image.Image) -> None:
+    """Write a picture as PNG, aside first and then in place: a link of that name is replaced, not followed.
+
+    Raises:
+        OSError: the file could not be written; what was there before still is.
+    """
+    picture.save(content := BytesIO(), "PNG")
+    write_whole(file, content.getvalue())

@@ -24,9 +24,10 @@ def write_boxes(found: Iterable[ImageResult], out: TextIO, form: BoxFormat, clas
         found: the images with their objects.
         out: a text file; of CSV, one that leaves the ends of lines alone (`newline=""`).
         form: "json": a list with one object a line and box, box = x0, y0, x1, y1 in pixels of the image, x1 and y1
-            exclusive. "csv": the same with a column for each of the four. "coco": a COCO data set with the box as its
-            bbox x, y, width, height, the probability as its score, and all classes as categories, numbered from 1;
-            small entries of all images are kept until the end.
+            exclusive. "csv": the same with a column for each of the four, and an apostrophe before a text that a
+            spreadsheet would run, one that begins with =, +, -, @, a tab or a carriage return. "coco": a COCO data set
+            with the box as its bbox x, y, width, height, the probability as its score, and all classes as categories,
+            numbered from 1; small entries of all images are kept until the end.
         classes: names of all classes of the model.
     """
     if form == "json":
@@ -48,11 +49,26 @@ def _write_json(found: Iterable[ImageResult], out: TextIO) -> None:
 
 
 def _write_csv(found: Iterable[ImageResult], out: TextIO) -> None:
-    table = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(_Lines(out), COLUMNS)
     table.writeheader()
     for row in _rows(found):
         corners = dict(zip(CORNERS, row.pop("box"), strict=True))
-        table.writerow(row | corners)
+        table.writerow({name: _inert(value) for name, value in (row | corners).items()})
+
+
+class _Lines:
+    r"""Lines of a CSV that end with \n, written by a `csv` that ends them with \r\n: it quotes what that holds."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, line: str) -> None:
+        self._out.write(line.removesuffix("\r\n") + "\n")
+
+
+def _inert(value: Any) -> Any:
+    """Put an apostrophe before a text that a spreadsheet would run as a formula; numbers stay numbers."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _rows(found: Iterable[ImageResult]) -> Iterator[dict[str, Any]]:

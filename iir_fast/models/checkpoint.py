@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from iir_fast.app.files import whole_file
 from iir_fast.head import ThresholdKind
 from iir_fast.models.network import IIRNetwork
 
@@ -60,21 +61,19 @@ def save_checkpoint(path: Path, spec: NetworkSpec, model: IIRNetwork, training: 
     Raises:
         OSError: the file could not be written, e.g. because the disk is full; what was there before still is.
     """
-    aside = path.with_name(f"{path.name}.part")
     content = {"spec": asdict(spec), "model": model.state_dict(), "training": training}
-    try:
-        with aside.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        _sync_folder(path.parent)
-    # torch's writer says what the operating system said in words of its own.
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise OSError(f"checkpoint {path} could not be written ({reason}); what was there before still is.") from error
-    finally:
-        aside.unlink(missing_ok=True)
+    with whole_file(path) as aside:
+        try:
+            with aside.open("wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+        # torch's writer says what the operating system said in words of its own.
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            text = f"checkpoint {path} could not be written ({reason}); what was there before still is."
+            raise OSError(text) from error
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

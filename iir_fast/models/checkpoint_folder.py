@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from iir_fast.app.files import remove_leftovers, whole_file
 from iir_fast.models.checkpoint import NetworkSpec, read_checkpoint, save_checkpoint
 from iir_fast.models.network import IIRNetwork
 
@@ -74,8 +75,7 @@ class CheckpointFolder:
             OSError: it could not be written; the older ones are untouched.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        for remains in self.root.glob("*.part"):  # of a process that was killed while it wrote
-            remains.unlink()
+        remove_leftovers(self.root)
         file = self.root / f"{step:08d}.pt"
         save_checkpoint(file, spec, model, training)
         for old in self.files()[:-keep]:
@@ -88,12 +88,8 @@ class CheckpointFolder:
         Args:
             file: one of `files`.
         """
-        aside = self.best.with_name(f"{BEST}.part")
-        try:
+        with whole_file(self.best) as aside:
             shutil.copyfile(file, aside)
-            aside.replace(self.best)
-        finally:
-            aside.unlink(missing_ok=True)
 
     def newest(self) -> Checkpoint | None:
         """Read the newest checkpoint that can be read, on the CPU; None if there is none at all.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iir_fast.app.files import remove_leftovers, scratch_folder, whole_file
 from iir_fast.models import MapName
 from iir_fast.report.images import ReportImage
 
@@ -21,6 +23,8 @@ SHARD_SIZE = 32
 """Images of one part of the data, which the browser loads at once; some 500 kB."""
 IOU_STEPS = 200
 """IoUs are kept as floor(200 IoU), which keeps IoU >= 0.5 exactly."""
+PAGE_MARK, PART_MARK = b"<title>iir_fast report</title>", b'iirPart("'
+"""What a page and a part of the data have near their beginning."""
 SCRIPTS = ("parts", "state", "protocol", "record", "pictures", "metrics", "chart", "gallery", "detail", "page")
 """In this order they make one JavaScript module."""
 
@@ -32,28 +36,69 @@ def write_page(
 
     Args:
         file: the page. Of more than 500 images, the shards go to the folder `<stem>_files` beside it. A report that is
-            there is replaced.
+            there is replaced once the new one is whole.
         overview: what the page shows besides images, ready for JSON; the page's scripts say which keys they read.
         maps: the maps of each image.
         images: in the order of the gallery.
         count: how many they are.
+
+    Raises:
+        FileExistsError: as `check_page`.
+        OSError: the report could not be written; one that was there before still is.
     """
+    check_page(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    # An interrupted run leaves no page rather than an old one with new data.
-    file.unlink(missing_ok=True)
-    folder = None if count <= INLINE_LIMIT else file.with_name(f"{file.stem}_files")
-    inline: dict[str, Any] = {}
-    if folder:
-        folder.mkdir(exist_ok=True)
-        for old in [*folder.glob("[0-9]*.js"), *folder.glob("iou-*.js")]:
-            old.unlink()
+    remove_leftovers(file.parent)
+    folder = None if count <= INLINE_LIMIT else _folder(file)
+    with scratch_folder(folder) if folder else nullcontext() as parts, whole_file(file) as aside:
+        inline: dict[str, Any] = {}
 
-    def put(name: str, part: Any) -> None:
-        if folder:
-            (folder / f"{name}.js").write_text(_call(name, part), encoding="ascii")
-        else:
-            inline[name] = part
+        def put(name: str, part: Any) -> None:
+            if parts:
+                (parts / f"{name}.js").write_text(_call(name, part), encoding="ascii")
+            else:
+                inline[name] = part
 
+        index = _put_images(images, maps, count, put)
+        layout = {"maps": maps, "shard": SHARD_SIZE, "iouSteps": IOU_STEPS, "folder": folder and folder.name}
+        inline["overview"] = {**overview, **layout, "index": index}
+        aside.write_text(_assemble(inline), encoding="utf-8")
+        if parts and folder:
+            # For a moment there is no page, rather than an old one with new data.
+            file.unlink(missing_ok=True)
+            folder.mkdir(exist_ok=True)
+            for old in _parts(folder):
+                old.unlink()
+            for part in parts.iterdir():
+                part.replace(folder / part.name)
+
+
+def check_page(file: Path) -> None:
+    """Raise FileExistsError where a report would take the place of something else."""
+    marked = [(file, PAGE_MARK), *((part, PART_MARK) for part in _parts(_folder(file)))]
+    for each, mark in marked:
+        # An empty one was left by a full disk.
+        if each.exists() and not (each.is_file() and (each.stat().st_size == 0 or mark in _beginning(each))):
+            raise FileExistsError(f"{each} exists and is no report; it is left alone, name another page.")
+
+
+def _folder(file: Path) -> Path:
+    return file.with_name(f"{file.stem}_files")
+
+
+def _parts(folder: Path) -> list[Path]:
+    return [*folder.glob("[0-9]*.js"), *folder.glob("iou-*.js")]
+
+
+def _beginning(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(4096)
+
+
+def _put_images(
+    images: Iterable[ReportImage], maps: tuple[MapName, ...], count: int, put: Callable[[str, Any], None]
+) -> dict[str, list[Any]]:
+    """Hand the shards and the IoUs of all images to `put`; what comes back is the index."""
     index: dict[str, list[Any]] = {"ids": [], "labels": [], "predicted": [], "probability": [], "rank": []}
     iou: dict[MapName, list[NDArray[np.uint8]]] = {map: [] for map in maps}
     shard: list[dict[str, Any]] = []
@@ -73,9 +118,7 @@ def write_page(
     for map, rows in iou.items():
         # One threshold after the other: what a move of the slider reads lies together.
         put(f"iou-{map}", _base64(np.stack(rows, axis=1)) if rows else None)
-    layout = {"maps": maps, "shard": SHARD_SIZE, "iouSteps": IOU_STEPS, "folder": folder and folder.name}
-    inline["overview"] = {**overview, **layout, "index": index}
-    file.write_text(_assemble(inline), encoding="utf-8")
+    return index
 
 
 def _call(name: str, part: Any) -> str:

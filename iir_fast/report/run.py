@@ -15,7 +15,7 @@ from iir_fast.evaluation import thresholds
 from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, TRUE_COLOUR
 from iir_fast.models import MAPS, MapName
 from iir_fast.report.images import report_images
-from iir_fast.report.page import write_page
+from iir_fast.report.page import check_page, write_page
 from iir_fast.training import RunFolder
 
 STEP = 0.01
@@ -42,7 +42,8 @@ def write_report(
         root: the run's folder.
         split: which split of the data.
         maps: which localization maps; the page opens with the first.
-        out: the page; None: `report.html` in the run's folder. A report that is there is replaced.
+        out: the page; None: `report.html` in the run's folder. A report that is there is replaced once the new one is
+            whole.
         limit: show only so many images, evenly spaced over the split; None: all.
         data: a source of data, as `open_split` takes it; what the run was trained on by default.
         device: "auto", "cpu" or "cuda".
@@ -52,6 +53,7 @@ def write_report(
 
     Raises:
         FileNotFoundError: the folder holds no run, or the data no such split.
+        FileExistsError: `out`, or a part of its data, is there and is no report.
         ValueError: `limit` is below 1, `maps` is empty, `out` does not end in .html, or the evaluation in
             `metrics.json` is of another number of images.
     """
@@ -62,9 +64,10 @@ def write_report(
         raise ValueError(f"maps is empty; name at least one of {', '.join(MAPS)}.")
     if file.suffix != ".html":
         raise ValueError(f"out is {file}; a file that ends in .html is accepted.")
+    check_page(file)
     run = load_run(root, split, data=data, device=device)
     folder, count = RunFolder(root), len(run.dataset)
-    evaluated = folder.read_metrics().get(split, {})
+    evaluated = folder.sound_metrics().get(split, {})
     missing = tuple(map for map in maps if map not in evaluated)
     if missing:
         evaluate_run(root, split, missing, data=data, device=device)

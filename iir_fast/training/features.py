@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterable
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from iir_fast.app.cache import cache_folder
+from iir_fast.app.files import FULL, remove_leftovers, set_aside, whole_file
 from iir_fast.data import LocalizationDataset
 from iir_fast.models import Backbone
 
@@ -80,37 +83,68 @@ def cached_features(
         image_size: side of the transformed images in pixels.
         folder: of the cache; None: `default_cache()`.
         on_batch: called with the number of images after each batch.
+
+    Raises:
+        OSError: there is no room for them.
     """
     folder = folder or default_cache()
     file = folder / f"{cache_key(backbone, image_size, dataset)}.npy"
-    if not file.is_file():
+    maps = _kept(file, len(dataset))
+    if maps is None:
         folder.mkdir(parents=True, exist_ok=True)
-        # Written aside and renamed: a file under its name is always whole, whoever else fills the same cache.
-        aside = file.with_name(f"{file.name}.{os.getpid()}.part")
-        try:
-            _fill(aside, backbone, len(dataset), batches, on_batch)
-            aside.replace(file)
-        finally:
-            aside.unlink(missing_ok=True)
-    return CachedFeatures(np.load(file, mmap_mode="r"), dataset.labels)
+        remove_leftovers(folder)
+        with whole_file(file) as aside:
+            _fill(aside, folder, backbone, len(dataset), batches, on_batch)
+        maps = np.load(file, mmap_mode="r")
+    return CachedFeatures(maps, dataset.labels)
+
+
+def _kept(file: Path, count: int) -> NDArray[np.float32] | None:
+    """Open the features in a file; None where there are none. A damaged file is set aside and said so."""
+    if not file.is_file():
+        return None
+    try:
+        maps: NDArray[np.float32] = np.load(file, mmap_mode="r")
+        if len(maps) != count:
+            raise ValueError(f"it holds {len(maps)} of {count} images")
+        return maps
+    except (ValueError, EOFError) as error:
+        set_aside(file, f"feature cache {file} is damaged: {error}")
+        return None
 
 
 def _fill(
     file: Path,
+    folder: Path,
     backbone: Backbone,
     count: int,
     batches: Iterable[tuple[Tensor, Tensor]],
     on_batch: Callable[[int], None],
 ) -> None:
     device = next(backbone.parameters()).device
-    maps, done = None, 0
-    for images, _ in batches:
-        features = backbone(images.to(device)).float().cpu().numpy()
-        if maps is None:
-            maps = open_memmap(file, mode="w+", dtype=np.float32, shape=(count, *features.shape[1:]))
-        maps[done : done + len(features)] = features
-        done += len(features)
-        on_batch(len(features))
-    if maps is None or done != count:
+    done = 0
+    with file.open("wb") as stream:
+        for images, _ in batches:
+            features = np.ascontiguousarray(backbone(images.to(device)).float().cpu().numpy())
+            if not done:
+                _begin(stream, (count, *features.shape[1:]), folder)
+            # Not through a mapping, where a disk that is full kills the process.
+            stream.write(features.data)
+            done += len(features)
+            on_batch(len(features))
+    if done != count:
         raise RuntimeError(f"feature cache: {done} of {count} images were read.")
-    maps.flush()
+
+
+def _begin(stream: BufferedWriter, shape: tuple[int, ...], folder: Path) -> None:
+    """Write the header of an array of float32, and take the space of the array, which may be hours of work."""
+    write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    size = stream.tell() + 4 * math.prod(shape)
+    try:
+        os.posix_fallocate(stream.fileno(), 0, size)
+    except OSError as error:
+        if error.errno in FULL:
+            raise OSError(
+                f"feature cache {folder} has no room for {size:,} bytes of features ({error.strerror}); make room, or "
+                "name another folder by feature_cache."
+            ) from error

@@ -76,7 +76,8 @@ def train(
     Args:
         config: what to train, on what, how.
         root: folder of the run: configuration, checkpoints, TensorBoard scalars. Made once the data are found sound.
-        if_exists: what to do with a folder that exists: refuse, resume from its newest checkpoint, or overwrite.
+        if_exists: what to do with a run that is there: refuse, resume from its newest checkpoint, or overwrite. One
+            that finished no step is started anew.
         validate: called after every epoch, in the first process; the checkpoint of the largest value is kept.
 
     Returns:
@@ -86,6 +87,7 @@ def train(
         Interrupted: SIGINT came; the step at hand was finished and a checkpoint written.
         NonFiniteLoss: the loss was NaN or infinite, and `non_finite` is "stop".
         FileExistsError: `root` exists and may not be used.
+        OSError: another process trains there.
         ValueError, FileNotFoundError, BrokenImageError: configuration or data are at fault; the message says which.
         OSError: a checkpoint could not be written; the one before is whole.
     """
@@ -121,13 +123,13 @@ def _train(
         images.image_size, model.backbone.mean, model.backbone.std, images.flip, images.crop
     )
     skipped = dataset.skipped
-    if ranks.is_first:
-        if skipped:
-            log(f"skipped {len(skipped)} of {len(skipped) + len(dataset)} training images: unreadable.")
-        folder.open(config, if_exists)
-    ranks.wait()
-
-    with image_progress(shown=ranks.is_first) as progress:
+    if ranks.is_first and skipped:
+        log(f"skipped {len(skipped)} of {len(skipped) + len(dataset)} training images: unreadable.")
+    lock = folder.locked() if ranks.is_first else nullcontext()
+    with lock, image_progress(shown=ranks.is_first) as progress:
+        if ranks.is_first:
+            folder.open(config, if_exists)
+        ranks.wait()
         source: Source = AugmentedDataset(dataset, config.seed) if images.flip or images.crop else dataset
         if network.freeze_backbone:
             model.backbone.requires_grad_(False).eval()

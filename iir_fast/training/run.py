@@ -11,6 +11,7 @@ import torch
 from rich.progress import Progress, TaskID
 from torch.utils.tensorboard import SummaryWriter
 
+from iir_fast.app.files import write_whole
 from iir_fast.app.progress import log
 from iir_fast.data import LocalizationDataset, SubgroupSampler
 from iir_fast.methods import Learner
@@ -213,7 +214,7 @@ class Run:
             "images": ids,
         }
         file = self.folder.root / f"non_finite_step{self.step:08d}_rank{self.ranks.rank}.json"
-        file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_whole(file, json.dumps(report, indent=2) + "\n")
         sentence = f"the loss of step {self.step} is not finite: {record.non_finite}; its images stand in {file}"
         if self.config.execution.non_finite == "stop":
             raise NonFiniteLoss(f"{sentence}. To leave such steps out, set non_finite to skip.")

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +90,37 @@ def test_an_existing_run_is_refused_resumed_or_overwritten(cli, trained, folder)
     assert "exclude each other" in cli(*again, "--resume", "auto", "--overwrite", code=2).stderr
     assert "resumed at step 3 of 3" in cli(*again, "--resume", "auto").stderr
     assert "seed was 0 and is 5" in cli(*again, "--resume", "auto", "--seed", 5, code=2).stderr
+
+
+@pytest.mark.slow
+def test_overwrite_removes_all_that_was_written_and_nothing_else(cli, trained, folder, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    (run / "metrics.json").write_text("")  # what a full disk left
+    assert "metrics.json is damaged" in cli("localize", folder / "images/test/00.png", "--model", run, code=2).stderr
+    assert "it is kept as metrics.json.damaged-1" in cli("report", run, "--maps", "cam", "--limit", 2).stderr
+    (run / "notes.txt").write_text("mine")
+    said = cli("train", run, "--data", folder, *SMALL, "--overwrite").stderr
+    assert f"left in {run}, as no run wrote it: notes.txt.\n" in said
+    names = {file.name.partition(".tfevents")[0] for file in run.iterdir()}
+    assert names == {"checkpoints", "config.yaml", "events.out", "metrics.json", "notes.txt", ".lock"}
+    assert len(list(run.glob("events.*"))) == 1
+
+
+@pytest.mark.slow
+def test_a_start_that_failed_is_started_anew_by_the_same_command(cli, tmp_path):
+    for split in ("train", "test"):
+        for name in "ab":
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            ProceduralDataset(split, 10).image(0).save(tmp_path / "data" / split / name / "0.png")
+    broken = tmp_path / "data/train/b/0.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:200])
+    few = ["--classes-per-batch", "2", "--images-per-class", "1"]
+    command = ["train", tmp_path / "run", "--data", f"images:{tmp_path / 'data'}", *SMALL, *few]
+    assert "b/0.png cannot be read" in cli(*command, code=2).stderr
+    broken.write_bytes(whole)
+    assert "holds no finished step and is started anew" in cli(*command).stderr
+    assert (tmp_path / "run/metrics.json").is_file()
 
 
 @pytest.mark.slow
@@ -179,6 +211,8 @@ def test_localize_prints_boxes_and_draws_them(cli, trained, folder, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     images = [folder / "images/test/00.png", tmp_path / "broken.jpg", folder / "images/test/01.png"]
     overlays = ["--overlays", tmp_path / "overlays", "--top-k", 2]
+    (tmp_path / "overlays").mkdir()
+    (tmp_path / "overlays" / "00000-00.png").symlink_to(tmp_path / "secret")
     result = cli("localize", *images, "--model", trained, "--skip-broken", *overlays)
     found = json.loads(result.stdout)
     assert [each["path"] for each in found] == [str(images[0])] * 2 + [str(images[2])] * 2
@@ -188,6 +222,7 @@ def test_localize_prints_boxes_and_draws_them(cli, trained, folder, tmp_path):
     assert "chosen on: test, the split it is reported on" in result.stderr
     drawn = ["00000-00-2.png", "00000-00.png", "00002-01-2.png", "00002-01.png"]
     assert sorted(file.name for file in (tmp_path / "overlays").iterdir()) == drawn
+    assert not (tmp_path / "secret").exists()
     to_file = ["--batch-size", 1, "--output", tmp_path / "boxes.csv"]
     stopped = cli("localize", *images, "--model", trained, *to_file, code=2)
     assert "broken.jpg" in stopped.stderr
@@ -195,6 +230,10 @@ def test_localize_prints_boxes_and_draws_them(cli, trained, folder, tmp_path):
     assert stopped.stdout == ""
     [row] = csv.DictReader((tmp_path / "boxes.csv").read_text().splitlines())
     assert (row["path"], row["width"], row["height"]) == (str(images[0]), "64", "64")
+    # What is no file is written to, not replaced.
+    (tmp_path / "null").symlink_to("/dev/null")
+    cli("localize", images[0], "--model", trained, "--output", tmp_path / "null")
+    assert (tmp_path / "null").is_char_device()
 
 
 @pytest.mark.slow

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from iir_fast.comparison import read_comparison, run_comparison
+from iir_fast.app.lock import locked
+from iir_fast.comparison import RunResult, read_comparison, run_comparison
+from iir_fast.comparison.results import read_result, run_folder
 from iir_fast.training import RunFolder
 
 BASE = {"train_images": 40, "test_images": 10, "epochs": 1, "classes_per_batch": 4, "images_per_class": 2, "hidden": 8}
@@ -79,6 +81,39 @@ def test_what_is_complete_is_kept_and_a_crash_costs_itself_alone(cli, done):
     ]
     assert before == [file.stat().st_mtime_ns for file in sorted(out.glob("runs/*/*/checkpoints/*.pt"))]
     assert "Traceback" in (out / "runs" / "broken" / "seed0.log").read_text()
+
+
+def test_damaged_files_of_a_run_are_set_aside_and_cost_no_evaluation(tmp_path, capsys):
+    comparison = read_comparison(written(tmp_path, maps=["cam"], seeds=1))
+    cam, iir = comparison.runs
+    for run in (cam, iir):
+        folder = run_folder(tmp_path, run)
+        folder.open(run.config, "refuse")
+        folder.write_metrics({"test": {"cam": {"pxap": 5}}})
+        (folder.root / "cost.json").write_text("" if run is cam else '{"seconds": 3}')
+    for run in (cam, iir):
+        assert read_result(run, tmp_path, ("cam",)) == RunResult(run, {"cam": {"pxap": 5}}, None)
+    assert capsys.readouterr().err.count("it is kept as cost.json.damaged-1.") == 2
+    run_folder(tmp_path, iir).metrics.write_text('{"test": {')
+    assert read_result(iir, tmp_path, ("cam",)) == RunResult(iir, None, None)
+    assert "metrics.json is damaged: " in capsys.readouterr().err
+
+
+def test_a_second_comparison_in_one_folder_is_refused(tmp_path):
+    out = tmp_path / "out"
+    with locked(out), pytest.raises(OSError, match="out is in use by process"):
+        run_comparison(read_comparison(written(tmp_path)), out)
+    assert {file.name for file in out.iterdir()} == {".lock"}
+
+
+@pytest.mark.parametrize("name", ["results.json", "table.md"])
+def test_results_of_something_else_are_left_alone(name, tmp_path):
+    file, out = written(tmp_path), tmp_path / "out"
+    (out / "runs").mkdir(parents=True)
+    (out / name).write_text('{"title": "mine"}')
+    with pytest.raises(FileExistsError, match="not the folder of a comparison; it is left alone"):
+        run_comparison(read_comparison(file), out)
+    assert (out / name).read_text() == '{"title": "mine"}'
 
 
 def test_a_run_of_another_configuration_is_refused(done):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iir_fast.data import SplitSummary, check_data
+from iir_fast.data import SplitSummary, check_data, open_split
 
 ALBATROSS = "001.Black_footed_Albatross"
 
@@ -194,6 +195,47 @@ def test_labels_in_the_order_of_the_devkit_and_with_gaps(ilsvrc: Path) -> None:
     messages = {message for kind, message in found(f"ilsvrc:{ilsvrc}") if kind == "label"}
     assert any("labels must be 0 to K-1 for K classes; up to 11, none is 0" in message for message in messages)
     assert any("labels must follow the sorted names of the folders" in message for message in messages)
+
+
+# Far beyond the images; a name for each class up to there took gigabytes.
+FAR = 3_000_000
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_label_far_beyond_the_images_is_a_fault(cub: Path, change_line, split: str) -> None:
+    if split == "test":  # and no training split that names the classes
+        shutil.rmtree(cub / "metadata/CUB/train")
+    change_line(cub / f"metadata/CUB/{split}/class_labels.txt", 1, f"{ALBATROSS}/{split}_0.jpg,{FAR}")
+    images = {"train": 6, "test": 4}[split]
+    message = f"class_labels.txt, line 1: label must be below 100000, for {images} images, got {FAR}"
+    report = check_data(f"cub:{cub}")
+    assert next(fault.message.rpartition("/")[2] for fault in report.faults if fault.kind == "label") == message
+    with pytest.raises(ValueError, match=message):
+        open_split(f"cub:{cub}", split, np.asarray)
+
+
+def test_a_breed_far_beyond_the_images_is_a_fault(pet: Path, change_line) -> None:
+    change_line(pet / "oxford-iiit-pet/annotations/trainval.txt", 1, f"Abyssinian_1 {FAR} 1 1")
+    message = f"trainval.txt, line 1: breed must be 100000 or less, for 6 images, got {FAR}"
+    assert message in {fault.message.rpartition("/")[2] for fault in check_data(f"pet:{pet}").faults}
+    with pytest.raises(ValueError, match=message):
+        open_split(f"pet:{pet}", "train", np.asarray)
+
+
+def test_a_label_in_a_shard_far_beyond_the_images_is_a_fault(shards: Path, write_shard, sample) -> None:
+    (shards / "classes.txt").unlink()
+    write_shard(shards / "train/b.tar", sample("far", 999_999))
+    report = check_data(f"shards:{shards}")
+    assert [fault.message for fault in report.faults] == [
+        f"{shards}/train/b.tar/far.png: label must be below 3, got 999999"
+    ]
+    with pytest.raises(ValueError, match="label must be below 3, got 999999"):
+        open_split(f"shards:{shards}", "train", np.asarray)
+
+
+def test_a_label_of_more_digits_than_python_reads_is_a_fault(cub: Path, change_line) -> None:
+    change_line(cub / "metadata/CUB/train/class_labels.txt", 1, f"{ALBATROSS}/train_0.jpg,{'9' * 5000}")
+    assert "label must be a whole number from 0 up" in check_data(f"cub:{cub}").faults[0].message
 
 
 def test_every_planted_fault_of_a_folder_is_named(folder: Path) -> None:

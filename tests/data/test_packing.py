@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +101,18 @@ def test_a_pack_that_fails_leaves_no_shard(cub: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"train_2\.jpg"):
         pack_split(f"cub:{cub}", tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_a_killed_pack_left_is_removed(cub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(Path, "rename", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        pack_split(f"cub:{cub}", tmp_path / "out")
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    [left] = (tmp_path / "out").glob("train*")
+    assert [file.name for file in left.iterdir()] == ["000000.tar"]
+    pack_split(f"cub:{cub}", tmp_path / "out")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["classes.txt", "train"]
 
 
 @pytest.mark.slow

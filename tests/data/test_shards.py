@@ -21,6 +21,7 @@ from iir_fast.data import (
     image_transform,
     open_split,
 )
+from iir_fast.data.images import FORMATS
 
 TRANSFORM = image_transform(16, (0.5,) * 3, (0.5,) * 3)
 
@@ -106,6 +107,10 @@ def test_check_names_every_fault(shards: Path, write_shard: Write, sample: Sampl
         ("corrupt shard", "train/a.tar: the sample y must have one label (.cls), it has none"),
         ("corrupt shard", "train/c.tar is no tar without compression: empty file"),
         ("label", "train/a.tar/x.png: label must be below 3, got 7"),
-        ("unreadable image", "The image train/a.tar/z.png cannot be read: cannot identify image file"),
+        (
+            "unreadable image",
+            "The image train/a.tar/z.png cannot be read: cannot identify image file; accepted are "
+            + ", ".join(FORMATS),
+        ),
         ("box outside", "train/a.tar/s.png: the box 0,0,21,5 leaves its image, 20 x 12 pixels"),
     }

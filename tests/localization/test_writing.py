@@ -59,6 +59,16 @@ def test_csv_has_the_same_rows():
     assert written("csv", []) == "path,width,height,label,class_index,probability,x0,y0,x1,y1\n"
 
 
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_text_of_a_csv_is_a_formula(first):
+    name = f"{first}cmd|' /C calc'!A0"
+    images = [ImageResult(0, f"{name}.jpg", (40, 30), (FoundObject(name, 1, 0.5, (0, 0, 1, 1), torch.zeros(2, 2)),))]
+    [row] = csv.DictReader(io.StringIO(written("csv", images), newline=""))
+    assert (row["path"], row["label"]) == (f"'{name}.jpg", f"'{name}")
+    assert (row["width"], row["class_index"], row["probability"], row["x1"]) == ("40", "1", "0.5", "1")
+    assert json.loads(written("json", images))[0]["label"] == name
+
+
 def test_coco_is_read_by_its_own_tools(tmp_path, capsys):
     (tmp_path / "boxes.json").write_text(written("coco"))
     coco = COCO(str(tmp_path / "boxes.json"))

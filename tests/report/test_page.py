@@ -76,15 +76,30 @@ def test_a_report_is_replaced_and_foreign_files_are_left(tmp_path):
     assert len(list(folder.iterdir())) == 18
 
 
-def test_an_interrupted_report_leaves_no_page(tmp_path):
+@pytest.mark.parametrize("count", [40, 600])
+def test_an_interrupted_report_leaves_the_one_before(count, tmp_path):
     def broken() -> Iterator[ReportImage]:
-        yield from images(40)
-        raise OSError("image 41 is gone")
+        yield from images(39)
+        raise OSError("image 40 is gone")
 
-    write_page(tmp_path / "report.html", {}, ("cam",), images(3), 3)
-    with pytest.raises(OSError, match="image 41"):
-        write_page(tmp_path / "report.html", {}, ("cam",), broken(), 600)
-    assert not (tmp_path / "report.html").exists()
+    write_page(tmp_path / "report.html", {}, ("cam",), images(600), 600)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(OSError, match="image 40"):
+        write_page(tmp_path / "report.html", {}, ("cam",), broken(), count)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["report.html", "report_files/0001.js", "report_files/iou-cam.js"])
+def test_what_is_no_report_is_left_alone(name, tmp_path):
+    (tmp_path / "report_files").mkdir()
+    (tmp_path / name).write_text("<title>My thesis</title>")
+    with pytest.raises(FileExistsError, match=f"{name} exists and is no report; it is left alone"):
+        write_page(tmp_path / "report.html", {}, ("cam",), images(600), 600)
+    assert (tmp_path / name).read_text() == "<title>My thesis</title>"
+    assert sum(file.is_file() for file in tmp_path.rglob("*")) == 1
+    (tmp_path / name).write_text("")  # what a full disk left
+    write_page(tmp_path / "report.html", {}, ("cam",), images(600), 600)
 
 
 def test_every_script_is_in_the_page():

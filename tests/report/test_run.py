@@ -70,6 +70,9 @@ def test_what_is_not_accepted_is_named(run, tmp_path):
         write_report(run, out=tmp_path / "report")
     with pytest.raises(FileNotFoundError, match="not the folder of a run"):
         write_report(tmp_path)
+    (tmp_path / "mine.html").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"mine\.html exists and is no report"):
+        write_report(run, out=tmp_path / "mine.html")
     write_report(run, maps=("cam",), limit=1)
     fewer = tmp_path / "fewer"
     shutil.copytree(TrainConfig.from_yaml(RunFolder(run).config.read_text()).data, fewer)

@@ -74,6 +74,7 @@ def test_a_run_of_an_earlier_version_loads_with_the_options_of_its_own_method(me
 
 def test_a_run_of_an_earlier_version_is_resumed(tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(EARLIER | {"method": "adl", "adl_rate": 0.5}))
+    RunFolder(tmp_path).write_metrics({})
     RunFolder(tmp_path).check(TrainConfig().with_options(method="adl", rate=0.5), "resume")
     with pytest.raises(ValueError, match=r"differently: rate was 0\.5 and is 0\.75\."):
         RunFolder(tmp_path).check(TrainConfig().with_options(method="adl"), "resume")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
+
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -51,6 +56,57 @@ def test_a_failed_computation_leaves_nothing_behind(tmp_path):
     with pytest.raises(RuntimeError, match="4 of 10 images were read"):
         cached_features(backbone, dataset, list(DataLoader(dataset, 4))[:1], 64, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_space_is_taken_before_the_first_batch_is_written(tmp_path, monkeypatch):
+    def no_space(descriptor, offset, length):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    backbone, dataset = make()
+    seen = []
+    monkeypatch.setattr(os, "posix_fallocate", no_space)
+    with pytest.raises(
+        OSError, match=r"has no room for [\d,]+ bytes of features \(No space left on device\); make room"
+    ):
+        cached_features(backbone, dataset, DataLoader(dataset, 4), 64, tmp_path, seen.append)
+    assert seen == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_is_numpys_and_as_large_as_the_space_taken(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda *arguments: taken.append(arguments[1:]))
+    backbone, dataset = make()
+    cached = cached_features(backbone, dataset, DataLoader(dataset, 4), 64, tmp_path)
+    [file] = tmp_path.iterdir()
+    assert taken == [(0, file.stat().st_size)]
+    assert np.array_equal(np.load(file), cached.maps)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    backbone, dataset = make()
+    loader = DataLoader(dataset, 4)
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)
+        cached_features(backbone, dataset, loader, 64, tmp_path, lambda images: os.kill(os.getpid(), signal.SIGKILL))
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    [left] = tmp_path.iterdir()
+    assert left.suffix == ".part"
+    cached_features(backbone, dataset, loader, 64, tmp_path)
+    [file] = tmp_path.iterdir()
+    assert file.suffix == ".npy"
+
+
+@pytest.mark.parametrize("size", [0, 100, 5000])
+def test_a_damaged_file_is_set_aside_and_made_again(size, tmp_path, capsys):
+    backbone, dataset = make()
+    expected = np.array(cached_features(backbone, dataset, DataLoader(dataset, 4), 64, tmp_path).maps)
+    [file] = tmp_path.iterdir()
+    os.truncate(file, size)
+    assert np.array_equal(cached_features(backbone, dataset, DataLoader(dataset, 4), 64, tmp_path).maps, expected)
+    assert f"feature cache {file} is damaged: " in capsys.readouterr().err
+    assert sorted(each.name for each in tmp_path.iterdir()) == [file.name, f"{file.name}.damaged-1"]
 
 
 def test_default_folder_follows_the_environment(monkeypatch, tmp_path):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
 
 import tyro
 
+from iir_fast.app.files import remove_leftovers, whole_file
 from iir_fast.app.progress import image_progress, log
 from iir_fast.app.runs import load
 from iir_fast.data import BrokenImageError, find_images, read_image
-from iir_fast.localization import PREDICTED_COLOUR, BoxFormat, ImageResult, overlay, write_boxes
+from iir_fast.localization import PREDICTED_COLOUR, BoxFormat, ImageResult, overlay, save_picture, write_boxes
 from iir_fast.models import DEFAULT_MAP, MapName
 
 
@@ -69,22 +70,35 @@ class Localize:
             paths, self.map, self.threshold, top_k=self.top_k, batch_size=self.batch_size, on_broken=skip
         )
         form = self.format or ("csv" if self.output and self.output.suffix == ".csv" else "json")
+        failures: list[BaseException] = []
         with self._out() as out:
             watched = self._watched(found, len(paths), bar=not out.isatty())
-            write_boxes(watched, out, form, predictor.spec.classes)
+            write_boxes(_until_failure(watched, failures), out, form, predictor.spec.classes)
+        if failures:
+            raise failures[0]
         if broken:
             log(f"skipped {len(broken)} of {len(paths)} images that cannot be read.")
 
-    def _out(self) -> TextIO | nullcontext[TextIO]:
+    @contextmanager
+    def _out(self) -> Iterator[TextIO]:
         if self.output is None:
             # Taken before the bar starts: while one runs, rich sends what goes to sys.stdout to the bar's console.
-            return nullcontext(sys.stdout)
-        return self.output.open("w", encoding="utf-8", newline="")
+            yield sys.stdout
+            return
+        file = self.output.resolve()  # /dev/stdout is a link
+        if file.exists() and not file.is_file():  # a device or a pipe is there to be written to
+            with file.open("w", encoding="utf-8", newline="") as out:
+                yield out
+            return
+        remove_leftovers(file.parent)
+        with whole_file(file) as aside, aside.open("w", encoding="utf-8", newline="") as out:
+            yield out
 
     def _watched(self, found: Iterable[ImageResult], total: int, bar: bool) -> Iterator[ImageResult]:
         """Draw what passes through, and count it in a bar unless the terminal shows it anyway."""
         if self.overlays:
             self.overlays.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.overlays)
         with image_progress(shown=bar) as progress:
             task = progress.add_task("localize", total=total, note="")
             for image in found:
@@ -93,6 +107,14 @@ class Localize:
                 progress.update(task, completed=image.index + 1)
                 yield image
             progress.update(task, completed=total)
+
+
+def _until_failure(found: Iterable[ImageResult], failures: list[BaseException]) -> Iterator[ImageResult]:
+    """End where an image fails, so that the boxes of those before become a whole file; the error goes to `failures`."""
+    try:
+        yield from found
+    except (Exception, KeyboardInterrupt) as error:
+        failures.append(error)
 
 
 def _named(images: Sequence[str]) -> Iterator[str]:
@@ -108,4 +130,4 @@ def _draw(image: ImageResult, folder: Path) -> None:
     picture = read_image(path)
     for rank, each in enumerate(image.objects, start=1):
         name = f"{image.index:05d}-{path.stem}{'' if rank == 1 else f'-{rank}'}.png"
-        overlay(picture, each.scoremap, [(each.box, PREDICTED_COLOUR)]).save(folder / name)
+        save_picture(folder / name, overlay(picture, each.scoremap, [(each.box, PREDICTED_COLOUR)]))

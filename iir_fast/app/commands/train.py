@@ -16,7 +16,7 @@ from iir_fast.app.runs import evaluate_run, validation
 from iir_fast.app.tables import metrics_table
 from iir_fast.data import has_split
 from iir_fast.methods import METHODS, MethodName
-from iir_fast.training import DEFAULT_METHOD, IfExists, TrainConfig, other_home, train
+from iir_fast.training import DEFAULT_METHOD, IfExists, RunFolder, TrainConfig, other_home, train
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Train:
     resume: Literal["no", "auto"] = "no"
     """auto: go on with the run that is in the folder, from its newest checkpoint; start one where there is none."""
     overwrite: bool = False
-    """Remove the run that is in the folder and start anew."""
+    """Remove the run that is in the folder, all that iir-fast wrote there, and start anew; other files are left."""
     validate: str | None = None
     """Split to evaluate after every epoch; the checkpoint with the best MaxBoxAccV2 (PxAP where there are masks alone)
     of the default map is kept as checkpoints/best.pt."""
@@ -49,7 +49,9 @@ class Train:
         if not train(self.config, self.out, if_exists, validate).by_first_rank:
             return
         if has_split(self.config.data, "test"):
-            Console().print(metrics_table(evaluate_run(self.out, device=self.config.device)))
+            with RunFolder(self.out).locked():
+                metrics = evaluate_run(self.out, device=self.config.device)
+            Console().print(metrics_table(metrics))
         else:
             log(f"not evaluated: {self.config.data} has no test split.")
         log(f"run in {self.out}")
