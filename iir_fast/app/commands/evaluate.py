@@ -71,6 +71,8 @@ class Score:
     """Whose images they are, for the ground truth; as `train --data` takes it."""
     split: str = "test"
     """Split to evaluate."""
+    raw_orientation: bool = False
+    """Boxes are in the pixels of the images as they are stored; by default one's own images are turned upright."""
     step: float = 0.01
     """Distance of two thresholds; the protocol's training runs use 0.001."""
     threshold: float | None = None
@@ -83,7 +85,7 @@ class Score:
     def run(self) -> None:
         evaluator = Evaluator(self.split, self.step, _fixed_threshold(self.threshold, self.threshold_from))
         # Images are not looked at, whatever would be made of them.
-        dataset = open_split(self.data, self.split, pil_to_tensor)
+        dataset = open_split(self.data, self.split, pil_to_tensor, raw_orientation=self.raw_orientation)
         name = self.scoremaps.resolve().name
         with image_progress() as progress:
             on_image = count_images(progress, f"boxes of {name} maps", len(dataset))
