@@ -87,6 +87,11 @@ class SubgroupSampler(Sampler[list[int]]):
         self._epoch = epoch
 
     @property
+    def images_per_batch(self) -> int:
+        """Images of a batch, of all processes together."""
+        return self._classes_per_batch * self._images_per_class
+
+    @property
     def sampler(self) -> SubgroupSampler:
         """Itself: Lightning tells the epoch to a batch sampler's `sampler`, not to the batch sampler."""
         return self

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -43,10 +45,16 @@ DEFAULTS: dict[str, Callable[[Sequence[str]], Train | Plan | None]] = {"train": 
 """Commands whose options depend on other options, and what finds their defaults."""
 
 
+def _at_home(argument: str) -> str:
+    """Expand the "~" that an argument's path begins with: shells leave it alone behind "=" and ":"."""
+    begins = r"^((?:--[\w-]+=)?(?:[a-z]+:)?)(~[^/]*)"
+    return re.sub(begins, lambda found: found[1] + os.path.expanduser(found[2]), argument)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; faults of the input end with one sentence and exit status 2."""
     logging.basicConfig(format="%(message)s")
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = list(map(_at_home, sys.argv[1:] if arguments is None else arguments))
     parse = partial(tyro.cli, Command, prog="iir-fast", description=__doc__, args=arguments)
     try:
         found = DEFAULTS[arguments[0]](arguments) if arguments and arguments[0] in DEFAULTS else None

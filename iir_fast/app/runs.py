@@ -10,11 +10,11 @@ from rich.progress import Progress
 from torch.utils.data import DataLoader
 
 from iir_fast.app.progress import count_images, image_progress, log
-from iir_fast.data import LocalizationDataset, image_transform, open_split
+from iir_fast.data import LocalizationDataset, image_transform
 from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, evaluate_maps, predict
 from iir_fast.localization import Predictor
 from iir_fast.models import DEFAULT_MAP, MAPS, IIRNetwork, MapName, NetworkSpec, load_network
-from iir_fast.training import RunFolder, TrainConfig, Validate, frozen_features, pick_device
+from iir_fast.training import RunFolder, TrainConfig, Validate, frozen_features, open_data, pick_device
 
 EVALUATION_BATCH = 32
 
@@ -45,8 +45,9 @@ def load(path: str | Path, device: str = "auto") -> Predictor:
         ValueError: the checkpoint, or the run's metrics.json, cannot be read.
         RuntimeError: "cuda" was asked for and there is none.
     """
+    path = Path(path).expanduser()
     model, spec = load_network(path, pick_device(device))
-    evaluated = RunFolder(Path(path)).read_metrics().get("test", {})
+    evaluated = RunFolder(path).read_metrics().get("test", {})
     fixed = {map: metrics["fixed_threshold"] for map, metrics in evaluated.items()}
     return Predictor(model, spec, {map: FixedThreshold(**each) for map, each in fixed.items() if each})
 
@@ -56,26 +57,23 @@ def load_run(root: Path, split: str = "test", *, data: str | None = None, device
 
     Raises:
         FileNotFoundError: the folder holds no run, or the data no such split.
+        ValueError, BrokenImageError: as `ListedDataset.check`.
     """
     folder = RunFolder(root)
     if not folder.config.is_file():
         raise FileNotFoundError(f"run {root} has no {folder.config.name}; it is not the folder of a run.")
     config = TrainConfig.from_yaml(folder.config.read_text(encoding="utf-8"), str(folder.config))
-    return _with_data(*load_network(root, pick_device(device)), config, split, data)
+    run = _with_data(*load_network(root, pick_device(device)), config, split, data)
+    for remark in run.dataset.check():
+        log(remark)
+    return run
 
 
 def _with_data(
     model: IIRNetwork, spec: NetworkSpec, config: TrainConfig, split: str, data: str | None = None
 ) -> LoadedRun:
-    dataset = open_split(
-        data or config.data,
-        split,
-        image_transform(spec.image_size, model.backbone.mean, model.backbone.std),
-        classes=spec.classes,
-        skip_broken=config.images.skip_broken,
-        images=config.images.test_images if split == "test" else config.images.train_images,
-        recipe=config.embedded,
-    )
+    transform = image_transform(spec.image_size, model.backbone.mean, model.backbone.std)
+    dataset = open_data(config, split, transform, spec.classes, data)
     if dataset.skipped:
         log(f"skipped {len(dataset.skipped)} {split} images that cannot be read.")
     return LoadedRun(model, spec, config, dataset)
@@ -135,14 +133,13 @@ def evaluate_run(
 
 
 def validation(config: TrainConfig, split: str) -> Validate:
-    """Make what chooses the best checkpoint: MaxBoxAccV2 of the default map, or PxAP where there are masks alone."""
+    """Make what chooses the best checkpoint: MaxBoxAccV2 of the default map, PxAP where there are masks alone, or the
+    accuracy where there is neither."""
 
     def metric(model: IIRNetwork, spec: NetworkSpec) -> float:
         found = evaluate(_with_data(model, spec, config, split), (DEFAULT_MAP,), Evaluator(split))[DEFAULT_MAP]
-        value = found.pxap if found.max_box_acc_v2 is None else found.max_box_acc_v2
-        if value is None:
-            raise ValueError(f"validate names split {split!r}, which has neither boxes nor masks.")
-        return value
+        known = (found.max_box_acc_v2, found.pxap, found.top1_accuracy)
+        return next(value for value in known if value is not None)
 
     return metric
 

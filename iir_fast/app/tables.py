@@ -54,9 +54,14 @@ def metrics_table(metrics: Mapping[str, Metrics] | Mapping[MapName, Metrics]) ->
     return tabulate(
         ("map", *metrics),
         rows.values(),
-        f"{first.split}, {first.images} images: % (threshold)",
+        f"{first.split}, {_count(first)}: % (threshold)",
         caption if first.fixed_threshold else None,
     )
+
+
+def _count(metrics: Metrics) -> str:
+    without = metrics.images - metrics.with_boxes if metrics.max_box_acc is not None else 0
+    return f"{metrics.images} images" + (f", {metrics.with_boxes} with boxes" if without else "")
 
 
 def _metrics(metrics: Metrics) -> list[tuple[str, str]]:

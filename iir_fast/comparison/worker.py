@@ -146,7 +146,7 @@ def _train_and_evaluate(task: Task) -> None:
     before = read_cost(folder) or Cost()
     started, cpu_started = time.perf_counter(), time.process_time()
     try:
-        train(config, folder.root, "resume")
+        train(config, folder.root, "resume", evaluated=(SPLIT,))
         with folder.locked():
             evaluate_run(folder.root, SPLIT, tuple(task.maps), device=config.device)
     finally:

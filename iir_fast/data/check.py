@@ -14,14 +14,13 @@ from rich.table import Table
 
 from iir_fast.app.progress import in_threads
 from iir_fast.app.tables import tabulate
-from iir_fast.data.images import BrokenImageError, read_image, read_size
+from iir_fast.data.images import BrokenImageError
 from iir_fast.data.listing import Listing
 from iir_fast.data.metadata import METADATA
 from iir_fast.data.procedural import SPLIT_SIZES, ProceduralDataset
-from iir_fast.data.records import Fault, holds_text
+from iir_fast.data.records import SPLITS, Fault, holds_text
 from iir_fast.data.sources import PROCEDURAL, has_split, list_split, parse_source
 
-SPLITS = ("train", "val", "test")
 SHOWN = 20
 """Faults of one kind that the page shows; all of them are counted."""
 
@@ -98,7 +97,7 @@ class DataReport:
         return lines
 
 
-def check_data(source: str, decode: bool = False) -> DataReport:
+def check_data(source: str, decode: bool = False, raw_orientation: bool = False) -> DataReport:
     """Check the splits train, val and test of a data set: the text files, then every image and mask they name.
 
     A fault is what breaks loading or spoils figures; a number of images that is not the official one is a warning.
@@ -106,6 +105,7 @@ def check_data(source: str, decode: bool = False) -> DataReport:
     Args:
         source: what `open_split` takes; nothing is downloaded.
         decode: decode all images and masks, which finds truncated ones; by default their headers are read.
+        raw_orientation: read one's own images as they are stored.
 
     Returns:
         What is there and all that is wrong with it.
@@ -122,16 +122,20 @@ def check_data(source: str, decode: bool = False) -> DataReport:
         if has_split(source, split):
             classes = listings[0].classes if listings and listings[0].split == "train" else None
             try:
-                listings.append(list_split(source, split, classes, faults.append))
+                listings.append(list_split(source, split, classes, faults.append, raw_orientation=raw_orientation))
             except FileNotFoundError as error:
                 faults.append(Fault("missing file", str(error)))
     if not listings:
         found = f": {faults[0]}" if faults else "; see `iir-fast data check --help` for what is wanted there"
         raise FileNotFoundError(f"source {source} has no split to check{found}")
-    summaries = []
+    summaries: list[SplitSummary] = []
+    remarks: list[str] = []
     for listing in listings:
-        examined = in_threads(partial(_examine, listing, decode), listing.ids, f"Checking {listing.split}")
-        faults += [fault for found in examined for fault in found]
+        examine = partial(listing.examine, decode=decode)
+        examined = in_threads(examine, listing.ids, f"Checking {listing.split}")
+        for path, each in zip(listing.ids, examined, strict=True):
+            faults += [_as_fault(path, problem) for problem in each.problems]
+        remarks += listing.remarks_on(sum(each.is_turned for each in examined))
         faults += _unannotated(source, listing)
         masks = _count_masks(listing)
         boxes = masks if listing.masks_are == "trimaps" else _count_boxes(listing)
@@ -139,34 +143,19 @@ def check_data(source: str, decode: bool = False) -> DataReport:
     for first, second in combinations(listings, 2):
         for path in sorted(set(first.ids) & set(second.ids)):
             faults.append(Fault("in two splits", f"{path} is in {first.split} and in {second.split}"))
-    return DataReport(source, tuple(summaries), tuple(faults), tuple(_warnings(source, listings)))
+    warnings = dict.fromkeys([*remarks, *_warnings(source, listings)])
+    return DataReport(source, tuple(summaries), tuple(faults), tuple(warnings))
 
 
-def _examine(listing: Listing, decode: bool, path: str) -> list[Fault]:
-    """Name what is wrong with the files of one image."""
-    faults: list[Fault] = []
-    size = None
-    try:
-        size = read_image(path, listing.root).size if decode else read_size(listing.root, path)
-    except BrokenImageError as error:
-        missing = isinstance(error.__cause__, FileNotFoundError)
-        faults.append(Fault("missing image" if missing else "unreadable image", str(error)))
-    stated = listing.sizes.get(path)
-    if size and stated and size != stated:
-        text = f"{path} is {size[0]} x {size[1]} pixels, image_sizes.txt states {stated[0]} x {stated[1]}"
-        faults.append(Fault("image size", text))
-    elif size and not stated:
-        listing.check_boxes(path, size, faults.append)
-    for file in listing.masks_of(path).files:
-        try:
-            mask = listing.read_mask(file).shape[::-1] if decode else read_size(listing.root, file)
-        except BrokenImageError as error:
-            missing = isinstance(error.__cause__, FileNotFoundError)
-            faults.append(Fault("missing mask" if missing else "unreadable mask", f"{path}: {error}"))
-        else:
-            if size:
-                listing.check_mask_size(path, size, file, (mask[0], mask[1]), faults.append)
-    return faults
+def _as_fault(path: str, problem: ValueError) -> Fault:
+    """Give what is wrong with the files of one image as a fault."""
+    if isinstance(problem, Fault):
+        return problem
+    assert isinstance(problem, BrokenImageError)
+    missing = isinstance(problem.__cause__, FileNotFoundError)
+    if problem.path == path:
+        return Fault("missing image" if missing else "unreadable image", str(problem))
+    return Fault("missing mask" if missing else "unreadable mask", f"{path}: {problem}")
 
 
 def _unannotated(source: str, listing: Listing) -> Iterator[Fault]:

@@ -82,6 +82,10 @@ class LocalizationDataset(Dataset[tuple[Tensor, int]], ABC):
     def ground_truth(self, i: int) -> GroundTruth:
         """Read size, boxes and masks of image `i`."""
 
+    def check(self) -> tuple[str, ...]:
+        """Look for faults that would show later only, and say in sentences what is to be known of the split."""
+        return ()
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -19,7 +19,16 @@ from PIL import Image
 
 from iir_fast.app.progress import in_threads
 from iir_fast.data.dataset import GroundTruth, LocalizationDataset, Transform
-from iir_fast.data.images import BrokenImageError, ImageRoot, read_image, read_mask, read_size, read_stamp, read_trimap
+from iir_fast.data.images import (
+    BrokenImageError,
+    ImageRoot,
+    read_header,
+    read_image,
+    read_mask,
+    read_size,
+    read_stamp,
+    read_trimap,
+)
 from iir_fast.data.records import Fault, OnFault, raise_fault
 
 Size: TypeAlias = tuple[int, int]
@@ -44,6 +53,15 @@ class ListedMasks(NamedTuple):
         return (*self.masks, self.ignore) if self.ignore else self.masks
 
 
+class Examined(NamedTuple):
+    """What the files of one image show."""
+
+    problems: tuple[ValueError, ...]
+    """Faults, and files that cannot be read."""
+    is_turned: bool
+    """Whether an EXIF orientation is applied to the image."""
+
+
 @dataclass(frozen=True)
 class Listing:
     """What the files of one split say, before any image is opened.
@@ -58,6 +76,8 @@ class Listing:
         boxes: boxes by path.
         masks: masks by path.
         masks_are: masks of their images' size, masks at any resolution, or trimaps (one per image, of its size).
+        upright: images and masks are read upright, as one's own boxes are drawn, and not as they are stored.
+        remarks: how the split was found, and what was left out, in sentences.
     """
 
     root: ImageRoot
@@ -69,6 +89,8 @@ class Listing:
     boxes: dict[str, list[ListedBox]] = field(default_factory=dict)
     masks: dict[str, ListedMasks] = field(default_factory=dict)
     masks_are: Literal["sized", "scaled", "trimaps"] = "sized"
+    upright: bool = False
+    remarks: tuple[str, ...] = ()
 
     def check_boxes(self, path: str, size: Size, on_fault: OnFault) -> None:
         """Report the boxes that leave an image of this size."""
@@ -95,12 +117,50 @@ class Listing:
 
     def read_mask(self, file: str) -> NDArray[np.uint8]:
         """Read a mask, uint8 [height, width], or where masks are trimaps a trimap."""
-        return (read_trimap if self.masks_are == "trimaps" else read_mask)(self.root, file)
+        return read_trimap(self.root, file) if self.masks_are == "trimaps" else read_mask(self.root, file, self.upright)
+
+    def examine(self, path: str, decode: bool = False) -> Examined:
+        """Look at the files of one image: their headers, or with `decode` all of them."""
+        problems: list[ValueError] = []
+        size, is_turned = None, False
+        try:
+            size, is_turned = read_header(self.root, path, self.upright)
+            if decode:
+                size = read_image(path, self.root, upright=self.upright).size
+        except BrokenImageError as error:
+            problems.append(error)
+        stated = self.sizes.get(path)
+        if size and stated and size != stated:
+            text = f"{path} is {size[0]} x {size[1]} pixels, image_sizes.txt states {stated[0]} x {stated[1]}"
+            problems.append(Fault("image size", text))
+        elif size and not stated:
+            self.check_boxes(path, size, problems.append)
+        for file in self.masks_of(path).files:
+            try:
+                mask = self.read_mask(file).shape[::-1] if decode else read_size(self.root, file, self.upright)
+            except BrokenImageError as error:
+                problems.append(error)
+            else:
+                if size:
+                    self.check_mask_size(path, size, file, (mask[0], mask[1]), problems.append)
+        return Examined(tuple(problems), is_turned)
+
+    def remarks_on(self, turned: int) -> tuple[str, ...]:
+        """Say what is to be known of the split, so many of whose images are turned upright."""
+        found = list(self.remarks)
+        if turned:
+            text = f"{turned:,} of {len(self.ids):,} images are turned upright, as their EXIF orientation says"
+            found.append(f"{self.split}: {text}; boxes are in the pixels of the upright image.")
+        without = sum(path not in self.boxes for path in self.ids)
+        if self.split != "train" and 0 < without < len(self.ids):
+            text = f"{without:,} of {len(self.ids):,} images have no box; they count for the classification alone"
+            found.append(f"{self.split}: {text}.")
+        return tuple(found)
 
     def is_sound(self, path: str) -> bool:
         """Find out whether an image and its masks can be decoded."""
         try:
-            read_image(path, self.root)
+            read_image(path, self.root, upright=self.upright)
             for file in self.masks_of(path).files:
                 self.read_mask(file)
         except BrokenImageError:
@@ -115,12 +175,21 @@ class ListedDataset(LocalizationDataset):
         listing: what there is.
         transform: makes the tensor of an RGB image.
         skip_broken: decode every image and its masks once, and leave out images where that fails.
+        raw_orientation: read images as they are stored, where they would be read upright.
 
     Raises:
         ValueError: no image is left.
     """
 
-    def __init__(self, listing: Listing, transform: Transform, skip_broken: bool = False) -> None:
+    is_ones_own = False
+    """Whether `check` reads the headers of a training split too: a million of a benchmark would take minutes, and in
+    shards each is read with all of its image."""
+
+    def __init__(
+        self, listing: Listing, transform: Transform, skip_broken: bool = False, raw_orientation: bool = False
+    ) -> None:
+        if raw_orientation:
+            listing = replace(listing, upright=False)
         skipped: tuple[str, ...] = ()
         if skip_broken:
             sound = in_threads(listing.is_sound, listing.ids, "Checking images")
@@ -147,11 +216,32 @@ class ListedDataset(LocalizationDataset):
         Raises:
             BrokenImageError: an image file is missing.
         """
-        digest = hashlib.sha256()
+        # How pixels are made of a file decides as well: read upright or not, and since 0.1 laid on white.
+        digest = hashlib.sha256(repr(("on white", self.listing.upright)).encode())
         stamps = in_threads(partial(read_stamp, self.listing.root), self.ids, "Looking up images")
         for path, stamp, label in zip(self.ids, stamps, self.labels, strict=True):
             digest.update(repr((path, *stamp, label)).encode())
         return digest.hexdigest()[:16]
+
+    def check(self) -> tuple[str, ...]:
+        """Look at every file: at its header, or, of a training split that is not `is_ones_own`, whether it is there.
+
+        Returns:
+            What is to be known of the split, in sentences.
+
+        Raises:
+            BrokenImageError: an image or a mask is missing or has no readable header.
+            ValueError: a box leaves its image, or a size is not what it should be.
+        """
+        if self.split == "train" and not self.is_ones_own:
+            _ = self.fingerprint
+            return self.listing.remarks_on(0)
+        turned = 0
+        for examined in in_threads(self.listing.examine, self.ids, f"Checking {self.split}"):
+            for problem in examined.problems:
+                raise problem
+            turned += examined.is_turned
+        return self.listing.remarks_on(turned)
 
     def image(self, i: int) -> Image.Image:
         """Read image `i`, converted to RGB.
@@ -159,7 +249,7 @@ class ListedDataset(LocalizationDataset):
         Raises:
             BrokenImageError: it is missing, unreadable, truncated, or has no 8-bit form.
         """
-        return read_image(self.ids[i], self.listing.root)
+        return read_image(self.ids[i], self.listing.root, upright=self.listing.upright)
 
     def ground_truth(self, i: int) -> GroundTruth:
         """Read size, boxes, masks and ignore region of image `i`, as far as the data set has them.
@@ -172,7 +262,7 @@ class ListedDataset(LocalizationDataset):
         size = listing.sizes.get(path)
         edges = [box.edges for box in listing.boxes.get(path, ())]
         if size is None and (edges or listing.masks_are != "scaled"):
-            size = read_size(listing.root, path)
+            size = read_size(listing.root, path, listing.upright)
         listed = listing.masks_of(path)
         masks = {file: listing.read_mask(file) for file in listed.files}
         if size and listing.masks_are == "sized":

@@ -14,7 +14,7 @@ from iir_fast.app.progress import tracked
 from iir_fast.data.find import LISTED, SUFFIXES
 from iir_fast.data.listing import ListedDataset
 from iir_fast.data.shard_index import NEEDS_WEBDATASET, find_shards
-from iir_fast.data.shards import CLASSES, list_shards, read_classes
+from iir_fast.data.shards import AS_STORED, CLASSES, list_shards, read_classes
 from iir_fast.data.sources import PROCEDURAL, has_split, open_split
 
 SHARD_BYTES = 1_000_000_000
@@ -40,7 +40,14 @@ class Packed:
     masks_left_out: bool
 
 
-def pack_split(source: str, out: Path, split: str = "train", shard_bytes: int = SHARD_BYTES) -> Packed:
+def pack_split(
+    source: str,
+    out: Path,
+    split: str = "train",
+    shard_bytes: int = SHARD_BYTES,
+    *,
+    raw_orientation: bool = False,
+) -> Packed:
     """Write a split's images, as they are, with labels and boxes to ``out/<split>/000000.tar`` and so on.
 
     Beside the shards go their index and, in `out`, classes.txt. The shards appear when they are whole. The order is
@@ -52,6 +59,7 @@ def pack_split(source: str, out: Path, split: str = "train", shard_bytes: int = 
         out: root of the shards; may hold other splits of the same classes.
         split: which part of the source.
         shard_bytes: size from which a shard is full.
+        raw_orientation: of the source, as `open_split` takes it. Whether images are to be read upright goes along.
 
     Returns:
         What was written.
@@ -76,7 +84,9 @@ def pack_split(source: str, out: Path, split: str = "train", shard_bytes: int = 
     if known is None and split != "train" and has_split(source, "train"):
         known = open_split(source, "train", pil_to_tensor).classes
     # All sources but the embedded one are of image files.
-    dataset = cast(ListedDataset, open_split(source, split, pil_to_tensor, classes=known))
+    dataset = cast(
+        ListedDataset, open_split(source, split, pil_to_tensor, classes=known, raw_orientation=raw_orientation)
+    )
     if any(len(name.splitlines()) != 1 for name in dataset.classes):
         raise ValueError(f"a name of a class must be one line of text, got {dataset.classes}")
     keys = _keys(dataset.ids)
@@ -88,6 +98,8 @@ def pack_split(source: str, out: Path, split: str = "train", shard_bytes: int = 
         with ShardWriter(pattern, maxsize=shard_bytes, mtime=0, verbose=0) as writer:
             for sample in tracked(_samples(dataset, keys), f"Packing {split}", len(dataset)):
                 writer.write(sample)
+        if not dataset.listing.upright:
+            (aside / AS_STORED).touch()
         write_whole(out / CLASSES, "".join(f"{name}\n" for name in dataset.classes))
         aside.rename(folder)
     packed = list_shards(out, split)  # makes the index

@@ -79,7 +79,7 @@ class PetDataset(ListedDataset):
             ValueError: the trimap is not of the image's size.
         """
         listing, path = self.listing, self.ids[i]
-        size = read_size(listing.root, path)
+        size = read_size(listing.root, path, listing.upright)
         (file,) = listing.masks[path].masks
         trimap = listing.read_mask(file)
         listing.check_mask_size(path, size, file, (trimap.shape[1], trimap.shape[0]), raise_fault)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn, TypeAlias
 
+SPLITS = ("train", "val", "test")
+"""The splits that are looked for."""
 FaultKind: TypeAlias = Literal[
     "missing file",
     "corrupt line",

@@ -19,6 +19,10 @@ from iir_fast.data.shard_index import find_shards, index_shards
 CLASSES = "classes.txt"
 """Class names, one a line, in the root of the data set; a label is the number of a line, from 0."""
 
+AS_STORED = "as_stored"
+"""An empty file beside shards whose images are to be read as they are stored, as those of benchmarks; others are read
+upright."""
+
 
 class ShardsDataset(ListedDataset):
     """The samples in ``root/<split>/*.tar``.
@@ -38,6 +42,7 @@ class ShardsDataset(ListedDataset):
         transform: makes the tensor of an RGB image.
         classes: class names of the training split; by default those of classes.txt.
         skip_broken: decode every image once and leave out images where that fails.
+        raw_orientation: read images as they are stored.
 
     Raises:
         FileNotFoundError: there is no shard.
@@ -54,8 +59,9 @@ class ShardsDataset(ListedDataset):
         transform: Transform,
         classes: Sequence[str] | None = None,
         skip_broken: bool = False,
+        raw_orientation: bool = False,
     ) -> None:
-        super().__init__(list_shards(Path(root), split, classes), transform, skip_broken)
+        super().__init__(list_shards(Path(root), split, classes), transform, skip_broken, raw_orientation)
 
 
 class ShardMember(NamedTuple):
@@ -139,6 +145,7 @@ def list_shards(
         ids=tuple(path for path, _ in kept),
         labels=tuple(label for _, label in kept),
         boxes=boxes,
+        upright=not (root / split / AS_STORED).exists(),
     )
 
 

@@ -85,8 +85,8 @@ class Evaluator:
             The metrics.
 
         Raises:
-            ValueError: there is no image, a score map or a mask is malformed, or boxes, masks or ranked classes are
-                there for some images and missing for others.
+            ValueError: there is no image, a score map or a mask is malformed, or masks or ranked classes are there for
+                some images and missing for others.
         """
         taus = thresholds(self.step)
         edges = np.append(taus, [1.0, 2.0, 3.0])
@@ -107,29 +107,30 @@ class Evaluator:
             self.split,
             totals.images,
             self.step,
+            totals.with_boxes,
             pxap=pixel_average_precision(totals.foreground, totals.background) if totals.have("masks") else None,
             top1_accuracy=totals.best_ranked * 100.0 / totals.images if totals.fewest_ranked else None,
         )
-        return self._of_boxes(metrics, totals, taus) if totals.have("boxes") else metrics
+        return self._of_boxes(metrics, totals, taus) if totals.with_boxes else metrics
 
     def _of_boxes(self, metrics: Metrics, totals: _Totals, taus: NDArray[np.float64]) -> Metrics:
         """Add the metrics that boxes allow."""
         grid = slice(len(taus))
-        curve_v1 = box_curve(totals.correct_v1[grid], totals.images, V1_DELTA, taus)
+        curve_v1 = box_curve(totals.correct_v1[grid], totals.with_boxes, V1_DELTA, taus)
         curves_v2 = tuple(
-            box_curve(correct[grid], totals.images, delta, taus)
+            box_curve(correct[grid], totals.with_boxes, delta, taus)
             for correct, delta in zip(totals.correct_v2, V2_DELTAS, strict=True)
         )
         column = int(totals.correct_v1.argmax()) if self.fixed_threshold is None else -1
         top1, top5 = (
-            float(correct[column] * 100.0 / totals.images) if totals.fewest_ranked >= k else None
+            float(correct[column] * 100.0 / totals.with_boxes) if totals.fewest_ranked >= k else None
             for correct, k in zip(totals.correct_top, TOP_KS, strict=True)
         )
         return replace(
             metrics,
             max_box_acc=curve_v1.best,
             max_box_acc_v2=float(np.mean([curve.best for curve in curves_v2])),
-            gt_known_loc=float(totals.correct_v1[column] * 100.0 / totals.images),
+            gt_known_loc=float(totals.correct_v1[column] * 100.0 / totals.with_boxes),
             top1_loc=top1,
             top5_loc=top5,
             fixed_threshold=self.fixed_threshold or FixedThreshold(curve_v1.threshold, chosen_on=self.split),
@@ -142,7 +143,7 @@ class _Totals:
     """Sums over the measured images; of constant size however many there are."""
 
     def __init__(self, num_taus: int, num_bins: int) -> None:
-        self.images = 0
+        self.images = self.with_boxes = 0
         self.correct_v1 = np.zeros(num_taus, np.int64)
         self.correct_v2 = np.zeros((len(V2_DELTAS), num_taus), np.int64)
         self.correct_top = np.zeros((len(TOP_KS), num_taus), np.int64)
@@ -156,7 +157,7 @@ class _Totals:
         return (what, True) in self._first
 
     def add(self, image: Measurement) -> None:
-        parts = {"boxes": image.largest_iou, "masks": image.foreground, "ranked classes": image.label_rank}
+        parts = {"masks": image.foreground, "ranked classes": image.label_rank}
         for what, found in parts.items():
             self._first.setdefault((what, found is not None), image.image_id)
             if (what, True) in self._first and (what, False) in self._first:
@@ -168,6 +169,7 @@ class _Totals:
         self.best_ranked += image.label_rank == 0
         self.images += 1
         if image.largest_iou is not None and image.best_iou is not None:
+            self.with_boxes += 1
             correct = image.largest_iou >= V1_DELTA
             self.correct_v1 += correct
             self.correct_v2 += image.best_iou >= np.array(V2_DELTAS)[:, None]

@@ -54,6 +54,7 @@ class Metrics:
     Attributes:
         split: name of the evaluated split.
         images: number of images.
+        with_boxes: how many of them have a box; the figures that ask for boxes are of these.
         step: distance of two thresholds.
         max_box_acc: MaxBoxAcc (V1): largest contour, IoU >= 0.5, maximum over tau.
         max_box_acc_v2: MaxBoxAccV2: all contours, mean over IoU >= 0.3, 0.5, 0.7 of each one's maximum over tau.
@@ -70,6 +71,7 @@ class Metrics:
     split: str
     images: int
     step: float
+    with_boxes: int = 0
     max_box_acc: float | None = None
     max_box_acc_v2: float | None = None
     pxap: float | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -15,9 +15,22 @@ REFINEMENTS: tuple[Refinement, ...] = ("none", "guided", "grabcut")
 RADIUS = 16
 EPSILON = 1e-3
 """Of the guided filter: half its window in pixels of the score map, and how much a colour must vary to count."""
-SURE_OBJECT, SURE_BACKGROUND = 0.75, 0.15
-"""Scores above and below which GrabCut takes the map's word."""
+SURE_OBJECT, SURE_BACKGROUND = 0.75, 0.5
+"""The score above which, and the share of the map's own threshold below which, GrabCut takes the map's word."""
 ROUNDS = 3
+
+
+def own_threshold(scoremap: NDArray[np.float64]) -> float:
+    """Find where a score map's histogram bends: the triangle method (Zack, Rogers and Latt, 1977), in 255 levels.
+
+    Args:
+        scoremap: float64 [H, W] in [0, 1].
+
+    Returns:
+        tau in [0, 1).
+    """
+    level, _ = cv2.threshold((scoremap * 255).astype(np.uint8), 0, 255, cv2.THRESH_TRIANGLE)
+    return min(level, 254) / 255
 
 
 def refine(scoremap: NDArray[np.float64], image: NDArray[np.uint8], refinement: Refinement) -> NDArray[np.float64]:
@@ -50,26 +63,28 @@ def refine(scoremap: NDArray[np.float64], image: NDArray[np.uint8], refinement: 
 def _guided(scoremap: NDArray[np.float64], image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Fit the map, in every window, by a linear function of the colour."""
 
-    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return cv2.boxFilter(values, -1, (2 * RADIUS + 1,) * 2)
+    def mean(values: NDArray[Any]) -> NDArray[np.float64]:
+        return np.asarray(cv2.boxFilter(values, -1, (2 * RADIUS + 1,) * 2), np.float64)
 
-    colour = image / 255
+    colour = image.astype(np.float64) / 255
     mean_colour, mean_score = mean(colour), mean(scoremap)
     products = mean((colour[..., :, None] * colour[..., None, :]).reshape(*scoremap.shape, 9))
     covariance = products.reshape(*scoremap.shape, 3, 3) - mean_colour[..., :, None] * mean_colour[..., None, :]
     with_score = mean(colour * scoremap[..., None]) - mean_colour * mean_score[..., None]
     slope = np.linalg.solve(covariance + EPSILON * np.eye(3), with_score[..., None])[..., 0]
     offset = mean_score - (slope * mean_colour).sum(axis=2)
-    fitted = (mean(slope) * colour).sum(axis=2) + mean(offset)
+    fitted: NDArray[np.float64] = (mean(slope) * colour).sum(axis=2) + mean(offset)
     fitted -= fitted.min()
-    return fitted / (fitted.max() or 1)
+    fitted /= fitted.max() or 1
+    return fitted
 
 
 def _grabcut(scoremap: NDArray[np.float64], image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Cut the object out by its colours, which GrabCut learns from what the map is sure of."""
-    seed = np.where(scoremap > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    threshold = own_threshold(scoremap)
+    seed = np.where(scoremap > threshold, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     seed[scoremap > SURE_OBJECT] = cv2.GC_FGD
-    seed[scoremap < SURE_BACKGROUND] = cv2.GC_BGD
+    seed[scoremap < SURE_BACKGROUND * threshold] = cv2.GC_BGD
     if len(np.unique(seed & 1)) < 2:  # no background at all: there are no colours to learn
         return scoremap
     cv2.setRNGSeed(0)

@@ -33,8 +33,8 @@ class FoundObject:
         label: name of the class.
         class_index: its number, from 0.
         probability: of that class, softmax of `DualCAMHead.class_logits`.
-        box: x0, y0, x1, y1 in pixels of the image as it is stored, x1 and y1 exclusive; all 0 where the map is
-            constant.
+        box: x0, y0, x1, y1 in pixels of the image, of a file upright as its EXIF orientation says, x1 and y1 exclusive;
+            all 0 where the map is constant.
         map: float32 [h,w] in [0,1], the class's localization map at the resolution of the features.
     """
 

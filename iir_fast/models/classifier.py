@@ -6,7 +6,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.data import ImageNetInfo
+from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
 from iir_fast.functional import label_cam, regulate
@@ -98,7 +98,7 @@ class ClassifierNetwork(nn.Module):
         labels = logits.argmax(dim=1) if labels is None else labels
         cam = label_cam(features, self.weight.unsqueeze(0), labels)[0][:, 0]
         both = regulate(cam, cam).maps
-        return LocalizationMaps({name: both[:, 0] for name in maps}, labels, logits, both)
+        return LocalizationMaps(dict.fromkeys(maps, both[:, 0]), labels, logits, both)
 
 
 class _Features(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +25,8 @@ IOU_STEPS = 200
 """IoUs are kept as floor(200 IoU), which keeps IoU >= 0.5 exactly."""
 PAGE_MARK, PART_MARK = b"<title>iir_fast report</title>", b'iirPart("'
 """What a page and a part of the data have near their beginning."""
+NO_BOX = 255
+"""What is kept in place of an IoU of an image without a box, where others have one."""
 SCRIPTS = ("parts", "state", "protocol", "record", "pictures", "metrics", "chart", "gallery", "detail", "page")
 """In this order they make one JavaScript module."""
 
@@ -60,7 +62,8 @@ def write_page(
                 inline[name] = part
 
         index = _put_images(images, maps, count, put)
-        layout = {"maps": maps, "shard": SHARD_SIZE, "iouSteps": IOU_STEPS, "folder": folder and folder.name}
+        layout = {"maps": maps, "shard": SHARD_SIZE, "folder": folder and folder.name}
+        layout |= {"iouSteps": IOU_STEPS, "noBox": NO_BOX}
         inline["overview"] = {**overview, **layout, "index": index}
         aside.write_text(_assemble(inline), encoding="utf-8")
         if parts and folder:
@@ -100,7 +103,7 @@ def _put_images(
 ) -> dict[str, list[Any]]:
     """Hand the shards and the IoUs of all images to `put`; what comes back is the index."""
     index: dict[str, list[Any]] = {"ids": [], "labels": [], "predicted": [], "probability": [], "rank": []}
-    iou: dict[MapName, list[NDArray[np.uint8]]] = {map: [] for map in maps}
+    iou: dict[MapName, list[NDArray[np.uint8] | None]] = {map: [] for map in maps}
     shard: list[dict[str, Any]] = []
     for number, image in enumerate(images):
         index["ids"].append(image.id)
@@ -108,16 +111,15 @@ def _put_images(
         index["predicted"].append(image.predicted)
         index["probability"].append(round(image.probability, 4))
         index["rank"].append(image.rank)
-        if image.iou is not None:
-            for map, row in zip(maps, image.iou, strict=True):
-                iou[map].append((row * IOU_STEPS).astype(np.uint8))
+        for row, map in enumerate(maps):
+            iou[map].append(None if image.iou is None else (image.iou[row] * IOU_STEPS).astype(np.uint8))
         shard.append(_record(image))
         if len(shard) == SHARD_SIZE or number == count - 1:
             put(f"{number // SHARD_SIZE:04d}", shard)
             shard = []
     for map, rows in iou.items():
         # One threshold after the other: what a move of the slider reads lies together.
-        put(f"iou-{map}", _base64(np.stack(rows, axis=1)) if rows else None)
+        put(f"iou-{map}", _iou_table(rows))
     return index
 
 
@@ -126,6 +128,15 @@ def _call(name: str, part: Any) -> str:
     # JSON in ASCII, and no "<": whatever a class or a file is called, it neither ends the script nor starts a tag.
     content = json.dumps(part, separators=(",", ":")).replace("<", "\\u003c")
     return f'iirPart("{name}",{content});\n'
+
+
+def _iou_table(rows: Sequence[NDArray[np.uint8] | None]) -> str | None:
+    """Join the IoUs of all images, uint8 [T] each, to [T, images]; None where no image has a box."""
+    known = next((row for row in rows if row is not None), None)
+    if known is None:
+        return None
+    none = np.full_like(known, NO_BOX)
+    return _base64(np.stack([none if row is None else row for row in rows], axis=1))
 
 
 def _record(image: ReportImage) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from iir_fast.data import PROCEDURAL, ProceduralRecipe
+from iir_fast.data import PROCEDURAL, ProceduralRecipe, absolute_source
 from iir_fast.methods import METHODS, Method
 from iir_fast.training.options import from_options, read_yaml
 from iir_fast.training.parts import Execution, Images, Model, Optimization, Saving
@@ -37,10 +39,11 @@ class TrainConfig:
     """
 
     data: str = PROCEDURAL
-    """"procedural" for the embedded data set, a folder with train.csv (and test.csv to be evaluated on), or cub:ROOT,
+    """"procedural" for the embedded data set, a folder of one's own images, by class (photos/cat/1.jpg, or
+    photos/train/cat/1.jpg and photos/test/cat/2.jpg) or with train.csv (and test.csv to be evaluated on), or cub:ROOT,
     ilsvrc:ROOT, openimages:ROOT, pet:ROOT, images:ROOT, shards:ROOT."""
     seed: int = 0
-    """Seed of initialization and batches."""
+    """Seed of initialization and batches, and of the images held out to test on where one's own have no test split."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
     method: Method = field(default_factory=METHODS[DEFAULT_METHOD])
@@ -96,6 +99,17 @@ class TrainConfig:
         if "method" in given:
             kept = {name: value for name, value in kept.items() if name in HOMES}
         return self.from_options(kept | given)
+
+    def absolute(self) -> TrainConfig:
+        """Name data, weights and cache by absolute paths: the same from any folder. "~" is the home folder."""
+        cache, weights = self.images.feature_cache, Path(self.model.weights).expanduser()
+        is_file = bool(weights.suffix) and weights.is_file()  # the words for other weights have no suffix
+        return replace(
+            self,
+            data=absolute_source(self.data),
+            images=replace(self.images, feature_cache=cache and Path(os.path.abspath(cache.expanduser()))),
+            model=replace(self.model, weights=os.path.abspath(weights)) if is_file else self.model,
+        )
 
     def to_yaml(self) -> str:
         """Write all options, part by part."""

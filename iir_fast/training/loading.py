@@ -1,16 +1,18 @@
-"""Batches of a training run, and the time that loading them took."""
+"""The data of a run: its splits, its batches, and the time that loading them took."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from iir_fast.data import AugmentedDataset, LocalizationDataset, SubgroupSampler
+from iir_fast.app.progress import log
+from iir_fast.data import AugmentedDataset, LocalizationDataset, SubgroupSampler, Transform, open_split
+from iir_fast.training.config import TrainConfig
 from iir_fast.training.features import CachedFeatures
 
 Source: TypeAlias = LocalizationDataset | AugmentedDataset | CachedFeatures
@@ -48,6 +50,57 @@ class _BatchSource(Dataset[Batch]):
 def _as_it_is(batch: Any) -> Any:
     """Pass on what `_BatchSource` has collated already."""
     return batch
+
+
+def open_data(
+    config: TrainConfig,
+    split: str,
+    transform: Transform,
+    classes: Sequence[str] | None = None,
+    data: str | None = None,
+) -> LocalizationDataset:
+    """Open a split of what a run is trained on, or of other data, as its configuration has images read.
+
+    Args:
+        config: of the run.
+        split: name of the split.
+        transform: makes the tensor of an RGB image.
+        classes: class names of the training split, for other splits.
+        data: a source as `open_split` takes it; None: that of the run.
+
+    Raises:
+        ValueError, OSError: as `open_split`.
+    """
+    images = config.images
+    return open_split(
+        data or config.data,
+        split,
+        transform,
+        classes=classes,
+        skip_broken=images.skip_broken,
+        images=images.test_images if split == "test" else images.train_images,
+        recipe=config.embedded,
+        seed=config.seed,
+        raw_orientation=images.raw_orientation,
+    )
+
+
+def make_sampler(config: TrainConfig, labels: Sequence[int], rank: int = 0, ranks: int = 1) -> SubgroupSampler:
+    """Make what chooses the images of every batch; of fewer classes than a batch has, all of them are in each.
+
+    Raises:
+        ValueError: there are fewer than two classes, or as `SubgroupSampler`.
+    """
+    options, count = config.optimization, len(set(labels))
+    if count < 2:
+        text = "a localizer learns from what tells classes apart, two at least"
+        raise ValueError(f"data are {config.data}, whose training images are of one class; {text}.")
+    classes = min(options.classes_per_batch, count)
+    if classes < options.classes_per_batch and rank == 0:
+        log(f"classes_per_batch is {classes}, not {options.classes_per_batch}: there are no more classes.")
+    updates = max(1, len(labels) // (classes * options.images_per_class * options.accumulate))
+    batches = updates * options.accumulate
+    return SubgroupSampler(labels, classes, options.images_per_class, config.seed, batches, rank, ranks)
 
 
 def load_epoch(

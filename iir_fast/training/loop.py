@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from iir_fast.app.progress import image_progress, log
-from iir_fast.data import AugmentedDataset, LocalizationDataset, image_transform, open_split
+from iir_fast.data import AugmentedDataset, LocalizationDataset, image_transform
 from iir_fast.methods import Learner
 from iir_fast.models import IIRNetwork, NetworkSpec
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.features import CachedFeatures, cached_features
-from iir_fast.training.loading import Source
+from iir_fast.training.loading import Source, make_sampler, open_data
 from iir_fast.training.ranks import Ranks, joined_ranks
 from iir_fast.training.run import Run, Validate
 from iir_fast.training.run_folder import IfExists, RunFolder
@@ -65,7 +65,11 @@ def pick_device(name: str) -> torch.device:
 
 
 def train(
-    config: TrainConfig, root: Path, if_exists: IfExists = "refuse", validate: Validate | None = None
+    config: TrainConfig,
+    root: Path,
+    if_exists: IfExists = "refuse",
+    validate: Validate | None = None,
+    evaluated: Sequence[str] = (),
 ) -> TrainResult:
     """Train a network; checkpoints in the run's folder are renewed after every epoch at least.
 
@@ -79,6 +83,7 @@ def train(
         if_exists: what to do with a run that is there: refuse, resume from its newest checkpoint, or overwrite. One
             that finished no step is started anew.
         validate: called after every epoch, in the first process; the checkpoint of the largest value is kept.
+        evaluated: splits that will be evaluated: they are opened, and their files looked at, before the first step.
 
     Returns:
         The trained model with its specification.
@@ -92,25 +97,30 @@ def train(
         OSError: a checkpoint could not be written; the one before is whole.
     """
     with joined_ranks(config.device) as ranks:
-        return _train(config, RunFolder(root), if_exists, validate, ranks)
+        return _train(config.absolute(), RunFolder(root), if_exists, validate, evaluated, ranks)
 
 
 def _train(
-    config: TrainConfig, folder: RunFolder, if_exists: IfExists, validate: Validate | None, ranks: Ranks
+    config: TrainConfig,
+    folder: RunFolder,
+    if_exists: IfExists,
+    validate: Validate | None,
+    evaluated: Sequence[str],
+    ranks: Ranks,
 ) -> TrainResult:
     if ranks.is_first:
         folder.check(config, if_exists)
     torch.manual_seed(config.seed)
     device = ranks.device(pick_device(config.device))
     images, network = config.images, config.model
-    dataset = open_split(
-        config.data,
-        "train",
-        image_transform(images.image_size, *NEUTRAL),
-        skip_broken=images.skip_broken,
-        images=images.train_images,
-        recipe=config.embedded,
-    )
+    neutral = image_transform(images.image_size, *NEUTRAL)
+    dataset = open_data(config, "train", neutral)
+    if ranks.is_first:
+        for remark in dataset.check():
+            log(remark)
+        for split in evaluated:
+            open_data(config, split, neutral, dataset.classes).check()  # its evaluation says what is to be known
+    sampler = make_sampler(config, dataset.labels, ranks.rank, ranks.size)
     shape = network.output_stride, network.out_index, network.hidden
     spec = config.method.adapt(NetworkSpec(network.backbone, dataset.classes, images.image_size, *shape))
     model = spec.build(network.weights).to(device)
@@ -139,7 +149,7 @@ def _train(
                 if ranks.is_first is turn:
                     source = frozen_features(model, spec, dataset, config, progress)
                 ranks.wait()
-        run = Run(config, learner, spec, source, dataset, folder, ranks)
+        run = Run(config, learner, spec, source, sampler, dataset, folder, ranks)
         if ranks.rank:
             # What methods draw at random is each process's own.
             torch.manual_seed(config.seed + (ranks.rank << 32))

@@ -29,6 +29,9 @@ class Images:
     """Processes that load images; 0: the training process."""
     skip_broken: bool = False
     """Leave out images that cannot be read, and say how many, instead of stopping."""
+    raw_orientation: bool = False
+    """Take one's own images as they are stored, for boxes in the pixels of these; by default they are turned upright as
+    their EXIF orientation says. Benchmarks are always taken as they are stored."""
     feature_cache: Path | None = None
     """Folder of cached features; by default iir_fast in the user's cache folder."""
 

@@ -48,6 +48,7 @@ class Run:
         learner: the network under its method, on its device.
         spec: what builds the network again.
         source: images, or cached features.
+        sampler: chooses the images of every batch.
         dataset: the images; names them.
         folder: of the run.
         ranks: those that train together.
@@ -59,6 +60,7 @@ class Run:
         learner: Learner,
         spec: NetworkSpec,
         source: Source,
+        sampler: SubgroupSampler,
         dataset: LocalizationDataset,
         folder: RunFolder,
         ranks: Ranks,
@@ -66,22 +68,15 @@ class Run:
         self.config, self.model, self.spec, self.source, self.dataset = config, learner.model, spec, source, dataset
         self.folder, self.ranks = folder, ranks
         options = config.optimization
-        self.accumulate, self.images_per_step = options.accumulate, options.images_per_step
-        self.steps_per_epoch = max(1, len(dataset.labels) // self.images_per_step)
-        self.sampler = SubgroupSampler(
-            list(dataset.labels),
-            options.classes_per_batch,
-            options.images_per_class,
-            config.seed,
-            self.steps_per_epoch * self.accumulate,
-            ranks.rank,
-            ranks.size,
-        )
+        self.sampler, self.accumulate = sampler, options.accumulate
+        self.images_per_step = sampler.images_per_batch * self.accumulate
+        self.steps_per_epoch = len(sampler) // self.accumulate
         self.total_steps = options.epochs * self.steps_per_epoch
         self.last_step = min(self.total_steps, options.max_steps or self.total_steps)
         self.updater = Updater(config, learner, ranks, self.steps_per_epoch)
         self.step = 0
         self.best: float | None = None
+        self.awaits_validation = False
         self._load_seconds = self._wait_seconds = 0.0
         self._clock = time.monotonic()
 
@@ -101,6 +96,7 @@ class Run:
             **self.updater.state_dict(),
             "step": self.step,
             "best": self.best,
+            "awaits_validation": self.awaits_validation,
             "weights": None if self.updater.average is None else self.model.state_dict(),
             "rng": self.ranks.gather_objects(_random_state()),
         }
@@ -140,6 +136,8 @@ class Run:
             self.model.load_state_dict(training["weights"])
         self.updater.load_state_dict(training)
         self.step, self.best = training["step"], training["best"]
+        # Earlier versions validated before they saved.
+        self.awaits_validation = training.get("awaits_validation", False)
         _set_random_state(training["rng"][self.ranks.rank])
         if self.ranks.is_first:
             log(f"resumed at step {self.step} of {self.last_step}.")
@@ -159,6 +157,7 @@ class Run:
             note="",
         )
         every = self.config.saving.checkpoint_every or self.steps_per_epoch
+        self._validate(validate)
         while self.step < self.last_step:
             self._switch_to_training()
             for batches in self._rest_of_epoch():
@@ -166,6 +165,8 @@ class Run:
                 logs = (self.step + 1) % self.config.saving.log_every == 0 or self.step + 1 == self.last_step
                 record = self.updater.update(batches, ramp, wants_norm=logs)
                 self.step += 1
+                ends = self.step == self.last_step or self.step % self.steps_per_epoch == 0
+                self.awaits_validation = ends and validate is not None
                 self._look_after(record, batches)
                 if logs and writer is not None:
                     self._log(record, writer, progress, task)
@@ -177,7 +178,9 @@ class Run:
                     break
                 if self.step % every == 0 and self.step % self.steps_per_epoch:
                     self.save()
-            self._end_epoch(validate)
+            # First: validation may fail, and what was trained is not lost.
+            self.save()
+            self._validate(validate)
 
     def _switch_to_training(self) -> None:
         self.model.train()
@@ -252,19 +255,23 @@ class Run:
         }
         return {name: images / each for name, each in seconds.items() if each > 0}
 
-    def _end_epoch(self, validate: Validate | None) -> None:
+    def _validate(self, validate: Validate | None) -> None:
+        """Measure the checkpoint that was saved last, unless that is done, and keep it if it is the best."""
+        if validate is None or not self.awaits_validation:
+            return
         better = False
-        if validate is not None:
+        if self.ranks.is_first:
+            state = _random_state()
+            metric = validate(self.network.eval(), self.spec)
+            _set_random_state(state)
+            better = self.best is None or metric > self.best
+            self.best = metric if better else self.best
+        better, self.best = self.ranks.gather_objects((better, self.best))[0]
+        self.awaits_validation = False
+        if better:
+            self.save()
             if self.ranks.is_first:
-                state = _random_state()
-                metric = validate(self.network.eval(), self.spec)
-                _set_random_state(state)
-                better = self.best is None or metric > self.best
-                self.best = metric if better else self.best
-            better, self.best = self.ranks.gather_objects((better, self.best))[0]
-        self.save()
-        if better and self.ranks.is_first:
-            self.folder.checkpoints.keep_as_best(self.folder.checkpoints.files()[-1])
+                self.folder.checkpoints.keep_as_best(self.folder.checkpoints.files()[-1])
 
 
 def _random_state() -> dict[str, Any]:

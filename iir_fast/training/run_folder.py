@@ -173,7 +173,7 @@ class RunFolder:
 
 
 def _check_same(old: TrainConfig, new: TrainConfig) -> None:
-    before, now = old.options(), new.options()
+    before, now = old.absolute().options(), new.absolute().options()
     # Of two methods each has options of its own.
     shared = [name for name in now if name in before and name not in FREE_TO_CHANGE]
     if differing := [name for name in shared if before[name] != now[name]]:

@@ -74,6 +74,25 @@ def test_the_training_split_gives_the_classes(root: Path) -> None:
     assert load(root, "test").classes == ("10", "ox")
 
 
+def test_without_splits_a_fifth_of_each_class_is_held_out(root: Path) -> None:
+    whole = root / "train"
+    source = f"images:{whole}"
+    train, test = (open_split(source, split, to_tensor) for split in ("train", "test"))
+    assert train.classes == test.classes == ("10", "Bee", "fox")
+    assert (train.labels, test.labels) == ((0, 1, 2), (1, 2))
+    assert {*train.ids, *test.ids} == {"10/a.b.bmp", "Bee/1.jpg", "Bee/deep/er/1.webp", "fox/1.JPEG", "fox/2.png"}
+    assert test.image(0).size[1] == 12
+    assert [has_split(source, split) for split in ("train", "val", "test")] == [True, False, True]
+    seeds = [open_split(source, "test", to_tensor, seed=seed).ids for seed in range(8)]
+    assert len(set(seeds)) > 1
+    assert load(whole, "test", seed=3).ids == seeds[3]
+    report = check_data(str(whole))
+    assert report.faults == ()
+    assert [each.images for each in report.splits] == [3, 2]
+    said = f"{whole} has no splits: 20% of each class, 2 of 5 images, are held out as test (seed 0)."
+    assert report.warnings.count(said) == 1
+
+
 def test_links_to_folders_are_followed(root: Path) -> None:
     (root / "train/fox").rename(root / "elsewhere")
     (root / "train/fox").symlink_to(root / "elsewhere", target_is_directory=True)
@@ -115,7 +134,11 @@ def test_check(root: Path) -> None:
     report = check_data(f"images:{root}", decode=True)
     assert report.faults == ()
     assert report.splits == (SplitSummary("train", 5, 3, 1, 2, 0, 0), SplitSummary("test", 2, 2, 0, 1, 0, 0))
-    assert report.warnings == ("test has neither boxes nor masks: it can be classified, not localized",)
+    assert report.warnings == (
+        f"{root} is read as class folders by split: train, test.",
+        f"{root}/train: left out 2 files without the suffix of an image: readme.txt, fox/notes.txt.",
+        "test has neither boxes nor masks: it can be classified, not localized",
+    )
     (root / "train/cat").mkdir()
     (root / "test/cow").mkdir()
     (root / "train/fox/3.png").write_bytes(b"no image")

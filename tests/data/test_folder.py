@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from iir_fast.data import BrokenImageError, FolderDataset
@@ -131,6 +131,14 @@ def test_fingerprint_follows_files_and_labels_not_the_place(root: Path) -> None:
         ("path,label,x0,y0,x1", "a/1.jpg,fox,0,0,1", "lacks the column y1; its header is 'path,label,x0,y0,x1'"),
         ("path,label", "", "lists no image"),
         ("path,label", "a/1.jpg,fox\na/2.png", "line 3: a field is missing or empty"),
+        (
+            "path,label",
+            "a/1.jpg,fox\na/2.png,fox,3",
+            "line 3: a line has 2 fields, as the header, got 3; put quotes around",
+        ),
+        ("path,label,x0,y0,x1,y1", "a/1.jpg,fox,0,0,1,1\na/2.png,fox,,,1,1", "line 3: a field is missing or empty"),
+        ("path,label,x0,y0,x1,y1", ",fox,0,0,1,1", "line 2: a field is missing or empty"),
+        ("path,label", "a\\1.jpg,fox", r"line 2: path must have / between folders, not \\, got 'a\\\\1.jpg'"),
         ("path,label", "a/1.jpg,fox\na/1.jpg,ant", "line 3: a/1.jpg is labelled 'ant', but 'fox' in line 2"),
         ("path,label", "/a/1.jpg,fox", "line 2: path must be relative"),
         ("path,label", "../1.jpg,fox", "line 2: path must be relative"),
@@ -152,8 +160,87 @@ def test_missing_or_undecodable_csv(root: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"csv names .*val\.csv, which does not exist"):
         load(root, csv="val.csv")
     (root / "train.csv").write_bytes(b"path,label\n\xff,fox\n")
-    with pytest.raises(ValueError, match=r"train\.csv is not a CSV in UTF-8"):
+    with pytest.raises(ValueError, match=r"train\.csv is no CSV in UTF-8 or UTF-16, save it as one: .* byte 0xff"):
         load(root)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "xmin,ymin,xmax,ymax",
+        "x,y,w,h",
+        "x1,y1,x2,y2",
+        "x_min,y_min,x_max,y_max",
+        "left,top,width,height",
+        "X0,Y0,X2,Y2",
+        "bbox",
+    ],
+)
+def test_other_names_for_boxes_are_not_passed_over(root: Path, header: str) -> None:
+    numbers = ",".join(["1"] * len(header.split(",")))
+    write(root, f"a/1.jpg,fox,{numbers}", header=f"path,label,{header}")
+    how = r"boxes are read from the columns x0,y0,x1,y1: pixels from the upper left corner, x1 and y1 exclusive; rename"
+    with pytest.raises(ValueError, match=f"columns that look like boxes, {header.lower()}; {how}"):
+        load(root)
+
+
+def test_columns_that_are_no_boxes_are_ignored(root: Path) -> None:
+    write(root, "a/1.jpg,fox,20,10,7", header="path,label,width,height,x")
+    assert load(root).ids == ("a/1.jpg",)
+    write(root, "a/1.jpg,fox,0,0,20,10,20,10", header="path,label,x0,y0,x1,y1,w,h")
+    assert load(root).ground_truth(0).boxes.tolist() == [[0, 0, 20, 10]]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_csv_as_a_spreadsheet_writes_it(root: Path, separator: str, encoding: str, end: str) -> None:
+    rows = ["Path, LABEL, X0,Y0 ,X1,Y1,note", "a/1.jpg, fäx, 3, 2,9,4,", "a/2.png,an t,,,,,NOTE", "b/3.png,fäx,,,,,"]
+    rows += [",,,,,,", ", ,,,,,", ""]
+    lines = [row.replace(",", separator).replace("NOTE", '"a, b; c"') for row in rows]
+    (root / "train.csv").write_bytes((end.join(lines) + end).encode(encoding))
+    data = load(root)
+    assert data.ids == ("a/1.jpg", "a/2.png", "b/3.png")
+    assert data.classes == ("an t", "fäx")
+    assert [len(data.ground_truth(i).boxes) for i in range(3)] == [1, 0, 0]
+
+
+def test_an_image_without_a_box_is_counted(root: Path) -> None:
+    write(root, "a/1.jpg,fox,3,2,9,4\na/2.png,ant,,,,\nb/3.png,fox,,,,", name="test.csv")
+    assert load(root, csv="test.csv").check() == (
+        "test: 2 of 3 images have no box; they count for the classification alone.",
+    )
+    assert load(root, csv="train.csv").check() == ()
+
+
+def test_a_photograph_held_otherwise_is_read_upright_unless_told_not_to(root: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (30, 20)).save(root / "phone.jpg", exif=exif)
+    write(root, "phone.jpg,fox,0,0,20,30\na/1.jpg,ant,0,0,20,10")
+    upright = load(root)
+    assert (upright.image(0).size, upright.ground_truth(0).size) == ((20, 30), (20, 30))
+    (said,) = upright.check()
+    assert said.startswith("train: 1 of 2 images are turned upright, as their EXIF orientation says; boxes are in")
+    with pytest.raises(ValueError, match="line 2: the box 0,0,20,30 leaves its image, 30 x 20 pixels"):
+        load(root, raw_orientation=True)
+    write(root, "phone.jpg,fox,0,0,30,20\na/1.jpg,ant,0,0,20,10")
+    stored = load(root, raw_orientation=True)
+    assert (stored.image(0).size, stored.ground_truth(0).size, stored.check()) == ((30, 20), (30, 20), ())
+    with pytest.raises(ValueError, match="line 2: the box 0,0,30,20 leaves its image, 20 x 30 pixels"):
+        load(root)
+    write(root, "phone.jpg,fox\na/1.jpg,ant", header="path,label")
+    assert load(root).fingerprint != load(root, raw_orientation=True).fingerprint
+
+
+def test_a_part_of_a_csv_is_held_out(root: Path) -> None:
+    (root / "train.csv").rename(root / "labels.csv")
+    parts = [load(root, csv="labels.csv", split=split) for split in ("train", "test")]
+    assert sorted(len(part) for part in parts) == [1, 2]
+    assert {path for part in parts for path in part.ids} == {"a/1.jpg", "a/2.png", "b/3.png"}
+    assert [part.split for part in parts] == ["train", "test"]
+    assert parts[0].classes == parts[1].classes == ("ant", "fox")
+    assert parts[0].check()[0] == f"{root} is read by labels.csv."
 
 
 def test_classes_are_checked(root: Path) -> None:
@@ -166,12 +253,13 @@ def test_classes_are_checked(root: Path) -> None:
 def test_mask_of_another_size(root: Path) -> None:
     Image.new("L", (10, 20)).save(root / "masks/a/1.png")
     with pytest.raises(ValueError, match=r"mask masks/a/1\.png is 10 x 20 pixels, its image a/1\.jpg 20 x 10"):
-        load(root).ground_truth(0)
+        load(root)
 
 
 @pytest.mark.parametrize("header", ["path,label", "path,label,x0,y0,x1,y1"])
 def test_missing_image(root: Path, header: str) -> None:
-    write(root, "a/1.jpg,fox,0,0,1,1\na/9.png,fox,0,0,1,1", header=header)
+    box = ",0,0,1,1" if "x0" in header else ""
+    write(root, f"a/1.jpg,fox{box}\na/9.png,fox{box}", header=header)
     with pytest.raises(BrokenImageError, match=r"a/9\.png cannot be read: No such file") as caught:
         load(root)
     assert caught.value.path == "a/9.png"
@@ -179,11 +267,13 @@ def test_missing_image(root: Path, header: str) -> None:
 
 def test_broken_images_are_named(root: Path) -> None:
     truncate(root / "a/1.jpg")
-    truncate(root / "b/3.png")
     data = load(root)
-    for i in (0, 2):
-        with pytest.raises(BrokenImageError, match=f"The image {data.ids[i]} cannot be read: "):
-            data.image(i)
+    with pytest.raises(BrokenImageError, match=r"The image a/1\.jpg cannot be read: "):
+        data.image(0)
+    # A PNG may say how it is to be turned at its end.
+    truncate(root / "b/3.png")
+    with pytest.raises(BrokenImageError, match=r"The image b/3\.png cannot be read: "):
+        load(root)
     (root / "a/2.png").write_text("no image")
     with pytest.raises(BrokenImageError, match=r"a/2\.png cannot be read: cannot identify image file"):
         load(root)
@@ -205,7 +295,7 @@ def test_skip_broken_leaves_out_broken_images_and_says_which(root: Path) -> None
 def test_skip_broken_leaves_out_broken_masks(root: Path) -> None:
     (root / "masks/a/1.png").write_bytes(b"")
     with pytest.raises(BrokenImageError, match=r"masks/a/1\.png"):
-        load(root).ground_truth(0)
+        load(root)
     assert load(root, skip_broken=True).skipped == ("a/1.jpg",)
 
 

@@ -1,80 +1,143 @@
-"""Only promised formats are opened, whatever a file is called and wherever it lies."""
+"""Image files as they come: every promised format, EXIF orientations, transparency."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image, features
+from PIL import ExifTags, Image
 
-from iir_fast.data import BrokenImageError, image_transform, open_split
-from iir_fast.data.images import FORMATS, read_image, read_mask, read_size, read_trimap
+from iir_fast.data import read_image
+from iir_fast.data.find import SUFFIXES
+from iir_fast.data.images import FORMATS, read_header, read_mask
 
-EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 12\n%%EndComments\nshowpage\n%%EOF\n"
+# How an upright picture lies in a file of each orientation: what undoes what a viewer does.
+LYING = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 @pytest.fixture
-def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What is there once Ghostscript was started: a program of that name, the only one, makes it."""
-    program, started = tmp_path / "bin" / "gs", tmp_path / "started"
-    program.parent.mkdir()
-    program.write_text(f"#!{os.path.realpath('/bin/sh')}\n: > '{started}'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(program.parent))
-    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
-    return started
+def picture() -> Image.Image:
+    """24 x 16 pixels, no two quarters alike."""
+    quarters = np.array([[[250, 10, 10], [10, 250, 10]], [[10, 10, 250], [240, 240, 240]]], np.uint8)
+    return Image.fromarray(quarters.repeat(8, axis=0).repeat(12, axis=1))
 
 
-def test_the_program_is_started_by_an_image_that_is_opened_as_anything(ghostscript: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(EPS)
-    with Image.open(tmp_path / "a.png") as image, pytest.raises(OSError, match=r"."):
-        image.convert("RGB")
-    assert ghostscript.exists()
+def save_lying(picture: Image.Image, orientation: int, file: Path) -> None:
+    """Write a picture as a camera does that was held otherwise."""
+    lying = picture.transpose(LYING[orientation]) if orientation in LYING else picture
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    options = {"lossless": True} if file.suffix == ".webp" else {"quality": 95, "subsampling": 0}
+    lying.save(file, exif=exif, **(options if file.suffix in (".webp", ".jpg") else {}))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_of_any_orientation_is_read_upright(picture, orientation, suffix, tmp_path):
+    file = tmp_path / f"photo{suffix}"
+    save_lying(picture, orientation, file)
+    found = read_image(file)
+    assert found.size == picture.size
+    np.testing.assert_allclose(np.asarray(found, int), np.asarray(picture, int), atol=40 if suffix == ".jpg" else 0)
+    assert read_header(tmp_path, file.name, upright=True) == (picture.size, orientation > 1)
+
+
+def test_as_it_is_stored_it_lies(picture, tmp_path):
+    save_lying(picture, 6, tmp_path / "photo.png")
+    stored = read_image("photo.png", tmp_path, upright=False)
+    assert np.array_equal(stored, picture.transpose(Image.Transpose.ROTATE_90))
+    assert read_header(tmp_path, "photo.png", upright=False) == ((16, 24), False)
+
+
+ODD = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x63\0\0\0\0\0\0\0"
+"""An orientation of 99."""
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", ODD])
+def test_exif_that_says_nothing_turns_nothing(picture, exif, tmp_path):
+    picture.save(tmp_path / "photo.jpg", exif=exif)
+    assert read_image(tmp_path / "photo.jpg").size == picture.size
+    assert read_header(tmp_path, "photo.jpg", upright=True) == (picture.size, False)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_promised_format_is_read(picture, suffix, tmp_path):
+    (form,) = [name for name, suffixes in FORMATS.items() if suffix in suffixes]
+    if form == "HEIF":
+        pytest.importorskip("pillow_heif")
+    picture.save(tmp_path / f"a{suffix}", form)
+    found = read_image(tmp_path / f"a{suffix}")
+    assert (found.mode, found.size) == ("RGB", picture.size)
+
+
+def test_of_several_frames_the_first_is_read(picture, tmp_path):
+    picture.save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", picture.size, "black")])
+    assert np.asarray(read_image(tmp_path / "a.gif")).max() > 200
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_hidden_colours_do_not_matter(picture, mode, tmp_path):
+    found = []
+    for hidden in (0, 255):
+        alpha = Image.new("L", picture.size, 0)
+        alpha.paste(255, (0, 0, 12, 16))
+        if mode == "P":
+            # One colour of the palette is transparent, and it has a value all the same.
+            index = Image.new("P", picture.size, 1)
+            index.paste(0, (12, 0, 24, 16))
+            index.putpalette([hidden] * 3 + [200, 10, 10])
+            index.save(tmp_path / "a.png", transparency=0)
+        else:
+            image = Image.new(mode[:-1], picture.size, (hidden,) * len(mode[:-1]) if mode == "RGBA" else hidden)
+            image.paste(picture.convert(mode[:-1]), (0, 0), alpha)
+            image.putalpha(alpha)
+            image.save(tmp_path / "a.png")
+        found.append(np.asarray(read_image(tmp_path / "a.png")))
+    assert np.array_equal(*found)
+    assert (found[0][:, 12:] == 255).all(), "laid on white"
+    assert (found[0][:, :12] != 255).any()
+
+
+def mask(mode: str) -> Image.Image:
+    """6 x 4 pixels, the object in columns 1 and 2, kept in a way that masks are kept in."""
+    here = np.zeros((4, 6), np.uint8)
+    here[:, 1:3] = 1
+    if mode.startswith("alpha"):
+        # The object is in alpha, whatever colour lies under it.
+        rgba = np.full((4, 6, 4), 255 if mode.endswith("white") else 0, np.uint8)
+        rgba[..., 3] = here * 255
+        image = Image.fromarray(rgba)
+        return image.convert("LA") if "grey" in mode else image
+    if mode == "opaque":
+        return Image.fromarray(np.dstack([here * 255] * 3 + [np.full_like(here, 255)]))
+    if mode == "dark blue":
+        return Image.fromarray(np.dstack([here * 0, here * 0, here]))
+    if mode == "16 bits":
+        return Image.fromarray(here.astype(np.uint16) * 256)
+    return Image.fromarray(here * 255).convert(mode)
 
 
 @pytest.mark.parametrize(
-    "read",
-    [
-        lambda root: read_image("a.png", root),
-        lambda root: read_mask(root, "a.png"),
-        lambda root: read_trimap(root, "a.png"),
-        lambda root: read_size(root, "a.png"),
-    ],
-    ids=["image", "mask", "trimap", "size"],
+    "mode",
+    ["1", "L", "P", "RGB", "16 bits", "dark blue", "opaque", "alpha white", "alpha black", "alpha grey white"],
 )
-def test_an_eps_is_no_image(read: Callable[[Path], Any], ghostscript: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(EPS)
-    with pytest.raises(BrokenImageError, match=r"a\.png cannot be read: cannot identify image file; accepted are JPEG"):
-        read(tmp_path)
-    assert not ghostscript.exists()
+def test_the_object_of_a_mask_is_in_its_alpha_or_in_its_colours(mode, tmp_path):
+    mask(mode).save(tmp_path / "mask.png")
+    found = read_mask(tmp_path, "mask.png", upright=True)
+    assert found.dtype == np.uint8
+    assert found.tolist() == [[0, 1, 1, 0, 0, 0]] * 4
 
 
-def test_nor_is_it_one_in_a_shard(
-    ghostscript: Path, tmp_path: Path, write_shard: Callable[[Path, list[tuple[str, bytes]]], None]
-) -> None:
-    write_shard(tmp_path / "train/a.tar", [("x.png", EPS), ("x.cls", b"0")])
-    dataset = open_split(f"shards:{tmp_path}", "train", image_transform(16, (0.5,) * 3, (0.5,) * 3))
-    with pytest.raises(BrokenImageError, match=r"x\.png cannot be read: cannot identify image file"):
-        dataset.image(0)
-    assert not ghostscript.exists()
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_every_promised_format_is_read(name: str, tmp_path: Path) -> None:
-    needed = {"WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}
-    if name in needed and not features.check(needed[name]):
-        pytest.skip(f"this Pillow was built without {name}")
-    Image.new("RGB", (20, 12), (200, 30, 30)).save(tmp_path / "a.png", name)
-    image = read_image("a.png", tmp_path)
-    assert (image.mode, image.size) == ("RGB", (20, 12))
-    assert np.abs(np.asarray(image).astype(int) - (200, 30, 30)).max() < 12
-
-
-def test_a_photograph_with_several_pictures_is_a_jpeg(tmp_path: Path) -> None:
-    first, second = Image.new("RGB", (20, 12), "red"), Image.new("RGB", (20, 12), "blue")
-    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[second])
-    assert np.asarray(read_image("a.jpg", tmp_path))[5, 5, 0] > 200
+def test_a_mask_is_turned_with_its_image(tmp_path):
+    save_lying(mask("L"), 6, tmp_path / "mask.png")
+    assert read_mask(tmp_path, "mask.png", upright=True).tolist() == [[0, 1, 1, 0, 0, 0]] * 4
+    assert read_mask(tmp_path, "mask.png", upright=False).shape == (6, 4)

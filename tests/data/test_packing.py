@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import webdataset
+from PIL import ExifTags, Image
 
 from iir_fast.data import Packed, image_transform, open_split, pack_split
 
@@ -75,6 +76,26 @@ def test_a_test_split_without_some_classes_keeps_their_numbers(tmp_path: Path, p
     assert data.ground_truth(0).boxes.tolist() == [[0, 0, 5.5, 5]]
 
 
+def test_whether_images_are_read_upright_goes_along(tmp_path: Path, cub: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    lying = Image.new("RGB", (20, 12))
+    for name in ("a.jpg", "b.jpg"):
+        lying.save(tmp_path / name, exif=exif)
+    (tmp_path / "train.csv").write_text("path,label,x0,y0,x1,y1\na.jpg,ant,0,0,12,12\nb.jpg,fox,0,0,12,12\n")
+    for path in (cub / "CUB").glob("*/train_0.jpg"):
+        lying.save(path, exif=exif)
+    sizes = {}
+    for name, source in (("own", str(tmp_path)), ("cub", f"cub:{cub}")):
+        pack_split(source, tmp_path / name)
+        data = open_split(f"shards:{tmp_path / name}", "train", TRANSFORM)
+        sizes[name] = data.image(0).size, data.ground_truth(0).size
+    pack_split(str(tmp_path), tmp_path / "raw", raw_orientation=True)
+    sizes["raw"] = open_split(f"shards:{tmp_path / 'raw'}", "train", TRANSFORM).ground_truth(0).size
+    assert sizes == {"own": ((12, 20), (12, 20)), "cub": ((20, 12), (20, 12)), "raw": (20, 12)}
+    assert open_split(f"shards:{tmp_path / 'own'}", "train", TRANSFORM, raw_orientation=True).image(0).size == (20, 12)
+
+
 def test_what_cannot_be_packed(tmp_path: Path, cub: Path, pet: Path, picture: Callable[[int], bytes]) -> None:
     out = tmp_path / "out"
     with pytest.raises(ValueError, match="source procedural has no image files to pack"):
@@ -89,9 +110,9 @@ def test_what_cannot_be_packed(tmp_path: Path, cub: Path, pet: Path, picture: Ca
     (tmp_path / "train.csv").write_text("path,label\na.png,0\na.jpg,1\n")
     with pytest.raises(ValueError, match=r"images a\.png and a\.jpg would have one key in the shards, a; rename one"):
         pack_split(str(tmp_path), tmp_path / "other")
-    (tmp_path / "train.csv").write_text("path,label\na.gif,0\n")
-    (tmp_path / "a.gif").write_bytes(picture(0))
-    with pytest.raises(ValueError, match=r"image a\.gif must end in \.jpg, "):
+    (tmp_path / "train.csv").write_text("path,label\na.xyz,0\n")
+    (tmp_path / "a.xyz").write_bytes(picture(0))
+    with pytest.raises(ValueError, match=r"image a\.xyz must end in \.jpg, "):
         pack_split(str(tmp_path), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
@@ -110,7 +131,7 @@ def test_what_a_killed_pack_left_is_removed(cub: Path, tmp_path: Path, monkeypat
         pack_split(f"cub:{cub}", tmp_path / "out")
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     [left] = (tmp_path / "out").glob("train*")
-    assert [file.name for file in left.iterdir()] == ["000000.tar"]
+    assert sorted(file.name for file in left.iterdir()) == ["000000.tar", "as_stored"]
     pack_split(f"cub:{cub}", tmp_path / "out")
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["classes.txt", "train"]
 

@@ -315,10 +315,18 @@ def test_no_image_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
-def test_missing_boxes_name_the_image(order: slice) -> None:
-    items = [two_level(0, None, "with.jpg"), two_level(0, None, "without.jpg", NO_BOXES)]
-    with pytest.raises(ValueError, match=r"'without\.jpg' has no boxes, while image 'with\.jpg' has"):
-        Evaluator("test").run(items[order])
+def test_an_image_without_a_box_counts_for_the_accuracy_alone(order: slice) -> None:
+    ranked = [0, 1, 2, 3, 4]
+    items = [two_level(0, ranked, "right"), two_level(1, ranked, "wrong"), two_level(0, ranked, "without", NO_BOXES)]
+    found = Evaluator("test", 0.25).run(items[order])
+    assert (found.images, found.with_boxes) == (3, 2)
+    assert (found.max_box_acc, found.max_box_acc_v2, found.gt_known_loc) == (100, 100, 100)
+    assert (found.top1_loc, found.top5_loc) == (50, 100)
+    assert found.top1_accuracy == pytest.approx(200 / 3)
+    assert found.curve_v1 is not None
+    assert max(found.curve_v1.accuracy) == 100
+    boxed = Evaluator("test", 0.25).run(items[:2])
+    assert (boxed.images, boxed.with_boxes, boxed.curves_v2) == (2, 2, found.curves_v2)
 
 
 def test_missing_ranked_classes_name_the_image() -> None:

@@ -77,7 +77,7 @@ def test_a_constant_map_stays(square, refinement, value):
 
 
 def test_a_map_without_background_is_left_to_itself(square):
-    scoremap = 0.6 + 0.4 * square[2]
+    scoremap = 0.8 + 0.2 * square[2]
     np.testing.assert_array_equal(refine(scoremap, square[0], "grabcut"), scoremap)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.resources import files
 
 import numpy as np
 import pytest
 
 from iir_fast.report.images import ReportImage
-from iir_fast.report.page import SCRIPTS, write_page
+from iir_fast.report.page import NO_BOX, SCRIPTS, write_page
 
 MANY = 3000
 THUMBNAIL = bytes(10_000)
@@ -44,6 +46,17 @@ def test_few_images_are_all_in_one_file(tmp_path):
     assert not re.findall(r"<(?:script|link|img|iframe|object)[^>]*(?:src|href)", page)
     assert "@import" not in page
     assert "url(" not in page
+
+
+def test_an_image_without_a_box_keeps_its_place_among_the_ious(tmp_path):
+    kept = [replace(image, iou=None if i in (0, 3) else image.iou) for i, image in enumerate(images(5))]
+    write_page(tmp_path / "report.html", {}, ("cam",), kept, 5)
+    page = (tmp_path / "report.html").read_text()
+    (table,) = re.findall(r'iirPart\("iou-cam","(.*)"\)', page)
+    assert list(base64.b64decode(table)) == [NO_BOX, 100, 99, NO_BOX, 99, NO_BOX, 40, 40, NO_BOX, 40]
+    assert f'"noBox":{NO_BOX}' in page
+    write_page(tmp_path / "report.html", {}, ("cam",), [replace(each, iou=None) for each in kept], 5)
+    assert 'iirPart("iou-cam",null)' in (tmp_path / "report.html").read_text()
 
 
 def test_what_classes_and_files_are_called_is_never_markup(tmp_path):

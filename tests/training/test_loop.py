@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from rich.progress import Progress
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -178,6 +179,105 @@ def test_the_ramp_turns_regulation_on():
     assert losses[0] == cam.loss.item()
     assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-4)
     assert not cam.foreground.requires_grad
+
+
+def write_photos(root: Path, counts: dict[str, int]) -> str:
+    """Class folders; every image has another colour."""
+    for name, count in counts.items():
+        for i in range(count):
+            file = root / name / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16), (20 * i % 256, 40 * len(name) % 256, 90)).save(file)
+    return str(root)
+
+
+PHOTOS = TrainConfig().with_options(epochs=2, hidden=8, image_size=16)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"images_per_class": 1},
+        {"classes_per_batch": 1, "images_per_class": 1},
+        {"classes_per_batch": 1},
+        {"method": "cutmix"},
+        {"freeze_backbone": True},
+        {"accumulate": 3},
+    ],
+)
+@pytest.mark.parametrize("counts", [{"train/ant": 1, "train/bee": 1}, {"train/ant": 1, "train/bee": 5}])
+def test_few_images_train_whatever_the_batch(options, counts, tmp_path, capsys):
+    data = write_photos(tmp_path / "photos", counts)
+    config = PHOTOS.with_options(data=data, feature_cache=tmp_path / "cache", **options)
+    result = train(config, tmp_path / "run")
+    assert all(weight.isfinite().all() for weight in result.model.state_dict().values())
+    said = "classes_per_batch is 2, not 8: there are no more classes." in capsys.readouterr().err
+    assert said == ("classes_per_batch" not in options)
+    # As it was asked for: the same command resumes.
+    RunFolder(tmp_path / "run").check(config, "resume")
+
+
+@pytest.mark.parametrize("counts", [{"train/ant": 5}, {"train/ant": 1}, {"ant": 5}])
+def test_one_class_is_refused_before_anything_is_made(counts, tmp_path):
+    data = write_photos(tmp_path / "photos", counts)
+    with pytest.raises(ValueError, match=r"data are .*photos, whose training images are of one class; a localizer"):
+        train(PHOTOS.with_options(data=data, freeze_backbone=True, feature_cache=tmp_path / "cache"), tmp_path / "run")
+    assert [file.name for file in tmp_path.iterdir()] == ["photos"]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 5])
+def test_any_number_of_updates_trains(epochs, tmp_path):
+    data = write_photos(tmp_path / "photos", {f"train/{name}": 1 for name in "abcdefgh"})
+    train(PHOTOS.with_options(data=data, epochs=epochs), tmp_path / "run")
+    assert RunFolder(tmp_path / "run").checkpoints.newest().training["step"] == epochs
+
+
+def test_what_will_be_evaluated_is_looked_at_before_the_first_step(tmp_path):
+    data = write_photos(tmp_path / "photos", {"train/ant": 2, "train/bee": 2})
+    root = Path(data)
+    (root / "train.csv").write_text("path,label\ntrain/ant/0.png,ant\ntrain/bee/0.png,bee\n")
+    config = PHOTOS.with_options(data=data)
+    for row, words in (
+        ("train/ant/1.png,ant,0,0,17,5", r"test\.csv, line 2: the box 0,0,17,5 leaves its image, 16 x 16 pixels"),
+        ("train/ant/9.png,ant,0,0,5,5", r"The image train/ant/9\.png cannot be read: No such file or directory"),
+        ("train/ant/1.png,owl,0,0,5,5", r"test\.csv, line 2: label 'owl' is none of the 2 classes"),
+    ):
+        (root / "test.csv").write_text(f"path,label,x0,y0,x1,y1\n{row}\n")
+        with pytest.raises(ValueError, match=words):
+            train(config, tmp_path / "run", evaluated=("test",))
+    with pytest.raises(FileNotFoundError, match=r"val\.csv, which does not exist"):
+        train(config, tmp_path / "run", evaluated=("val",))
+    (root / "train.csv").write_text("path,label\ntrain/ant/0.png,ant\ntrain/bee/9.png,bee\n")
+    with pytest.raises(ValueError, match=r"train/bee/9\.png cannot be read: No such file"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_validation_that_fails_loses_nothing_and_is_made_up_for(tmp_path):
+    calls = []
+
+    def fails(model, spec):
+        calls.append(model.head.weight.clone())
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        train(TINY, tmp_path / "run", validate=fails)
+    assert RunFolder(tmp_path / "run").checkpoints.newest().training["step"] == 5
+
+    def measures(model, spec):
+        calls.append(model.head.weight.clone())
+        return float(len(calls))
+
+    train(TINY, tmp_path / "run", "resume", validate=measures)
+    assert len(calls) == 3
+    assert torch.equal(calls[0], calls[1])
+    last = RunFolder(tmp_path / "run").checkpoints.newest().training
+    assert (last["step"], last["best"]) == (10, 3.0)
+    train(TINY, tmp_path / "run", "resume", validate=measures)
+    assert len(calls) == 3
+    plain = train(TINY, tmp_path / "plain", validate=lambda model, spec: 0.0).model.state_dict()
+    assert_same(plain, train(TINY, tmp_path / "run", "resume").model.state_dict())
 
 
 def test_cuda_without_a_device_is_a_sentence(tmp_path):

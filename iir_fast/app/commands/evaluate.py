@@ -81,6 +81,8 @@ class Score:
     [N, k] of numbers in the split's order."""
     split: str = "test"
     """Split to evaluate."""
+    raw_orientation: bool = False
+    """Boxes are in the pixels of the images as they are stored; by default one's own images are turned upright."""
     step: float = 0.01
     """Distance of two thresholds; the protocol's training runs use 0.001."""
     threshold: float | None = None
@@ -96,7 +98,9 @@ class Score:
         if self.predictions and self.split != "train" and has_split(self.data, "train"):
             classes = open_split(self.data, "train", pil_to_tensor).classes
         # Images are not looked at, whatever would be made of them.
-        dataset = open_split(self.data, self.split, pil_to_tensor, classes=classes)
+        dataset = open_split(
+            self.data, self.split, pil_to_tensor, classes=classes, raw_orientation=self.raw_orientation
+        )
         maps = StoredMaps(self.scoremaps, dataset.ids, resize=self.resize, normalize=self.normalize, scale=self.scale)
         name = self.scoremaps.resolve().name
         with image_progress() as progress:

@@ -23,7 +23,7 @@ from iir_fast.models import DEFAULT_MAP, MapName
 class Localize:
     """Find the object in images: a box, its class and the class's probability as JSON, CSV or COCO, overlays as PNG.
 
-    Boxes are x0, y0, x1, y1 in pixels of the image as it is stored, x1 and y1 exclusive; in COCO x, y, width, height.
+    Boxes are x0, y0, x1, y1 in pixels of the upright image, x1 and y1 exclusive; in COCO x, y, width, height.
     """
 
     images: tyro.conf.Positional[tuple[str, ...]]

@@ -38,17 +38,19 @@ class Train:
     overwrite: bool = False
     """Remove the run that is in the folder, all that iir-fast wrote there, and start anew; other files are left."""
     validate: str | None = None
-    """Split to evaluate after every epoch; the checkpoint with the best MaxBoxAccV2 (PxAP where there are masks alone)
-    of the default map is kept as checkpoints/best.pt."""
+    """Split to evaluate after every epoch; the checkpoint with the best MaxBoxAccV2 (PxAP where there are masks alone,
+    accuracy where there is neither) of the default map is kept as checkpoints/best.pt."""
 
     def run(self) -> None:
         if self.resume != "no" and self.overwrite:
             raise ValueError("resume and overwrite exclude each other.")
         if_exists: IfExists = "resume" if self.resume == "auto" else "overwrite" if self.overwrite else "refuse"
         validate = None if self.validate is None else validation(self.config, self.validate)
-        if not train(self.config, self.out, if_exists, validate).by_first_rank:
+        has_test = has_split(self.config.data, "test")
+        evaluated = dict.fromkeys([*([self.validate] if self.validate else []), *(["test"] if has_test else [])])
+        if not train(self.config, self.out, if_exists, validate, tuple(evaluated)).by_first_rank:
             return
-        if has_split(self.config.data, "test"):
+        if has_test:
             with RunFolder(self.out).locked():
                 metrics = evaluate_run(self.out, device=self.config.device)
             Console().print(metrics_table(metrics))

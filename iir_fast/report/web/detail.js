@@ -41,7 +41,7 @@ const detail = {
       ["Outcome", OUTCOMES[outcomeOf(number)]],
       ["Predicted box", record.box(state.map, overview.taus[state.tau]).join(", ")],
     ];
-    if (tables.get(state.map)) {
+    if (hasBox(number)) {
       facts.push(["True box", record.trueBoxes.map((box) => box.join(", ")).join("; ")]);
       facts.push(["IoU", iouOf(number).toFixed(2)]);
     }

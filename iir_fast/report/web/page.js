@@ -23,11 +23,12 @@ function moveTau(tau) {
 
 function showCounts() {
   const counts = countOutcomes();
-  const share = (count) => `${((100 * count) / COUNT).toFixed(1)} %`;
+  const share = (count, all) => `${((100 * count) / all).toFixed(1)} %`;
+  const { boxed, known, top1 } = countLocalized();
   const sample = COUNT === overview.images ? "" : " of those shown";
-  byId("live").textContent = tables.get(state.map)
-    ? `GT-known Loc ${share(counts[0] + counts[1])}, Top-1 Loc ${share(counts[0])}${sample}`
-    : `Right class ${share(counts[0])}${sample}`;
+  byId("live").textContent = boxed
+    ? `GT-known Loc ${share(known, boxed)}, Top-1 Loc ${share(top1, boxed)}${sample}`
+    : `Right class ${share(counts[0], COUNT)}${sample}`;
   for (const output of document.querySelectorAll("#outcomes output"))
     output.textContent = output.dataset.outcome === "" ? COUNT : counts[Number(output.dataset.outcome)];
 }
@@ -55,8 +56,8 @@ async function chooseMap(map) {
 function checkFigures() {
   const evaluated = overview.metrics[state.map].gt_known_loc;
   if (COUNT !== overview.images || !tables.get(state.map)) return;
-  const counts = countOutcomes();
-  const here = (100 * (counts[0] + counts[1])) / COUNT;
+  const { boxed, known } = countLocalized();
+  const here = (100 * known) / boxed;
   if (Math.abs(here - evaluated) > 1e-6)
     report(
       `The ${state.map} maps in this page give GT-known Loc ${percent(here)} % at the threshold where the evaluation found ` +

@@ -15,7 +15,8 @@ const state = {
   search: "",
   sort: "data",
 };
-// Per map floor(iouSteps * IoU) of every image at every threshold, [T * COUNT]; null where there are no boxes.
+// Per map floor(iouSteps * IoU) of every image at every threshold, [T * COUNT], noBox for an image without a box; null
+// where there are no boxes.
 const tables = new Map();
 const byId = (id) => document.getElementById(id);
 
@@ -28,20 +29,37 @@ function iouStepsOf(number) {
   return tables.get(state.map)[state.tau * COUNT + number];
 }
 
+function hasBox(number) {
+  return Boolean(tables.get(state.map)) && iouStepsOf(number) !== overview.noBox;
+}
+
 function iouOf(number) {
-  return tables.get(state.map) ? iouStepsOf(number) / overview.iouSteps : null;
+  return hasBox(number) ? iouStepsOf(number) / overview.iouSteps : null;
 }
 
 // Position in OUTCOMES.
 function outcomeOf(number) {
   const wrongClass = index.predicted[number] !== index.labels[number];
-  const wrongBox = tables.get(state.map) ? iouStepsOf(number) < RIGHT_FROM : false;
+  const wrongBox = hasBox(number) && iouStepsOf(number) < RIGHT_FROM;
   return wrongClass + 2 * wrongBox;
 }
 
 function countOutcomes() {
   const counts = [0, 0, 0, 0];
   for (let number = 0; number < COUNT; ++number) ++counts[outcomeOf(number)];
+  return counts;
+}
+
+// Of the images with a box: how many there are, how many are localized, and how many with the right class.
+function countLocalized() {
+  const counts = { boxed: 0, known: 0, top1: 0 };
+  for (let number = 0; number < COUNT; ++number) {
+    if (!hasBox(number)) continue;
+    const outcome = outcomeOf(number);
+    ++counts.boxed;
+    counts.known += outcome < 2;
+    counts.top1 += outcome === 0;
+  }
   return counts;
 }
 
@@ -61,7 +79,7 @@ function select() {
   }
   const keys = {
     worst: (number) => iouStepsOf(number),
-    best: (number) => -iouStepsOf(number),
+    best: (number) => (hasBox(number) ? -iouStepsOf(number) : 1),
     confident: (number) => -index.probability[number],
     class: (number) => index.labels[number],
   };
