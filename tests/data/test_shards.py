@@ -21,7 +21,7 @@ from iir_fast.data import (
     image_transform,
     open_split,
 )
-from iir_fast.data.images import FORMATS
+from iir_fast.data.images import OPENED
 
 TRANSFORM = image_transform(16, (0.5,) * 3, (0.5,) * 3)
 
@@ -109,8 +109,7 @@ def test_check_names_every_fault(shards: Path, write_shard: Write, sample: Sampl
         ("label", "train/a.tar/x.png: label must be below 3, got 7"),
         (
             "unreadable image",
-            "The image train/a.tar/z.png cannot be read: cannot identify image file; accepted are "
-            + ", ".join(FORMATS),
+            "The image train/a.tar/z.png cannot be read: cannot identify image file; accepted are " + ", ".join(OPENED),
         ),
         ("box outside", "train/a.tar/s.png: the box 0,0,21,5 leaves its image, 20 x 12 pixels"),
     }

