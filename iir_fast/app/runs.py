@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from iir_fast.app.progress import count_images, image_progress, log
 from iir_fast.data import LocalizationDataset, image_transform
-from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, evaluate_maps, predict
+from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, Refinement, evaluate_maps, predict
 from iir_fast.localization import Predictor
 from iir_fast.models import DEFAULT_MAP, MAPS, IIRNetwork, MapName, NetworkSpec, load_network
 from iir_fast.training import RunFolder, TrainConfig, Validate, frozen_features, open_data, pick_device
@@ -103,6 +103,7 @@ def evaluate_run(
     fixed_threshold: FixedThreshold | None = None,
     device: str = "auto",
     save_maps: Path | None = None,
+    refinement: Refinement = "none",
 ) -> dict[MapName, Metrics]:
     """Evaluate the localizer of a run, and add the result to the run's `metrics.json`; a damaged one is set aside.
 
@@ -115,19 +116,22 @@ def evaluate_run(
         fixed_threshold: the tau of GT-known and Top-k localization and where it comes from; None: chosen on `split`.
         device: "auto", "cpu" or "cuda".
         save_maps: folder for the score maps, `<save_maps>/<map>/<image id>.npy`; None: they are not kept.
+        refinement: how score maps are refined by their images; in `metrics.json` the result stands apart, under
+            "test, grabcut" and the like, and no threshold is taken from it.
 
     Raises:
         FileNotFoundError: the folder holds no run, or the data no such split.
     """
     run = load_run(root, split, data=data, device=device)
-    metrics = evaluate(run, maps, Evaluator(split, step, fixed_threshold), save_maps)
+    metrics = evaluate(run, maps, Evaluator(split, step, fixed_threshold), save_maps, refinement)
     first = next(iter(metrics.values()))
     if first.max_box_acc_v2 is None and first.pxap is None:
         accuracy = f"the top-1 accuracy is {first.top1_accuracy:.1f} %"
         log(f"{split} has neither boxes nor masks: nothing is localized there, {accuracy}.")
     folder = RunFolder(root)
     content = folder.sound_metrics()
-    content.setdefault(split, {}).update({map: result.to_dict() for map, result in metrics.items()})
+    part = split if refinement == "none" else f"{split}, {refinement}"
+    content.setdefault(part, {}).update({map: result.to_dict() for map, result in metrics.items()})
     folder.write_metrics(content)
     return metrics
 
@@ -145,7 +149,11 @@ def validation(config: TrainConfig, split: str) -> Validate:
 
 
 def evaluate(
-    run: LoadedRun, maps: tuple[MapName, ...], evaluator: Evaluator, save_maps: Path | None = None
+    run: LoadedRun,
+    maps: tuple[MapName, ...],
+    evaluator: Evaluator,
+    save_maps: Path | None = None,
+    refinement: Refinement = "none",
 ) -> dict[MapName, Metrics]:
     """Evaluate the localizer of a run on its split."""
     dataset, count = run.dataset, len(run.dataset)
@@ -157,5 +165,5 @@ def evaluate(
         for map in maps:
             on_image = count_images(progress, f"boxes of {map} maps", count)
             save_to = save_maps and save_maps / map
-            metrics[map] = evaluate_maps(predictions, map, dataset, evaluator, on_image, save_to)
+            metrics[map] = evaluate_maps(predictions, map, dataset, evaluator, on_image, save_to, refinement)
     return metrics

@@ -16,6 +16,7 @@ from iir_fast.evaluation.evaluator import Evaluator
 from iir_fast.evaluation.measurement import ScoredImage
 from iir_fast.evaluation.metrics import Metrics
 from iir_fast.evaluation.ranked_classes import read_ranked_classes
+from iir_fast.evaluation.refinement import Refinement, fit_image, refine
 from iir_fast.evaluation.scoremaps import resize_scoremap, save_scoremap
 from iir_fast.evaluation.stored_maps import StoredMaps
 from iir_fast.models import IIRNetwork, MapName
@@ -74,6 +75,7 @@ def evaluate_maps(
     evaluator: Evaluator,
     on_image: Callable[[int], None] = lambda images: None,
     save_to: Path | None = None,
+    refinement: Refinement = "none",
 ) -> Metrics:
     """Compute the metrics of one map.
 
@@ -84,6 +86,7 @@ def evaluate_maps(
         evaluator: split name, thresholds and workers.
         on_image: called with 1 for each measured image.
         save_to: folder to write the score maps to, as `evaluate_scoremaps` reads them.
+        refinement: how score maps are refined by their images, as `refine` has it.
 
     Raises:
         ValueError: as `Evaluator.run`.
@@ -91,6 +94,8 @@ def evaluate_maps(
 
     def load(i: int) -> ScoredImage:
         scoremap = resize_scoremap(predictions.maps[map][i])
+        if refinement != "none":
+            scoremap = refine(scoremap, fit_image(dataset.image(i)), refinement)
         if save_to is not None:
             save_scoremap(save_to, dataset.ids[i], scoremap)
         return ScoredImage(

@@ -7,6 +7,9 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE
 
 Refinement = Literal["none", "guided", "grabcut"]
 """How a score map is refined by its image."""
@@ -18,6 +21,13 @@ EPSILON = 1e-3
 SURE_OBJECT, SURE_BACKGROUND = 0.75, 0.5
 """The score above which, and the share of the map's own threshold below which, GrabCut takes the map's word."""
 ROUNDS = 3
+GRABCUT_THRESHOLD = 0.5
+"""Where a map refined by GrabCut is cut: at GrabCut's own edge, which no box has chosen."""
+
+
+def fit_image(image: Image.Image) -> NDArray[np.uint8]:
+    """Bring an RGB image to the size of a score map, uint8 [224, 224, 3], as `refine` takes it."""
+    return np.asarray(image.resize((PROTOCOL_SIZE, PROTOCOL_SIZE), Image.Resampling.BILINEAR), np.uint8)
 
 
 def own_threshold(scoremap: NDArray[np.float64]) -> float:

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from os import PathLike
-from typing import NoReturn, TypeAlias
+from typing import NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +17,17 @@ from torch import Tensor
 
 from iir_fast.app.threads import in_order
 from iir_fast.data import BrokenImageError, Transform, find_images, image_transform, read_image, to_rgb
-from iir_fast.evaluation import PROTOCOL_SIZE, FixedThreshold, largest_box, resize_scoremap
+from iir_fast.evaluation import (
+    GRABCUT_THRESHOLD,
+    PROTOCOL_SIZE,
+    REFINEMENTS,
+    FixedThreshold,
+    Refinement,
+    fit_image,
+    largest_box,
+    refine,
+    resize_scoremap,
+)
 from iir_fast.models import DEFAULT_MAP, IIRNetwork, LocalizationMaps, MapName, NetworkSpec
 
 DEFAULT_THRESHOLD = 0.3
@@ -90,8 +100,14 @@ def _raise(error: BrokenImageError) -> NoReturn:
     raise error
 
 
-_Input: TypeAlias = tuple[ImageResult, Tensor]
-"""An image before anything is found in it, and what the network reads of it."""
+class _Input(NamedTuple):
+    """An image before anything is found in it."""
+
+    image: ImageResult
+    tensor: Tensor
+    """What the network reads of it."""
+    picture: NDArray[np.uint8]
+    """The image at the size of a score map."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +124,10 @@ class Predictor:
     spec: NetworkSpec
     thresholds: Mapping[MapName, FixedThreshold] = field(default_factory=dict)
 
-    def threshold(self, map: MapName) -> FixedThreshold:
+    def threshold(self, map: MapName, refinement: Refinement = "none") -> FixedThreshold:
         """Tell where a map is cut unless something else is asked for, and on what that was chosen."""
+        if refinement == "grabcut":
+            return FixedThreshold(GRABCUT_THRESHOLD, "nothing, it is GrabCut's own edge")
         return self.thresholds.get(map) or FixedThreshold(
             DEFAULT_THRESHOLD, "nothing, it is the default of a model without an evaluation"
         )
@@ -120,6 +138,7 @@ class Predictor:
         map: MapName = DEFAULT_MAP,
         threshold: float | None = None,
         *,
+        refinement: Refinement = "none",
         top_k: int = 1,
         batch_size: int = 32,
         on_broken: Callable[[BrokenImageError], None] = _raise,
@@ -138,7 +157,8 @@ class Predictor:
                 or a glob without any image, is an error.
             map: which localization map.
             threshold: tau in [0,1), share of the map's maximum above which a pixel belongs to the object; None: that
-                of `threshold(map)`.
+                of `threshold(map)`, or GrabCut's own edge.
+            refinement: how score maps are refined by their images, as `iir_fast.evaluation.refine` has it.
             top_k: how many classes to localize in each image.
             batch_size: images that the network reads at once.
             on_broken: called with the error of each image that cannot be read; if it returns, the image is left out.
@@ -157,11 +177,13 @@ class Predictor:
             raise ValueError(f"top_k is {top_k}; accepted are 1 to {classes}, the number of the model's classes.")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; accepted is 1 or more.")
-        tau = self.threshold(map).value if threshold is None else threshold
+        if refinement not in REFINEMENTS:
+            raise ValueError(f"refinement is {refinement!r}; accepted are {', '.join(REFINEMENTS)}.")
+        tau = self.threshold(map, refinement).value if threshold is None else threshold
         if not 0 <= tau < 1:
             raise ValueError(f"threshold is {tau}; a number in [0, 1) is accepted.")
         inputs = self._read(_single_images(images), batch_size, on_broken)
-        return self._localize(inputs, map, tau, top_k, batch_size)
+        return self._localize(inputs, map, tau, refinement, top_k, batch_size)
 
     def _read(
         self, images: Iterable[ImageInput], ahead: int, on_broken: Callable[[BrokenImageError], None]
@@ -183,20 +205,27 @@ class Predictor:
                     yield each
 
     def _localize(
-        self, inputs: Iterator[_Input], map: MapName, threshold: float, top_k: int, batch_size: int
+        self,
+        inputs: Iterator[_Input],
+        map: MapName,
+        threshold: float,
+        refinement: Refinement,
+        top_k: int,
+        batch_size: int,
     ) -> Iterator[ImageResult]:
         while batch := list(islice(inputs, batch_size)):
-            ranked = self._ranked(torch.stack([tensor for _, tensor in batch]), map, top_k)
+            ranked = self._ranked(torch.stack([each.tensor for each in batch]), map, top_k)
             probabilities = ranked[0].logits.double().softmax(dim=1).cpu()
             objects: list[list[FoundObject]] = [[] for _ in batch]
             for found in ranked:
                 maps, labels = found.maps[map].float().cpu(), found.labels.tolist()
-                for row, ((image, _), label) in enumerate(zip(batch, labels, strict=True)):
-                    box = scale_box(largest_box(resize_scoremap(maps[row]), threshold), image.size)
+                for row, ((image, _, picture), label) in enumerate(zip(batch, labels, strict=True)):
+                    scoremap = refine(resize_scoremap(maps[row]), picture, refinement)
+                    box = scale_box(largest_box(scoremap, threshold), image.size)
                     probability = float(probabilities[row, label])
                     objects[row].append(FoundObject(self.spec.classes[label], label, probability, box, maps[row]))
-            for (image, _), each in zip(batch, objects, strict=True):
-                yield replace(image, objects=tuple(each))
+            for input, each in zip(batch, objects, strict=True):
+                yield replace(input.image, objects=tuple(each))
 
     @torch.no_grad()
     def _ranked(self, images: Tensor, map: MapName, top_k: int) -> list[LocalizationMaps]:
@@ -227,7 +256,7 @@ def _read_input(transform: Transform, index: int, image: ImageInput) -> _Input:
             picture = to_rgb(image if isinstance(image, Image.Image) else _from_array(image))
         except ValueError as error:
             raise BrokenImageError(f"number {index}", str(error)) from error
-    return ImageResult(index, path, picture.size, ()), transform(picture)
+    return _Input(ImageResult(index, path, picture.size, ()), transform(picture), fit_image(picture))
 
 
 def _from_array(array: object) -> Image.Image:

@@ -111,13 +111,13 @@ def test_a_start_that_failed_is_started_anew_by_the_same_command(cli, tmp_path):
     for split in ("train", "test"):
         for name in "ab":
             (tmp_path / "data" / split / name).mkdir(parents=True)
-            ProceduralDataset(split, 10).image(0).save(tmp_path / "data" / split / name / "0.png")
-    broken = tmp_path / "data/train/b/0.png"
+            ProceduralDataset(split, 10).image(0).save(tmp_path / "data" / split / name / "0.jpg")
+    broken = tmp_path / "data/train/b/0.jpg"
     whole = broken.read_bytes()
-    broken.write_bytes(whole[:200])
+    broken.write_bytes(whole[: len(whole) // 2])  # its header is sound
     few = ["--classes-per-batch", "2", "--images-per-class", "1"]
     command = ["train", tmp_path / "run", "--data", f"images:{tmp_path / 'data'}", *SMALL, *few]
-    assert "b/0.png cannot be read" in cli(*command, code=2).stderr
+    assert "b/0.jpg cannot be read" in cli(*command, code=2).stderr
     broken.write_bytes(whole)
     assert "holds no finished step and is started anew" in cli(*command).stderr
     assert (tmp_path / "run/metrics.json").is_file()
@@ -133,6 +133,21 @@ def test_evaluate_prints_json_and_keeps_it(cli, trained):
     assert set(kept) == {"evidence", "cam", "both"}
     assert "belong together" in cli("evaluate", trained, "--threshold", "0.4", code=2).stderr
     assert "not the folder of a run" in cli("evaluate", trained.parent, code=2).stderr
+
+
+@pytest.mark.slow
+def test_refined_maps_are_evaluated_apart(cli, trained, folder):
+    before = json.loads((trained / "metrics.json").read_text())["test"]
+    arguments = ["evaluate", trained, "--maps", "cam", "--json"]
+    plain = json.loads(cli(*arguments).stdout)["cam"]
+    refined = json.loads(cli(*arguments, "--refine", "grabcut").stdout)["cam"]
+    assert refined["curve_v1"] != plain["curve_v1"]
+    kept = json.loads((trained / "metrics.json").read_text())
+    assert kept["test, grabcut"] == {"cam": refined}
+    assert kept["test"] == before | {"cam": plain}
+    found = cli("localize", folder / "images/test", "--model", trained, "--refine", "grabcut")
+    assert "threshold 0.50, chosen on: nothing, it is GrabCut's own edge" in found.stderr
+    assert len(json.loads(found.stdout)) == 12
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from iir_fast.data import BrokenImageError, image_transform
-from iir_fast.evaluation import FixedThreshold, largest_box, resize_scoremap
+from iir_fast.evaluation import FixedThreshold, fit_image, largest_box, refine, resize_scoremap
 from iir_fast.localization import DEFAULT_THRESHOLD, scale_box
 
 TIGHT = 0.75
@@ -137,3 +137,17 @@ def test_numbers_out_of_range_are_refused_before_any_image_is_read(predictor):
     ):
         with pytest.raises(ValueError, match=message):
             predictor.localize("nowhere", **arguments)
+
+
+def test_a_refined_map_is_cut_at_grabcuts_own_edge(predictor, pictures):
+    assert predictor.threshold("both", "grabcut").value == 0.5
+    refined = list(predictor.localize(pictures, refinement="grabcut"))
+    plain = list(predictor.localize(pictures))
+    for picture, image, other in zip(pictures, refined, plain, strict=True):
+        found = image.objects[0]
+        assert torch.equal(found.map, other.objects[0].map), "the map itself stays the network's"
+        scoremap = refine(found.scoremap, fit_image(picture.convert("RGB")), "grabcut")
+        assert found.box == scale_box(largest_box(scoremap, 0.5), image.size)
+    assert [each.objects[0].box for each in refined] != [each.objects[0].box for each in plain]
+    with pytest.raises(ValueError, match="refinement is 'crf'; accepted are none, guided, grabcut"):
+        predictor.localize(pictures, refinement="crf")

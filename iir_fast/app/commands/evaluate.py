@@ -15,7 +15,7 @@ from iir_fast.app.progress import count_images, image_progress
 from iir_fast.app.runs import evaluate_run
 from iir_fast.app.tables import metrics_table
 from iir_fast.data import has_split, open_split
-from iir_fast.evaluation import Evaluator, FixedThreshold, StoredMaps, evaluate_scoremaps
+from iir_fast.evaluation import Evaluator, FixedThreshold, Refinement, StoredMaps, evaluate_scoremaps
 from iir_fast.models import MAPS, MapName
 
 
@@ -37,6 +37,8 @@ class Evaluate:
     """Fixed threshold of GT-known and Top-k; by default the best one on the evaluated split, and the table says so."""
     threshold_from: str | None = None
     """Split that chose --threshold."""
+    refine: Refinement = "none"
+    """Refine score maps by their images: "guided" (guided filter) or "grabcut", whose own edge is at 0.5."""
     save_maps: Path | None = None
     """Folder for the score maps of the evaluated maps, MAP/IMAGE.npy, as `score` reads them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -53,6 +55,7 @@ class Evaluate:
             step=self.step,
             fixed_threshold=_fixed_threshold(self.threshold, self.threshold_from),
             save_maps=self.save_maps,
+            refinement=self.refine,
             device=self.device,
         )
         if self.json:

@@ -15,6 +15,7 @@ from iir_fast.app.files import remove_leftovers, whole_file
 from iir_fast.app.progress import image_progress, log
 from iir_fast.app.runs import load
 from iir_fast.data import BrokenImageError, find_images, read_image
+from iir_fast.evaluation import Refinement
 from iir_fast.localization import PREDICTED_COLOUR, BoxFormat, ImageResult, overlay, save_picture, write_boxes
 from iir_fast.models import DEFAULT_MAP, MapName
 
@@ -34,7 +35,10 @@ class Localize:
     map: MapName = DEFAULT_MAP
     """Localization map."""
     threshold: float | None = None
-    """Share of the map's maximum at which the object is cut out; by default the one of the run's last evaluation."""
+    """Share of the map's maximum at which the object is cut out; by default the one of the run's last evaluation, or
+    GrabCut's own edge."""
+    refine: Refinement = "none"
+    """Refine score maps by their images: "guided" (guided filter) or "grabcut", whose edge no box needs to choose."""
     top_k: int = 1
     """How many classes to localize in each image, the most probable first, each with a box of its own."""
     format: BoxFormat | None = None
@@ -56,7 +60,7 @@ class Localize:
             raise ValueError("images is empty; name at least one file, folder or glob.")
         predictor = load(self.model, self.device)
         if self.threshold is None:
-            chosen = predictor.threshold(self.map)
+            chosen = predictor.threshold(self.map, self.refine)
             log(f"threshold {chosen.value:.2f}, chosen on: {chosen.chosen_on}.")
         broken: list[BrokenImageError] = []
 
@@ -67,7 +71,13 @@ class Localize:
             log(f"skipped: {error}")
 
         found = predictor.localize(
-            paths, self.map, self.threshold, top_k=self.top_k, batch_size=self.batch_size, on_broken=skip
+            paths,
+            self.map,
+            self.threshold,
+            refinement=self.refine,
+            top_k=self.top_k,
+            batch_size=self.batch_size,
+            on_broken=skip,
         )
         form = self.format or ("csv" if self.output and self.output.suffix == ".csv" else "json")
         failures: list[BaseException] = []
