@@ -125,7 +125,12 @@ class Predictor:
     thresholds: Mapping[MapName, FixedThreshold] = field(default_factory=dict)
 
     def threshold(self, map: MapName, refinement: Refinement = "none") -> FixedThreshold:
-        """Tell where a map is cut unless something else is asked for, and on what that was chosen."""
+        """Tell where a map is cut unless something else is asked for, and on what that was chosen.
+
+        Args:
+            map: which localization map.
+            refinement: how its score maps are refined; GrabCut's have an edge of their own.
+        """
         if refinement == "grabcut":
             return FixedThreshold(GRABCUT_THRESHOLD, "nothing, it is GrabCut's own edge")
         return self.thresholds.get(map) or FixedThreshold(
