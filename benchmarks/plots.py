@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from benchmarks.records import Evidence, Measurement
-from benchmarks.workloads import ALL_PEERS, CONTENDERS, MAPS, PACKAGE, STEP
+from benchmarks.workloads import ALL_PEERS, CONTENDERS, MAPS, PACKAGE, STEP, title
 
 COLORS = {
     PACKAGE: "#000000",
@@ -114,9 +114,7 @@ def _growth(curves: list[dict[str, Any]]) -> Any:
             contender = curve["contender"]
             sizes, seconds, extra = zip(*curve["points"], strict=True)
             style = {"color": COLORS[contender], "marker": "o", "markersize": 3}
-            grid[0][column].plot(
-                sizes, seconds, label=CONTENDERS[PACKAGE] if contender == PACKAGE else contender, **style
-            )
+            grid[0][column].plot(sizes, seconds, label=title(contender), **style)
             grid[1][column].plot(sizes, [(each or float("nan")) / 1e6 for each in extra], **style)
             if curve["out_of_memory_at"]:
                 for row, last in ((0, seconds[-1]), (1, (extra[-1] or float("nan")) / 1e6)):

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import plots
 from benchmarks.acceptance import judge, losses
 from benchmarks.records import Evidence, Measurement, read
-from benchmarks.workloads import ALL_PEERS, CONTENDERS, PACKAGE, STEP
+from benchmarks.workloads import ALL_PEERS, CONTENDERS, PACKAGE, STEP, title
 
 RESULTS = Path(__file__).parent / "results"
 METHOD = """Ratios are medians over rounds in which all contenders take turns, with quartiles in brackets: how many
@@ -145,7 +145,7 @@ def _growth(scaling: dict[str, Any]) -> str:
         rows.append(
             (
                 curve["name"],
-                CONTENDERS[curve["contender"]] if curve["contender"] == PACKAGE else curve["contender"],
+                title(curve["contender"]),
                 "-" if time is None else f"{time:.2f}",
                 "-" if memory is None else f"{memory:.2f}",
                 points + (f"; {end:,}: out of memory" if end else ""),
@@ -159,7 +159,7 @@ def _shares(shares: dict[str, Any]) -> str:
     rows = []
     for each in shares["shares"]:
         loss, backbone = each["head_and_loss"], each["backbone"]
-        by = CONTENDERS[PACKAGE] if each["contender"] == PACKAGE else each["contender"]
+        by = title(each["contender"])
         times = (f"{1000 * backbone:.0f}", f"{1000 * loss:.1f}", f"{100 * loss / (loss + backbone):.1f} %")
         rows.append((each["name"], str(each["stride"]), str(each["batch"]), by, *times))
     return "Images of 224x224, 1000 classes, untrained weights, forward and backward.\n\n" + _table(header, rows)

@@ -31,6 +31,11 @@ IMAGES_PER_CLASS = 4
 DTYPE_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float64: "fp64"}
 
 
+def title(contender: str) -> str:
+    """Name a contender in tables and plots: the package by its name, a peer by its key."""
+    return CONTENDERS[PACKAGE] if contender == PACKAGE else contender
+
+
 @dataclass(frozen=True)
 class Shape:
     """Features [batch, channels, side, side] in a dtype and layout, and the number of classes."""

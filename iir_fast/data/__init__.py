@@ -16,7 +16,7 @@ with needs_system("iir_fast.data"):
     from iir_fast.data.procedural import ProceduralDataset, ProceduralRecipe
     from iir_fast.data.records import Fault
     from iir_fast.data.shards import ShardsDataset
-    from iir_fast.data.sources import PROCEDURAL, absolute_source, has_split, open_split
+    from iir_fast.data.sources import PROCEDURAL, absolute_source, has_split, open_split, training_classes
     from iir_fast.data.transforms import AugmentedDataset, image_transform
 
 __all__ = [
@@ -47,4 +47,5 @@ __all__ = [
     "pack_split",
     "read_image",
     "to_rgb",
+    "training_classes",
 ]

@@ -233,6 +233,11 @@ class ListedDataset(LocalizationDataset):
             BrokenImageError: an image or a mask is missing or has no readable header.
             ValueError: a box leaves its image, or a size is not what it should be.
         """
+        return self._remarks
+
+    @cached_property
+    def _remarks(self) -> tuple[str, ...]:
+        """What `check` finds; a data set that has checked itself when it was made is not looked at again."""
         if self.split == "train" and not self.is_ones_own:
             _ = self.fingerprint
             return self.listing.remarks_on(0)

@@ -15,7 +15,7 @@ from iir_fast.data.find import LISTED, SUFFIXES
 from iir_fast.data.listing import ListedDataset
 from iir_fast.data.shard_index import NEEDS_WEBDATASET, find_shards
 from iir_fast.data.shards import AS_STORED, CLASSES, list_shards, read_classes
-from iir_fast.data.sources import PROCEDURAL, has_split, open_split
+from iir_fast.data.sources import PROCEDURAL, open_split, training_classes
 
 SHARD_BYTES = 1_000_000_000
 """Size from which a shard is full: ILSVRC makes about 150 of them, few to open and each quick to copy."""
@@ -80,9 +80,7 @@ def pack_split(
     folder = out / split
     if folder.exists():
         raise FileExistsError(f"{folder} exists; remove it, or choose another folder for the shards")
-    known = read_classes(out)
-    if known is None and split != "train" and has_split(source, "train"):
-        known = open_split(source, "train", pil_to_tensor).classes
+    known = read_classes(out) or training_classes(source, split, raw_orientation=raw_orientation)
     # All sources but the embedded one are of image files.
     dataset = cast(
         ListedDataset, open_split(source, split, pil_to_tensor, classes=known, raw_orientation=raw_orientation)

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from torchvision.transforms.v2.functional import pil_to_tensor  # type: ignore[import-untyped]
+
 from iir_fast.data.class_folders import ClassFoldersDataset, has_class_folders, list_class_folders
 from iir_fast.data.dataset import LocalizationDataset, Transform
 from iir_fast.data.folder import FolderDataset, csv_files, find_csv, list_folder
@@ -126,6 +128,22 @@ def has_split(source: str, split: str) -> bool:
     """
     kind, root = parse_source(source)
     return split in SPLIT_SIZES if kind == PROCEDURAL else _LAYOUTS[kind].has(root, split)
+
+
+def training_classes(source: str, split: str, *, raw_orientation: bool = False) -> tuple[str, ...] | None:
+    """Name the classes of a source's training split, which its other splits are to be given.
+
+    Args:
+        source: as `open_split` takes it.
+        split: the one that they are for.
+        raw_orientation: as `open_split` takes it.
+
+    Returns:
+        The names in the order of their indices; None: `split` is the training split, or there is none.
+    """
+    if split == "train" or not has_split(source, "train"):
+        return None
+    return open_split(source, "train", pil_to_tensor, raw_orientation=raw_orientation).classes
 
 
 def list_split(

@@ -9,7 +9,14 @@ with needs_system("iir_fast.evaluation"):
     from iir_fast.evaluation.measurement import ScoredImage, scale_boxes
     from iir_fast.evaluation.metrics import BoxCurve, FixedThreshold, Metrics
     from iir_fast.evaluation.model import Predictions, evaluate_maps, evaluate_scoremaps, predict
-    from iir_fast.evaluation.refinement import GRABCUT_THRESHOLD, REFINEMENTS, Refinement, fit_image, refine
+    from iir_fast.evaluation.refinement import (
+        GRABCUT_THRESHOLD,
+        REFINEMENTS,
+        Refinement,
+        check_refinement,
+        fit_image,
+        refine,
+    )
     from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, resize_scoremap, save_scoremap
     from iir_fast.evaluation.stored_maps import StoredMaps
 
@@ -25,6 +32,7 @@ __all__ = [
     "Refinement",
     "ScoredImage",
     "StoredMaps",
+    "check_refinement",
     "evaluate_maps",
     "evaluate_scoremaps",
     "fit_image",

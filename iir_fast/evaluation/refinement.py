@@ -43,6 +43,12 @@ def own_threshold(scoremap: NDArray[np.float64]) -> float:
     return min(level, 254) / 255
 
 
+def check_refinement(refinement: str) -> None:
+    """Raise ValueError unless `refine` knows a refinement."""
+    if refinement not in REFINEMENTS:
+        raise ValueError(f"refinement is {refinement!r}; accepted are {', '.join(REFINEMENTS)}.")
+
+
 def refine(scoremap: NDArray[np.float64], image: NDArray[np.uint8], refinement: Refinement) -> NDArray[np.float64]:
     """Refine a score map by the image it is of.
 
@@ -59,8 +65,7 @@ def refine(scoremap: NDArray[np.float64], image: NDArray[np.uint8], refinement: 
     Raises:
         ValueError: `refinement` is none of the three, or `image` is not of the map's size.
     """
-    if refinement not in REFINEMENTS:
-        raise ValueError(f"refinement is {refinement!r}; accepted are {', '.join(REFINEMENTS)}.")
+    check_refinement(refinement)
     if image.shape != (*scoremap.shape, 3) or image.dtype != np.uint8:
         raise ValueError(
             f"image is {image.dtype} {list(image.shape)}; uint8 {[*scoremap.shape, 3]} is accepted, at the map's size."

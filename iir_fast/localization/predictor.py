@@ -20,9 +20,9 @@ from iir_fast.data import BrokenImageError, Transform, find_images, image_transf
 from iir_fast.evaluation import (
     GRABCUT_THRESHOLD,
     PROTOCOL_SIZE,
-    REFINEMENTS,
     FixedThreshold,
     Refinement,
+    check_refinement,
     fit_image,
     largest_box,
     refine,
@@ -56,7 +56,8 @@ class FoundObject:
 
     @property
     def scoremap(self) -> NDArray[np.float64]:
-        """float64 [224,224] in [0,1]: the map as the box was cut out of it. Made anew each time, as it is large."""
+        """float64 [224,224] in [0,1]: the map as the box was cut out of it, unless it was refined first. Made anew each
+        time, as it is large."""
         return resize_scoremap(self.map)
 
 
@@ -106,8 +107,8 @@ class _Input(NamedTuple):
     image: ImageResult
     tensor: Tensor
     """What the network reads of it."""
-    picture: NDArray[np.uint8]
-    """The image at the size of a score map."""
+    picture: NDArray[np.uint8] | None
+    """The image at the size of a score map, where one is to be refined by it."""
 
 
 @dataclass(frozen=True)
@@ -182,23 +183,22 @@ class Predictor:
             raise ValueError(f"top_k is {top_k}; accepted are 1 to {classes}, the number of the model's classes.")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; accepted is 1 or more.")
-        if refinement not in REFINEMENTS:
-            raise ValueError(f"refinement is {refinement!r}; accepted are {', '.join(REFINEMENTS)}.")
+        check_refinement(refinement)
         tau = self.threshold(map, refinement).value if threshold is None else threshold
         if not 0 <= tau < 1:
             raise ValueError(f"threshold is {tau}; a number in [0, 1) is accepted.")
-        inputs = self._read(_single_images(images), batch_size, on_broken)
+        inputs = self._read(_single_images(images), refinement != "none", batch_size, on_broken)
         return self._localize(inputs, map, tau, refinement, top_k, batch_size)
 
     def _read(
-        self, images: Iterable[ImageInput], ahead: int, on_broken: Callable[[BrokenImageError], None]
+        self, images: Iterable[ImageInput], refined: bool, ahead: int, on_broken: Callable[[BrokenImageError], None]
     ) -> Iterator[_Input]:
         backbone = self.network.backbone
         transform = image_transform(self.spec.image_size, backbone.mean, backbone.std)
 
         def read(numbered: tuple[int, ImageInput]) -> _Input | BrokenImageError:
             try:
-                return _read_input(transform, *numbered)
+                return _read_input(transform, refined, *numbered)
             except BrokenImageError as error:
                 return error
 
@@ -225,12 +225,14 @@ class Predictor:
             for found in ranked:
                 maps, labels = found.maps[map].float().cpu(), found.labels.tolist()
                 for row, ((image, _, picture), label) in enumerate(zip(batch, labels, strict=True)):
-                    scoremap = refine(resize_scoremap(maps[row]), picture, refinement)
+                    scoremap = resize_scoremap(maps[row])
+                    if picture is not None:
+                        scoremap = refine(scoremap, picture, refinement)
                     box = scale_box(largest_box(scoremap, threshold), image.size)
                     probability = float(probabilities[row, label])
                     objects[row].append(FoundObject(self.spec.classes[label], label, probability, box, maps[row]))
-            for input, each in zip(batch, objects, strict=True):
-                yield replace(input.image, objects=tuple(each))
+            for (image, *_), each in zip(batch, objects, strict=True):
+                yield replace(image, objects=tuple(each))
 
     @torch.no_grad()
     def _ranked(self, images: Tensor, map: MapName, top_k: int) -> list[LocalizationMaps]:
@@ -251,7 +253,7 @@ def _single_images(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageI
             yield each
 
 
-def _read_input(transform: Transform, index: int, image: ImageInput) -> _Input:
+def _read_input(transform: Transform, refined: bool, index: int, image: ImageInput) -> _Input:
     path = None
     if isinstance(image, str | PathLike):
         path = str(image)
@@ -261,7 +263,8 @@ def _read_input(transform: Transform, index: int, image: ImageInput) -> _Input:
             picture = to_rgb(image if isinstance(image, Image.Image) else _from_array(image))
         except ValueError as error:
             raise BrokenImageError(f"number {index}", str(error)) from error
-    return _Input(ImageResult(index, path, picture.size, ()), transform(picture), fit_image(picture))
+    result = ImageResult(index, path, picture.size, ())
+    return _Input(result, transform(picture), fit_image(picture) if refined else None)
 
 
 def _from_array(array: object) -> Image.Image:

@@ -12,7 +12,8 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from iir_fast.data import BrokenImageError, FolderDataset
+from iir_fast.data import BrokenImageError, FolderDataset, listing
+from iir_fast.data.images import Header, read_header
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -302,3 +303,16 @@ def test_skip_broken_leaves_out_broken_masks(root: Path) -> None:
 def test_broken_image_error_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(BrokenImageError("a.jpg", "it is truncated")))
     assert (error.path, str(error)) == ("a.jpg", "The image a.jpg cannot be read: it is truncated")
+
+
+def test_headers_are_read_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def counted(folder: Path, path: str, upright: bool) -> Header:
+        opened.append(path)
+        return read_header(folder, path, upright)
+
+    monkeypatch.setattr(listing, "read_header", counted)
+    data = load(root)
+    assert data.check() == data.check()
+    assert sorted(opened) == ["a/1.jpg", "a/2.png", "b/3.png"]

@@ -14,7 +14,7 @@ from torchvision.transforms.functional import pil_to_tensor  # type: ignore[impo
 from iir_fast.app.progress import count_images, image_progress
 from iir_fast.app.runs import evaluate_run
 from iir_fast.app.tables import metrics_table
-from iir_fast.data import has_split, open_split
+from iir_fast.data import open_split, training_classes
 from iir_fast.evaluation import Evaluator, FixedThreshold, Refinement, StoredMaps, evaluate_scoremaps
 from iir_fast.models import MAPS, MapName
 
@@ -97,13 +97,11 @@ class Score:
 
     def run(self) -> None:
         evaluator = Evaluator(self.split, self.step, _fixed_threshold(self.threshold, self.threshold_from))
-        classes = None
-        if self.predictions and self.split != "train" and has_split(self.data, "train"):
-            classes = open_split(self.data, "train", pil_to_tensor).classes
+        raw, classes = self.raw_orientation, None
+        if self.predictions:
+            classes = training_classes(self.data, self.split, raw_orientation=raw)
         # Images are not looked at, whatever would be made of them.
-        dataset = open_split(
-            self.data, self.split, pil_to_tensor, classes=classes, raw_orientation=self.raw_orientation
-        )
+        dataset = open_split(self.data, self.split, pil_to_tensor, classes=classes, raw_orientation=raw)
         maps = StoredMaps(self.scoremaps, dataset.ids, resize=self.resize, normalize=self.normalize, scale=self.scale)
         name = self.scoremaps.resolve().name
         with image_progress() as progress:
