@@ -83,7 +83,7 @@ class Example:
         room = import_module(f"iir_fast.kernels.{self.operator}.triton")
         if not self.gradients:
             return _tuple(room.forward(*self.inputs))[: RESULTS.get(self.operator)]
-        saved = _tuple(getattr(torch.ops.iir_fast, self.operator)(*self.inputs)) if self.operator in SAVED else ()
+        saved = self._results() if self.operator in SAVED else ()
         kept = [saved[number] for number in SAVED.get(self.operator, ())]
         return _tuple(room.backward(*self.gradients, *self.inputs, *kept, *self.needed))
 
@@ -111,9 +111,17 @@ class Example:
 
     def backward(self, *needed: bool) -> Example:
         """The backward call that belongs to this forward call."""
-        outputs = _tuple(getattr(torch.ops.iir_fast, self.operator)(*self.inputs))[: RESULTS.get(self.operator)]
+        outputs = self._results()[: RESULTS.get(self.operator)]
         gradients = tuple(_random(*output.shape, like=output, seed=9) for output in outputs)
         return replace(self, gradients=gradients, needed=needed)
+
+    def _results(self) -> tuple[Tensor, ...]:
+        """Run the forward call where its tensors are; float16 as float32, for the kernels of a CPU do not take it."""
+        taken = [
+            value.float() if isinstance(value, Tensor) and value.dtype == torch.float16 else value
+            for value in self.inputs
+        ]
+        return _tuple(getattr(torch.ops.iir_fast, self.operator)(*taken))
 
     def of_a_step(self) -> Example:
         """The backward call of dual_cam with the gradients that a training step hands on."""

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from iir_fast.data import Transform, read_image
-from iir_fast.evaluation import largest_box, resize_scoremap
-from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, overlay, scale_box
+from iir_fast.evaluation import largest_box, own_threshold, resize_scoremap
+from iir_fast.localization import PREDICTED_COLOUR, overlay, scale_box
 
 
 @torch.no_grad()
@@ -29,6 +29,6 @@ def save_box(model: nn.Module, transform: Transform, path: str | Path, picture: 
     device = next(model.parameters()).device
     out = model(transform(image)[None].to(device))
     scoremap = resize_scoremap(out.regulated.maps.mean(dim=1))[0]
-    box = scale_box(largest_box(scoremap, DEFAULT_THRESHOLD), image.size)
+    box = scale_box(largest_box(scoremap, own_threshold(scoremap)), image.size)
     overlay(image, scoremap, [(box, PREDICTED_COLOUR)]).save(picture)
     return box

@@ -45,7 +45,8 @@ def metrics_table(metrics: Mapping[str, Metrics] | Mapping[MapName, Metrics]) ->
     first = next(iter(metrics.values()))
     caption = (
         "MaxBoxAcc, V1 and V2, takes the best threshold on the evaluated split itself, as its protocol has it. "
-        f"Threshold of GT-known and Top-k chosen on: {first.fixed_threshold_origin}."
+        f"Threshold of GT-known and Top-k chosen on: {first.fixed_threshold_origin}. "
+        "No box: each image cut at a threshold of its own, which its map alone has chosen."
     )
     rows: dict[str, list[str]] = {}
     for each in metrics.values():
@@ -68,13 +69,16 @@ def _metrics(metrics: Metrics) -> list[tuple[str, str]]:
     v1 = metrics.curve_v1.threshold if metrics.curve_v1 else None
     fixed = metrics.fixed_threshold.value if metrics.fixed_threshold else None
     return [
+        ("GT-known Loc, no box", _percent(metrics.no_box_gt_known_loc)),
+        ("Top-1 Loc, no box", _percent(metrics.no_box_top1_loc)),
+        ("Top-5 Loc, no box", _percent(metrics.no_box_top5_loc)),
+        ("GT-known Loc", _percent(metrics.gt_known_loc, fixed)),
+        ("Top-1 Loc", _percent(metrics.top1_loc, fixed)),
+        ("Top-5 Loc", _percent(metrics.top5_loc, fixed)),
         ("MaxBoxAccV2", _percent(metrics.max_box_acc_v2)),
         *((f"  IoU {curve.delta}", _percent(curve.best, curve.threshold)) for curve in metrics.curves_v2),
         ("MaxBoxAcc", _percent(metrics.max_box_acc, v1)),
         ("PxAP", _percent(metrics.pxap)),
-        ("GT-known Loc", _percent(metrics.gt_known_loc, fixed)),
-        ("Top-1 Loc", _percent(metrics.top1_loc, fixed)),
-        ("Top-5 Loc", _percent(metrics.top5_loc, fixed)),
     ]
 
 

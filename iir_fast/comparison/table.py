@@ -17,7 +17,7 @@ from iir_fast.models import MapName
 METRICS = (("MaxBoxAccV2", "max_box_acc_v2"), ("MaxBoxAcc", "max_box_acc"), ("PxAP", "pxap"), ("Top-1 Loc", "top1_loc"))
 """Columns of a table of results, and the names of the metrics in `Metrics`."""
 MAP_NAMES: dict[MapName, str] = {"cam": "CAM", "evidence": "evidence", "both": "both"}
-COLUMNS = (*METRICS, ("accuracy", "top1_accuracy"))
+COLUMNS = (("no box", "no_box_gt_known_loc"), *METRICS, ("accuracy", "top1_accuracy"))
 JUDGED = (("MaxBoxAccV2", "max_box_acc_v2"), ("PxAP", "pxap"))
 MISSING = "-"
 
@@ -61,9 +61,10 @@ class Entry:
         return f"{self.row}, {MAP_NAMES[self.map]} map"
 
     def values(self, key: str) -> list[float]:
-        """Give a metric of every seed; none where the data does not allow it, or no seed is complete."""
-        values = [each[key] for each in self.metrics]
-        return [] if None in values else values
+        """Give a metric of every seed; none where the data or the version that ran does not have it, or no seed is
+        complete."""
+        values = [each.get(key) for each in self.metrics]
+        return [] if None in values else [value for value in values if value is not None]
 
 
 def tables(comparison: Comparison, results: Sequence[RunResult]) -> str:
@@ -181,6 +182,7 @@ def _legend(comparison: Comparison, results: Sequence[RunResult]) -> str:
     memory = "what tensors take on the GPU" if any(cost.device == "cuda" for cost in costs) else "a run's process"
     sentences = [
         f"Figures in %, {spread}; the best of a column in bold.",
+        "No box: GT-known Loc with each image cut at a threshold of its own, which its map alone has chosen.",
         "A difference is beyond the spread if it exceeds sqrt(s1² + s2²) of the two standard deviations.",
         "τ: mean of the best thresholds, of MaxBoxAccV2 at IoU 0.3, 0.5, 0.7 and of MaxBoxAcc, chosen on the test",
         "split itself, as their protocol has it. Time: training and evaluation of one run, by the clock and by the",

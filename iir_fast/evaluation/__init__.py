@@ -10,18 +10,17 @@ with needs_system("iir_fast.evaluation"):
     from iir_fast.evaluation.metrics import BoxCurve, FixedThreshold, Metrics
     from iir_fast.evaluation.model import Predictions, evaluate_maps, evaluate_scoremaps, predict
     from iir_fast.evaluation.refinement import (
-        GRABCUT_THRESHOLD,
         REFINEMENTS,
         Refinement,
         check_refinement,
         fit_image,
+        own_threshold,
         refine,
     )
     from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, resize_scoremap, save_scoremap
     from iir_fast.evaluation.stored_maps import StoredMaps
 
 __all__ = [
-    "GRABCUT_THRESHOLD",
     "PROTOCOL_SIZE",
     "REFINEMENTS",
     "BoxCurve",
@@ -37,6 +36,7 @@ __all__ = [
     "evaluate_scoremaps",
     "fit_image",
     "largest_box",
+    "own_threshold",
     "predict",
     "refine",
     "resize_scoremap",

@@ -122,17 +122,24 @@ class Evaluator:
             for correct, delta in zip(totals.correct_v2, V2_DELTAS, strict=True)
         )
         column = int(totals.correct_v1.argmax()) if self.fixed_threshold is None else -1
-        top1, top5 = (
-            float(correct[column] * 100.0 / totals.with_boxes) if totals.fewest_ranked >= k else None
-            for correct, k in zip(totals.correct_top, TOP_KS, strict=True)
-        )
+
+        def percent(correct: Any) -> float:
+            return float(correct * 100.0 / totals.with_boxes)
+
+        # Nobody ranked five classes: then there is no Top-5.
+        ranked = [totals.fewest_ranked >= k for k in TOP_KS]
+        top1, top5 = (percent(n) if r else None for n, r in zip(totals.correct_top[:, column], ranked, strict=True))
+        own1, own5 = (percent(n) if r else None for n, r in zip(totals.correct_own_top, ranked, strict=True))
         return replace(
             metrics,
             max_box_acc=curve_v1.best,
             max_box_acc_v2=float(np.mean([curve.best for curve in curves_v2])),
-            gt_known_loc=float(totals.correct_v1[column] * 100.0 / totals.with_boxes),
+            gt_known_loc=percent(totals.correct_v1[column]),
             top1_loc=top1,
             top5_loc=top5,
+            no_box_gt_known_loc=percent(totals.correct_own),
+            no_box_top1_loc=own1,
+            no_box_top5_loc=own5,
             fixed_threshold=self.fixed_threshold or FixedThreshold(curve_v1.threshold, chosen_on=self.split),
             curve_v1=curve_v1,
             curves_v2=curves_v2,
@@ -143,10 +150,11 @@ class _Totals:
     """Sums over the measured images; of constant size however many there are."""
 
     def __init__(self, num_taus: int, num_bins: int) -> None:
-        self.images = self.with_boxes = 0
+        self.images = self.with_boxes = self.correct_own = 0
         self.correct_v1 = np.zeros(num_taus, np.int64)
         self.correct_v2 = np.zeros((len(V2_DELTAS), num_taus), np.int64)
         self.correct_top = np.zeros((len(TOP_KS), num_taus), np.int64)
+        self.correct_own_top = np.zeros(len(TOP_KS), np.int64)
         self.foreground = np.zeros(num_bins, np.int64)
         self.background = np.zeros(num_bins, np.int64)
         self.fewest_ranked = 0
@@ -168,13 +176,16 @@ class _Totals:
         self.fewest_ranked = min(image.ranked, self.fewest_ranked) if self.images else image.ranked
         self.best_ranked += image.label_rank == 0
         self.images += 1
-        if image.largest_iou is not None and image.best_iou is not None:
+        if image.largest_iou is not None and image.best_iou is not None and image.own_iou is not None:
             self.with_boxes += 1
             correct = image.largest_iou >= V1_DELTA
             self.correct_v1 += correct
+            self.correct_own += image.own_iou >= V1_DELTA
             self.correct_v2 += image.best_iou >= np.array(V2_DELTAS)[:, None]
             if image.label_rank is not None:
-                self.correct_top += correct & (image.label_rank < np.array(TOP_KS))[:, None]
+                among = image.label_rank < np.array(TOP_KS)
+                self.correct_top += correct & among[:, None]
+                self.correct_own_top += (image.own_iou >= V1_DELTA) & among
         if image.foreground is not None and image.background is not None:
             self.foreground += image.foreground
             self.background += image.background

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from iir_fast.data import GroundTruth
 from iir_fast.evaluation.contours import score_contours
 from iir_fast.evaluation.library import REFUSED, compiled
+from iir_fast.evaluation.refinement import own_threshold
 from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, check_scoremap
 
 
@@ -24,6 +25,7 @@ class ScoredImage:
         label: the true class.
         ranked_classes: integer [k], the classifier's k best classes, best first; None where nothing was classified.
         ground_truth: boxes and masks.
+        own_threshold: tau in [0, 1) that no box has chosen, of this image alone; None: `own_threshold` of the map.
     """
 
     image_id: str
@@ -31,6 +33,7 @@ class ScoredImage:
     label: int
     ranked_classes: NDArray[np.int64] | None
     ground_truth: GroundTruth
+    own_threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Measurement:
         image_id: the image.
         largest_iou: float64 [T], per threshold the best IoU of the largest contour's box with any true box.
         best_iou: float64 [T], the same of any contour's box.
+        own_iou: as `largest_iou`, at the image's own threshold.
         foreground: int64 [bins], histogram of the scores on the object.
         background: int64 [bins], histogram of the scores elsewhere.
         label_rank: how many classes were ranked above the true one, `ranked` if it is not among them.
@@ -50,6 +54,7 @@ class Measurement:
     image_id: str
     largest_iou: NDArray[np.float64] | None
     best_iou: NDArray[np.float64] | None
+    own_iou: float | None
     foreground: NDArray[np.int64] | None
     background: NDArray[np.int64] | None
     label_rank: int | None
@@ -69,15 +74,19 @@ def measure(image: ScoredImage, taus: NDArray[np.float64], edges: NDArray[np.flo
     """
     check_scoremap(image.scoremap, f"the score map of image {image.image_id!r}")
     truth = image.ground_truth
-    largest_iou = best_iou = foreground = background = label_rank = None
+    largest_iou = best_iou = own_iou = foreground = background = label_rank = None
     if len(truth.boxes):
-        largest_iou, best_iou = score_contours(image.scoremap, taus, scale_boxes(truth.boxes, truth.size))
+        own = own_threshold(image.scoremap) if image.own_threshold is None else image.own_threshold
+        boxes = scale_boxes(truth.boxes, truth.size)
+        largest, best = score_contours(image.scoremap, np.append(taus, own), boxes)
+        largest_iou, best_iou, own_iou = largest[:-1], best[:-1], float(largest[-1])
     if truth.masks:
         foreground, background = count_scores(image.scoremap, *scale_masks(truth, image.image_id), edges)
     ranked = [] if image.ranked_classes is None else image.ranked_classes.tolist()
     if image.ranked_classes is not None:
         label_rank = ranked.index(image.label) if image.label in ranked else len(ranked)
-    return Measurement(image.image_id, largest_iou, best_iou, foreground, background, label_rank, len(ranked))
+    pixels = foreground, background
+    return Measurement(image.image_id, largest_iou, best_iou, own_iou, *pixels, label_rank, len(ranked))
 
 
 def scale_boxes(boxes: NDArray[np.float64], size: tuple[int, int] | None) -> NDArray[np.int64]:

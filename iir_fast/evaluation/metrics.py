@@ -63,6 +63,9 @@ class Metrics:
         top1_loc: GT-known and the true class is the best one.
         top5_loc: GT-known and the true class is among the five best; None where fewer than five were ranked.
         fixed_threshold: the threshold of the last three.
+        no_box_gt_known_loc: as `gt_known_loc`, with every image cut at its own threshold, which no box has chosen.
+        no_box_top1_loc: as `top1_loc`, likewise.
+        no_box_top5_loc: as `top5_loc`, likewise.
         top1_accuracy: the true class is the best one, wherever the box; None without ranked classes.
         curve_v1: the curve behind `max_box_acc`.
         curves_v2: the curves behind `max_box_acc_v2`, one per delta; empty where there are no boxes.
@@ -79,6 +82,9 @@ class Metrics:
     top1_loc: float | None = None
     top5_loc: float | None = None
     fixed_threshold: FixedThreshold | None = None
+    no_box_gt_known_loc: float | None = None
+    no_box_top1_loc: float | None = None
+    no_box_top5_loc: float | None = None
     top1_accuracy: float | None = None
     curve_v1: BoxCurve | None = None
     curves_v2: tuple[BoxCurve, ...] = ()

@@ -16,7 +16,7 @@ from iir_fast.evaluation.evaluator import Evaluator
 from iir_fast.evaluation.measurement import ScoredImage
 from iir_fast.evaluation.metrics import Metrics
 from iir_fast.evaluation.ranked_classes import read_ranked_classes
-from iir_fast.evaluation.refinement import Refinement, fit_image, refine
+from iir_fast.evaluation.refinement import Refinement, fit_image, own_threshold, refine
 from iir_fast.evaluation.scoremaps import resize_scoremap, save_scoremap
 from iir_fast.evaluation.stored_maps import StoredMaps
 from iir_fast.models import IIRNetwork, MapName
@@ -98,9 +98,8 @@ def evaluate_maps(
             scoremap = refine(scoremap, fit_image(dataset.image(i)), refinement)
         if save_to is not None:
             save_scoremap(save_to, dataset.ids[i], scoremap)
-        return ScoredImage(
-            dataset.ids[i], scoremap, dataset.labels[i], predictions.ranked_classes[i], dataset.ground_truth(i)
-        )
+        label, ranked, truth = dataset.labels[i], predictions.ranked_classes[i], dataset.ground_truth(i)
+        return ScoredImage(dataset.ids[i], scoremap, label, ranked, truth, own_threshold(scoremap, refinement))
 
     return evaluator.run(range(len(dataset)), load, on_image)
 

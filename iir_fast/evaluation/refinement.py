@@ -18,11 +18,11 @@ REFINEMENTS: tuple[Refinement, ...] = ("none", "guided", "grabcut")
 RADIUS = 16
 EPSILON = 1e-3
 """Of the guided filter: half its window in pixels of the score map, and how much a colour must vary to count."""
-SURE_OBJECT, SURE_BACKGROUND = 0.75, 0.5
-"""The score above which, and the share of the map's own threshold below which, GrabCut takes the map's word."""
+MIDDLE, RISE = 0.5, 20.0
+"""Of a map's own threshold: the highest, and how it rises with the square of where the histogram bends."""
+SURE_OBJECT, SURE_BACKGROUND = 0.75, 0.15
+"""The scores above and below which GrabCut takes the map's word."""
 ROUNDS = 3
-GRABCUT_THRESHOLD = 0.5
-"""Where a map refined by GrabCut is cut: at GrabCut's own edge, which no box has chosen."""
 
 
 def fit_image(image: Image.Image) -> NDArray[np.uint8]:
@@ -30,17 +30,26 @@ def fit_image(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image.resize((PROTOCOL_SIZE, PROTOCOL_SIZE), Image.Resampling.BILINEAR), np.uint8)
 
 
-def own_threshold(scoremap: NDArray[np.float64]) -> float:
-    """Find where a score map's histogram bends: the triangle method (Zack, Rogers and Latt, 1977), in 255 levels.
+def own_threshold(scoremap: NDArray[np.float64], refinement: Refinement = "none") -> float:
+    """Choose a score map's threshold by the map alone: min(1/2, 20 t^2), t where its histogram bends.
+
+    A map whose scores fall off slowly bends late and is cut at its middle, one that is a peak on a low plain near its
+    foot. The formula is ours; `docs/ablation.md` says on what it was chosen.
 
     Args:
         scoremap: float64 [H, W] in [0, 1].
+        refinement: how the map was refined; the edge of one by GrabCut is at 1/2.
 
     Returns:
-        tau in [0, 1).
+        tau in [0, 1/2].
     """
+    return MIDDLE if refinement == "grabcut" else min(MIDDLE, RISE * _bend(scoremap) ** 2)
+
+
+def _bend(scoremap: NDArray[np.float64]) -> float:
+    """Find where a histogram of 255 levels bends: the triangle method (Zack, Rogers and Latt, 1977)."""
     level, _ = cv2.threshold((scoremap * 255).astype(np.uint8), 0, 255, cv2.THRESH_TRIANGLE)
-    return min(level, 254) / 255
+    return level / 255
 
 
 def check_refinement(refinement: str) -> None:
@@ -57,7 +66,7 @@ def refine(scoremap: NDArray[np.float64], image: NDArray[np.uint8], refinement: 
         image: uint8 [H, W, 3], RGB, at the map's size.
         refinement: "none"; "guided": the guided filter (He, Sun and Tang, "Guided Image Filtering", PAMI 2013),
             stretched to [0, 1]; "grabcut": GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004) from the map as its
-            seed, and the mean of map and result, so that the result's edge lies at 0.5.
+            seed, and the mean of map and result, so that the result's edge lies at 1/2.
 
     Returns:
         float64 [H, W] in [0, 1]. A constant map stays as it is.
@@ -96,10 +105,9 @@ def _guided(scoremap: NDArray[np.float64], image: NDArray[np.uint8]) -> NDArray[
 
 def _grabcut(scoremap: NDArray[np.float64], image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Cut the object out by its colours, which GrabCut learns from what the map is sure of."""
-    threshold = own_threshold(scoremap)
-    seed = np.where(scoremap > threshold, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    seed = np.where(scoremap > own_threshold(scoremap), cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     seed[scoremap > SURE_OBJECT] = cv2.GC_FGD
-    seed[scoremap < SURE_BACKGROUND * threshold] = cv2.GC_BGD
+    seed[scoremap < min(SURE_BACKGROUND, _bend(scoremap) / 2)] = cv2.GC_BGD
     if len(np.unique(seed & 1)) < 2:  # no background at all: there are no colours to learn
         return scoremap
     cv2.setRNGSeed(0)

@@ -6,7 +6,6 @@ with needs_system("iir_fast.localization"):
     from iir_fast.localization.export import export_network
     from iir_fast.localization.overlay import PREDICTED_COLOUR, TRUE_COLOUR, overlay, save_picture
     from iir_fast.localization.predictor import (
-        DEFAULT_THRESHOLD,
         FoundObject,
         ImageInput,
         ImageResult,
@@ -16,7 +15,6 @@ with needs_system("iir_fast.localization"):
     from iir_fast.localization.writing import BoxFormat, write_boxes
 
 __all__ = [
-    "DEFAULT_THRESHOLD",
     "PREDICTED_COLOUR",
     "TRUE_COLOUR",
     "BoxFormat",

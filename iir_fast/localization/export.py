@@ -34,15 +34,18 @@ def export_network(predictor: Predictor, file: str | Path, map: MapName = DEFAUL
                          resizes in float64 by OpenCV, a graph has torch's bicubic in float32, so that some pixels are
                          one of 255 levels off
 
-    Beside the graph stands one JSON object with `classes`, `image_size`, `mean`, `std`, `map` and `threshold`: under
-    the name `iir_fast.json` among the extra files of a .pt2, and in the metadata of an .onnx.
+    Beside the graph stands one JSON object with `classes`, `image_size`, `mean`, `std`, `map` and `threshold`, null
+    where each map is cut at its own: under the name `iir_fast.json` among the extra files of a .pt2, and in the
+    metadata of an .onnx.
 
     From a score map to a box, with this package:
 
-        from iir_fast.evaluation import largest_box
+        from iir_fast.evaluation import largest_box, own_threshold
         from iir_fast.localization import scale_box
 
-        box = scale_box(largest_box(scoremaps[i].astype("float64"), threshold), (width, height))
+        scoremap = scoremaps[i].astype("float64")
+        tau = own_threshold(scoremap) if threshold is None else threshold
+        box = scale_box(largest_box(scoremap, tau), (width, height))
 
     and without it: pixels of floor(255 scoremap) greater than floor(threshold * their maximum) are the object; find
     contours, take the bounding rectangle of the one with the largest area, and scale it from 224 x 224 to the image.
@@ -72,7 +75,7 @@ def export_network(predictor: Predictor, file: str | Path, map: MapName = DEFAUL
             "mean": backbone.mean,
             "std": backbone.std,
             "map": map,
-            "threshold": predictor.threshold(map).value,
+            "threshold": chosen.value if (chosen := predictor.threshold(map)) else None,
         }
     )
     graph = _trace(predictor.network, spec.image_size, map)

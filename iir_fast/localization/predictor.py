@@ -18,19 +18,18 @@ from torch import Tensor
 from iir_fast.app.threads import in_order
 from iir_fast.data import BrokenImageError, Transform, find_images, image_transform, read_image, to_rgb
 from iir_fast.evaluation import (
-    GRABCUT_THRESHOLD,
     PROTOCOL_SIZE,
     FixedThreshold,
     Refinement,
     check_refinement,
     fit_image,
     largest_box,
+    own_threshold,
     refine,
     resize_scoremap,
 )
 from iir_fast.models import DEFAULT_MAP, IIRNetwork, LocalizationMaps, MapName, NetworkSpec
 
-DEFAULT_THRESHOLD = 0.3
 ImageInput: TypeAlias = str | PathLike[str] | Image.Image | NDArray[np.uint8]
 """A file, a folder or a glob as `find_images` takes them, a PIL image, or uint8 [H,W] or [H,W,3], RGB."""
 
@@ -125,18 +124,17 @@ class Predictor:
     spec: NetworkSpec
     thresholds: Mapping[MapName, FixedThreshold] = field(default_factory=dict)
 
-    def threshold(self, map: MapName, refinement: Refinement = "none") -> FixedThreshold:
-        """Tell where a map is cut unless something else is asked for, and on what that was chosen.
+    def threshold(self, map: MapName, refinement: Refinement = "none") -> FixedThreshold | None:
+        """Tell where maps are cut unless something else is asked for, and on what that was chosen.
 
         Args:
             map: which localization map.
-            refinement: how its score maps are refined; GrabCut's have an edge of their own.
+            refinement: how its score maps are refined; evaluations' thresholds are of maps that are not.
+
+        Returns:
+            None: each image at its own, `iir_fast.evaluation.own_threshold`, which no box has chosen.
         """
-        if refinement == "grabcut":
-            return FixedThreshold(GRABCUT_THRESHOLD, "nothing, it is GrabCut's own edge")
-        return self.thresholds.get(map) or FixedThreshold(
-            DEFAULT_THRESHOLD, "nothing, it is the default of a model without an evaluation"
-        )
+        return self.thresholds.get(map) if refinement == "none" else None
 
     def localize(
         self,
@@ -162,8 +160,8 @@ class Predictor:
             images: one, or any number of them. A file of another format than the suffixes of images say, or a folder
                 or a glob without any image, is an error.
             map: which localization map.
-            threshold: tau in [0,1), share of the map's maximum above which a pixel belongs to the object; None: that
-                of `threshold(map)`, or GrabCut's own edge.
+            threshold: tau in [0,1), share of the map's maximum above which a pixel belongs to the object; None: as
+                `threshold(map, refinement)` says.
             refinement: how score maps are refined by their images, as `iir_fast.evaluation.refine` has it.
             top_k: how many classes to localize in each image.
             batch_size: images that the network reads at once.
@@ -184,11 +182,12 @@ class Predictor:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; accepted is 1 or more.")
         check_refinement(refinement)
-        tau = self.threshold(map, refinement).value if threshold is None else threshold
-        if not 0 <= tau < 1:
-            raise ValueError(f"threshold is {tau}; a number in [0, 1) is accepted.")
+        if threshold is None and (chosen := self.threshold(map, refinement)):
+            threshold = chosen.value
+        if threshold is not None and not 0 <= threshold < 1:
+            raise ValueError(f"threshold is {threshold}; a number in [0, 1) is accepted.")
         inputs = self._read(_single_images(images), refinement != "none", batch_size, on_broken)
-        return self._localize(inputs, map, tau, refinement, top_k, batch_size)
+        return self._localize(inputs, map, threshold, refinement, top_k, batch_size)
 
     def _read(
         self, images: Iterable[ImageInput], refined: bool, ahead: int, on_broken: Callable[[BrokenImageError], None]
@@ -213,7 +212,7 @@ class Predictor:
         self,
         inputs: Iterator[_Input],
         map: MapName,
-        threshold: float,
+        threshold: float | None,
         refinement: Refinement,
         top_k: int,
         batch_size: int,
@@ -228,7 +227,8 @@ class Predictor:
                     scoremap = resize_scoremap(maps[row])
                     if picture is not None:
                         scoremap = refine(scoremap, picture, refinement)
-                    box = scale_box(largest_box(scoremap, threshold), image.size)
+                    tau = own_threshold(scoremap, refinement) if threshold is None else threshold
+                    box = scale_box(largest_box(scoremap, tau), image.size)
                     probability = float(probabilities[row, label])
                     objects[row].append(FoundObject(self.spec.classes[label], label, probability, box, maps[row]))
             for (image, *_), each in zip(batch, objects, strict=True):

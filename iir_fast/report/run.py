@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from iir_fast.app.progress import count_images, image_progress
 from iir_fast.app.runs import evaluate_run, image_batches, load_run
 from iir_fast.evaluation import thresholds
-from iir_fast.localization import DEFAULT_THRESHOLD, PREDICTED_COLOUR, TRUE_COLOUR
+from iir_fast.localization import PREDICTED_COLOUR, TRUE_COLOUR
 from iir_fast.models import MAPS, MapName
 from iir_fast.report.images import report_images
 from iir_fast.report.page import check_page, write_page
@@ -20,6 +20,8 @@ from iir_fast.training import RunFolder
 
 STEP = 0.01
 """Distance of two positions of the page's threshold slider."""
+START = 0.3
+"""Where the slider stands at first, if no evaluation has a threshold."""
 
 
 def write_report(
@@ -104,7 +106,7 @@ def write_report(
 
 def _fixed_threshold(result: dict[str, Any]) -> float:
     fixed = result["fixed_threshold"]
-    return fixed["value"] if fixed else DEFAULT_THRESHOLD
+    return fixed["value"] if fixed else START
 
 
 def _slider(metrics: dict[MapName, dict[str, Any]]) -> NDArray[np.float64]:

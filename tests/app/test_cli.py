@@ -28,7 +28,8 @@ from iir_fast.data import ProceduralDataset, image_transform, read_image
 from iir_fast.methods import METHODS, SPG
 from iir_fast.training import RunFolder, TrainConfig
 
-NOTHING_CLASSIFIED = {"top1_loc": None, "top5_loc": None, "top1_accuracy": None}
+RANKS = "top1_loc", "top5_loc", "no_box_top1_loc", "no_box_top5_loc", "top1_accuracy"
+NOTHING_CLASSIFIED = dict.fromkeys(RANKS)
 SMALL = ["--image-size", "64", "--hidden", "8", "--epochs", "1", "--classes-per-batch", "4", "--images-per-class", "4"]
 
 
@@ -146,7 +147,7 @@ def test_refined_maps_are_evaluated_apart(cli, trained, folder):
     assert kept["test, grabcut"] == {"cam": refined}
     assert kept["test"] == before | {"cam": plain}
     found = cli("localize", folder / "images/test", "--model", trained, "--refine", "grabcut")
-    assert "threshold 0.50, chosen on: nothing, it is GrabCut's own edge" in found.stderr
+    assert "threshold: each image's own, which no box has chosen." in found.stderr
     assert len(json.loads(found.stdout)) == 12
 
 

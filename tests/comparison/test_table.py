@@ -18,6 +18,7 @@ ROWS = ("CAM", "IIR", "IIR mixed")
 def metrics(v2: float, pxap: float | None = 50.0) -> dict:
     curves = [{"threshold": tau} for tau in (0.2, 0.3, 0.4)]
     figures = {"max_box_acc": 40.0, "top1_loc": 30.0, "top1_accuracy": 70.0, "max_box_acc_v2": v2, "pxap": pxap}
+    figures["no_box_gt_known_loc"] = 20.0
     return {**figures, "curve_v1": curves[1], "curves_v2": curves}
 
 
@@ -51,6 +52,7 @@ def test_figures_of_several_seeds():
 def test_a_row_has_figures_thresholds_time_and_memory():
     text = printed({"CAM": [40.0, 42.0, 44.0], "IIR": [50.0, 50.0, 50.0]})
     assert cells(text, "CAM")[2:] == [
+        "**20.0 ± 0.0**",
         "42.0 ± 2.0",
         "**40.0 ± 0.0**",
         "**50.0 ± 0.0**",
@@ -62,7 +64,7 @@ def test_a_row_has_figures_thresholds_time_and_memory():
         "90 s",
         "1000 MB",
     ]
-    assert cells(text, "IIR")[2] == "**50.0 ± 0.0**"
+    assert cells(text, "IIR")[3] == "**50.0 ± 0.0**"
     assert len({len(line) for line in text.splitlines() if line.startswith("|")}) == 1
     assert "over 3 seeds" in text
     assert "Threads per run: 2." in text
@@ -85,14 +87,14 @@ def test_the_sentence_says_when_another_method_leads():
 
 def test_one_seed_has_no_spread():
     text = printed({"CAM": [40.0], "IIR": [50.0]})
-    assert cells(text, "IIR")[2] == "**50.0**"
+    assert cells(text, "IIR")[3] == "**50.0**"
     assert "CAM, CAM map, 40.0, 10.0 behind, one seed, no spread." in text
 
 
 def test_what_is_missing_is_said():
     text = printed({"CAM": [40.0, None], "IIR": [None, None]}, pxap=None)
-    assert cells(text, r"CAM (1 of 2 seeds)")[2:5] == ["**40.0**", "**40.0**", "-"]
-    assert cells(text, r"IIR (0 of 2 seeds)")[2:] == ["-"] * 10
+    assert cells(text, r"CAM (1 of 2 seeds)")[3:6] == ["**40.0**", "**40.0**", "-"]
+    assert cells(text, r"IIR (0 of 2 seeds)")[2:] == ["-"] * 11
     assert "- CAM, seed 1: ValueError: no luck\n" in text
     assert "1 of 4 runs are complete." in text
     assert "Best PxAP: none, no run says it." in text

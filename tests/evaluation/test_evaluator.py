@@ -7,7 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,15 @@ import pytest
 from numpy.typing import NDArray
 
 from iir_fast.data import GroundTruth
-from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, ScoredImage
+from iir_fast.evaluation import (
+    Evaluator,
+    FixedThreshold,
+    Metrics,
+    ScoredImage,
+    own_threshold,
+    scale_boxes,
+    score_contours,
+)
 from iir_fast.evaluation.evaluator import BATCH, usable_cores
 
 Array = NDArray[Any]
@@ -256,6 +264,25 @@ def test_the_fixed_threshold_need_not_lie_on_the_grid() -> None:
         assert metrics.curve_v1.accuracy == (100, 100, 0, 0)
 
 
+def test_without_a_box_each_image_is_cut_at_its_own_threshold() -> None:
+    ranked = [[0, 1, 2, 3, 4], [1, 2, 3, 4, 0], [1, 2, 3, 4, 5]]
+    for own, right in ((0.2, True), (0.6, False)):
+        items = [replace(two_level(0, classes), own_threshold=own) for classes in ranked]
+        found = Evaluator("test", fixed_threshold=FixedThreshold(0.8 - own, "val")).run(items)
+        assert found.no_box_gt_known_loc == 100 * right != found.gt_known_loc
+        assert found.no_box_top1_loc == pytest.approx(100 / 3 * right)
+        assert found.no_box_top5_loc == pytest.approx(200 / 3 * right)
+
+
+def test_the_own_threshold_is_the_maps_where_none_is_given() -> None:
+    image = two_level(0, None)
+    own = own_threshold(image.scoremap)
+    iou, _ = score_contours(image.scoremap, np.array([own]), scale_boxes(image.ground_truth.boxes, (224, 224)))
+    found = Evaluator("test").run([image])
+    assert found.no_box_gt_known_loc == 100 * (iou[0] >= 0.5)
+    assert found.no_box_top1_loc is found.no_box_top5_loc is None
+
+
 def test_a_threshold_chosen_here_is_said_to_be() -> None:
     metrics = Evaluator("test").run([two_level(0, [0])])
     assert metrics.fixed_threshold == FixedThreshold(0.0, "test")  # the first of all the best ones
@@ -286,7 +313,15 @@ def test_figures_without_their_data_are_none() -> None:
     image = ScoredImage("a", np.eye(224), 0, np.array([0]), GroundTruth((8, 8), NO_BOXES, (mask,)))
     masks_only = Evaluator("test").run([image])
     assert masks_only.pxap is not None
-    for name in ("max_box_acc", "max_box_acc_v2", "gt_known_loc", "top1_loc", "fixed_threshold", "curve_v1"):
+    for name in (
+        "max_box_acc",
+        "max_box_acc_v2",
+        "gt_known_loc",
+        "no_box_gt_known_loc",
+        "top1_loc",
+        "fixed_threshold",
+        "curve_v1",
+    ):
         assert getattr(masks_only, name) is None
     assert masks_only.curves_v2 == ()
     assert masks_only.fixed_threshold_origin is None

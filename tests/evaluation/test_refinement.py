@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from iir_fast.evaluation import refine
+from iir_fast.evaluation import own_threshold, refine
 from iir_fast.evaluation.refinement import EPSILON, RADIUS, REFINEMENTS
 
 SIDE = 96
@@ -59,6 +59,26 @@ def test_guided_is_the_windows_regression_on_the_colours(square):
     expected = (means[..., :3] * image / 255).sum(axis=2) + means[..., 3]
     expected = (expected - expected.min()) / np.ptp(expected)
     np.testing.assert_allclose(refined, expected, atol=1e-9)
+
+
+def slope(scale: float) -> np.ndarray:
+    """A map with an object of any score on a background whose scores fall off at `scale`."""
+    random = np.random.default_rng(0)
+    scores = random.exponential(scale, (SIDE, SIDE))
+    scores[30:66, 24:70] = random.uniform(0.2, 1, (36, 46))
+    return scores.clip(0, 1)
+
+
+def test_a_broad_map_is_cut_at_its_middle_and_a_peak_on_a_plain_near_its_foot():
+    taus = [own_threshold(slope(scale)) for scale in (0.3, 0.05, 0.03, 0.01)]
+    assert taus == sorted(taus, reverse=True)
+    assert taus[0] == own_threshold(slope(0.3), "grabcut") == own_threshold(np.ones((8, 8))) == 0.5
+    assert 0 < taus[-1] < 0.1
+    # The bend by hand: the level farthest below the line from the histogram's peak to its end.
+    counts = np.bincount((slope(0.03) * 255).astype(np.uint8).ravel(), minlength=256)
+    peak, end = int(counts.argmax()), 255
+    below = np.interp(np.arange(peak, end), (peak, end), (counts[peak], 0)) - counts[peak:end]
+    assert taus[2] == pytest.approx(20 * ((peak + below.argmax()) / 255) ** 2, abs=0.02)
 
 
 @pytest.mark.parametrize("refinement", REFINEMENTS)

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from iir_fast.data import BrokenImageError, image_transform
-from iir_fast.evaluation import FixedThreshold, fit_image, largest_box, refine, resize_scoremap
-from iir_fast.localization import DEFAULT_THRESHOLD, scale_box
+from iir_fast.evaluation import FixedThreshold, fit_image, largest_box, own_threshold, refine, resize_scoremap
+from iir_fast.localization import scale_box
 
 TIGHT = 0.75
 """A threshold that leaves something of an image out, of noise seen with random weights."""
@@ -82,9 +82,12 @@ def test_the_threshold_is_the_models_own_unless_another_is_asked_for(predictor, 
 
     evaluated = replace(predictor, thresholds={"cam": FixedThreshold(0.7, "val")})
     assert evaluated.threshold("cam") == FixedThreshold(0.7, "val")
-    assert evaluated.threshold("both").value == DEFAULT_THRESHOLD
-    assert boxes("cam") == boxes("cam", 0.7) != boxes("cam", DEFAULT_THRESHOLD)
-    assert boxes() == boxes("both", DEFAULT_THRESHOLD)
+    assert evaluated.threshold("both") is evaluated.threshold("cam", "guided") is None
+    assert boxes("cam") == boxes("cam", 0.7) != boxes("cam", 0.3)
+    for image, picture in zip(evaluated.localize(pictures), pictures, strict=True):
+        scoremap = image.objects[0].scoremap
+        assert image.objects[0].box == scale_box(largest_box(scoremap, own_threshold(scoremap)), picture.size)
+    assert boxes() != boxes("both", 0.3)
 
 
 def test_images_are_read_as_results_are_taken(predictor):
@@ -140,7 +143,7 @@ def test_numbers_out_of_range_are_refused_before_any_image_is_read(predictor):
 
 
 def test_a_refined_map_is_cut_at_grabcuts_own_edge(predictor, pictures):
-    assert predictor.threshold("both", "grabcut").value == 0.5
+    assert predictor.threshold("both", "grabcut") is None
     refined = list(predictor.localize(pictures, refinement="grabcut"))
     plain = list(predictor.localize(pictures))
     for picture, image, other in zip(pictures, refined, plain, strict=True):

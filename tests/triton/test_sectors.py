@@ -24,6 +24,16 @@ def test_right_results_that_read_everything_once_have_no_fault():
     assert not faults(EXAMPLE, SHAPE, RIGHT, ONCE)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_there_are_calls_for_features_of_every_dtype(dtype):
+    # On the CPU, as they are emulated: no kernel of the CPU takes float16.
+    with emulated(SimpleNamespace(launch=lambda *_, **__: SimpleNamespace(arg={}))) as counted:
+        for example in examples(Shape(2, 8, 7, dtype, False)):
+            counted.clear()
+            example.run()
+            assert counted, example
+
+
 @pytest.mark.parametrize("value", [1e3, float("nan")], ids=["wrong", "not written"])
 def test_a_wrong_element_is_noticed(value):
     outputs = tuple(output.clone() for output in RIGHT)

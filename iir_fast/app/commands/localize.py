@@ -36,7 +36,7 @@ class Localize:
     """Localization map."""
     threshold: float | None = None
     """Share of the map's maximum at which the object is cut out; by default the one of the run's last evaluation, or
-    GrabCut's own edge."""
+    each image's own where there was none or maps are refined."""
     refine: Refinement = "none"
     """Refine score maps by their images: "guided" (guided filter) or "grabcut", whose edge no box needs to choose."""
     top_k: int = 1
@@ -61,7 +61,11 @@ class Localize:
         predictor = load(self.model, self.device)
         if self.threshold is None:
             chosen = predictor.threshold(self.map, self.refine)
-            log(f"threshold {chosen.value:.2f}, chosen on: {chosen.chosen_on}.")
+            log(
+                f"threshold {chosen.value:.2f}, chosen on: {chosen.chosen_on}."
+                if chosen
+                else "threshold: each image's own, which no box has chosen."
+            )
         broken: list[BrokenImageError] = []
 
         def skip(error: BrokenImageError) -> None:
