@@ -59,14 +59,24 @@ def load_run(root: Path, split: str = "test", *, data: str | None = None, device
         FileNotFoundError: the folder holds no run, or the data no such split.
         ValueError, BrokenImageError: as `ListedDataset.check`.
     """
-    folder = RunFolder(root)
-    if not folder.config.is_file():
-        raise FileNotFoundError(f"run {root} has no {folder.config.name}; it is not the folder of a run.")
-    config = TrainConfig.from_yaml(folder.config.read_text(encoding="utf-8"), str(folder.config))
+    config = read_config(root)
     run = _with_data(*load_network(root, pick_device(device)), config, split, data)
     for remark in run.dataset.check():
         log(remark)
     return run
+
+
+def read_config(root: Path) -> TrainConfig:
+    """Read how a run was trained.
+
+    Raises:
+        FileNotFoundError: the folder holds no run.
+        ValueError: its config.yaml is at fault.
+    """
+    file = RunFolder(root).config
+    if not file.is_file():
+        raise FileNotFoundError(f"run {root} has no {file.name}; it is not the folder of a run.")
+    return TrainConfig.from_yaml(file.read_text(encoding="utf-8"), str(file))
 
 
 def _with_data(

@@ -14,7 +14,7 @@ from iir_fast.app.machine import usable_cores
 from iir_fast.app.threads import in_order
 from iir_fast.evaluation.boxes import thresholds
 from iir_fast.evaluation.measurement import Measurement, ScoredImage, measure
-from iir_fast.evaluation.metrics import FixedThreshold, Metrics, box_curve, pixel_average_precision
+from iir_fast.evaluation.metrics import FixedThreshold, Metrics, box_curve, pixel_average_precision, pixel_peaks
 
 Item = TypeVar("Item")
 
@@ -103,14 +103,14 @@ class Evaluator:
                 on_image(1)
         if totals.images == 0:
             raise ValueError(f"split {self.split!r} has no image to evaluate; at least one is needed.")
+        top1, top5 = totals.of_ranked(totals.classified, totals.images)
         metrics = Metrics(
-            self.split,
-            totals.images,
-            self.step,
-            totals.with_boxes,
-            pxap=pixel_average_precision(totals.foreground, totals.background) if totals.have("masks") else None,
-            top1_accuracy=totals.best_ranked * 100.0 / totals.images if totals.fewest_ranked else None,
+            self.split, totals.images, self.step, totals.with_boxes, top1_accuracy=top1, top5_accuracy=top5
         )
+        if totals.have("masks"):
+            histograms = totals.foreground, totals.background
+            piou, miou = pixel_peaks(*histograms, edges)
+            metrics = replace(metrics, pxap=pixel_average_precision(*histograms), piou=piou, miou=miou)
         return self._of_boxes(metrics, totals, taus) if totals.with_boxes else metrics
 
     def _of_boxes(self, metrics: Metrics, totals: _Totals, taus: NDArray[np.float64]) -> Metrics:
@@ -122,10 +122,7 @@ class Evaluator:
             for correct, delta in zip(totals.correct_v2, V2_DELTAS, strict=True)
         )
         column = int(totals.correct_v1.argmax()) if self.fixed_threshold is None else -1
-        top1, top5 = (
-            float(correct[column] * 100.0 / totals.with_boxes) if totals.fewest_ranked >= k else None
-            for correct, k in zip(totals.correct_top, TOP_KS, strict=True)
-        )
+        top1, top5 = totals.of_ranked(totals.correct_top[:, column], totals.with_boxes)
         return replace(
             metrics,
             max_box_acc=curve_v1.best,
@@ -149,12 +146,20 @@ class _Totals:
         self.correct_top = np.zeros((len(TOP_KS), num_taus), np.int64)
         self.foreground = np.zeros(num_bins, np.int64)
         self.background = np.zeros(num_bins, np.int64)
+        self.classified = np.zeros(len(TOP_KS), np.int64)
         self.fewest_ranked = 0
-        self.best_ranked = 0
         self._first: dict[tuple[str, bool], str] = {}
 
     def have(self, what: str) -> bool:
         return (what, True) in self._first
+
+    def of_ranked(self, correct: NDArray[np.int64], images: int) -> tuple[float | None, float | None]:
+        """Turn numbers of correct images, int64 [2], into Top-1 and Top-5 in percent; None: too few were ranked."""
+        top1, top5 = (
+            float(count * 100.0 / images) if self.fewest_ranked >= k else None
+            for count, k in zip(correct, TOP_KS, strict=True)
+        )
+        return top1, top5
 
     def add(self, image: Measurement) -> None:
         parts = {"masks": image.foreground, "ranked classes": image.label_rank}
@@ -166,8 +171,9 @@ class _Totals:
                     f"them; either all images of a split have {what} or none has."
                 )
         self.fewest_ranked = min(image.ranked, self.fewest_ranked) if self.images else image.ranked
-        self.best_ranked += image.label_rank == 0
         self.images += 1
+        if image.label_rank is not None:
+            self.classified += image.label_rank < np.array(TOP_KS)
         if image.largest_iou is not None and image.best_iou is not None:
             self.with_boxes += 1
             correct = image.largest_iou >= V1_DELTA

@@ -32,6 +32,8 @@ class Expected:
     v1: Array
     v2: list[Array]
     pxap: float
+    piou: Array
+    miou: Array
 
 
 def iou_of(a: list[int], b: list[int]) -> float:
@@ -85,8 +87,11 @@ def plain_protocol(images: list[ScoredImage], step: float) -> Expected:
         for i in range(len(tp) - 1)
         if tp[i + 1] + fp[i + 1] > 0
     )
+    fn, tn = tp[-1] - tp, fp[-1] - fp
+    of_objects, of_others = 100 * tp / (tp + fp + fn), 100 * tn / (tn + fp + fn)
     n = len(images)
-    return Expected(v1 * 100 / n, [correct * 100 / n for correct in v2], pxap)
+    curves = v1 * 100 / n, [correct * 100 / n for correct in v2]
+    return Expected(*curves, pxap, of_objects, (of_objects + of_others) / 2)
 
 
 # --- the maps it is compared on --------------------------------------------------------------------------------------
@@ -159,6 +164,10 @@ def test_every_figure_is_the_protocols(images: list[ScoredImage], step: float) -
     assert [curve.delta for curve in metrics.curves_v2] == [0.3, 0.5, 0.7]
     assert metrics.max_box_acc_v2 == np.mean([curve.max() for curve in expected.v2])
     assert metrics.pxap == pytest.approx(expected.pxap, rel=1e-12)
+    for found, curve in ((metrics.piou, expected.piou), (metrics.miou, expected.miou)):
+        assert found is not None
+        assert found.best == pytest.approx(curve.max(), rel=1e-12)
+        assert found.threshold == [*np.arange(0, 1, step), 1.0, 2.0][::-1][curve.argmax()]
     # The comparison means something only where thresholds matter and the two versions differ.
     assert expected.v1.min() < expected.v1.max() < 100
     assert not np.array_equal(expected.v1, expected.v2[1])
@@ -245,6 +254,7 @@ def test_top_k_asks_for_the_class_and_the_box() -> None:
     assert (missed.gt_known_loc, missed.top1_loc, missed.top5_loc) == (0, 0, 0)
     assert missed.max_box_acc == 100
     assert found.top1_accuracy == missed.top1_accuracy == missed.to_dict()["top1_accuracy"] == 25
+    assert found.top5_accuracy == missed.top5_accuracy == missed.to_dict()["top5_accuracy"] == 75
 
 
 def test_the_fixed_threshold_need_not_lie_on_the_grid() -> None:
@@ -280,7 +290,8 @@ def test_a_threshold_from_another_split_is_named() -> None:
 
 def test_figures_without_their_data_are_none() -> None:
     boxes_only = Evaluator("test").run([two_level(0, None)])
-    assert boxes_only.pxap is boxes_only.top1_loc is boxes_only.top5_loc is boxes_only.top1_accuracy is None
+    for name in ("pxap", "piou", "miou", "top1_loc", "top5_loc", "top1_accuracy", "top5_accuracy"):
+        assert getattr(boxes_only, name) is None
     mask = np.ones((8, 8), np.uint8)
     mask[:4] = 0
     image = ScoredImage("a", np.eye(224), 0, np.array([0]), GroundTruth((8, 8), NO_BOXES, (mask,)))
@@ -295,6 +306,7 @@ def test_figures_without_their_data_are_none() -> None:
 def test_top_5_needs_five_ranked_classes() -> None:
     metrics = Evaluator("test").run([two_level(0, [0, 1, 2, 3, 4]), two_level(1, [0, 1])])
     assert (metrics.top1_loc, metrics.top5_loc) == (50, None)
+    assert (metrics.top1_accuracy, metrics.top5_accuracy) == (50, None)
 
 
 def test_metrics_can_be_written_as_json(images: list[ScoredImage]) -> None:
@@ -306,6 +318,9 @@ def test_metrics_can_be_written_as_json(images: list[ScoredImage]) -> None:
     assert [curve["delta"] for curve in read["curves_v2"]] == [0.3, 0.5, 0.7]
     assert read["curve_v1"]["chosen_on"] == "test, the split it is reported on"
     assert len(read["curve_v1"]["accuracy"]) == 10
+    assert metrics.piou is not None
+    peak = {"best": metrics.piou.best, "threshold": metrics.piou.threshold}
+    assert read["piou"] == {**peak, "chosen_on": "test, the split it is reported on"}
     assert set(Metrics.__annotations__) == set(read)
 
 

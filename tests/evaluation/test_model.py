@@ -78,7 +78,7 @@ def test_saved_score_maps_give_the_same_metrics_and_with_predictions_all_of_them
     assert np.array_equal(maps[7], resize_scoremap(predictions.maps["cam"][7]))
     found = evaluate_scoremaps(maps, dataset, evaluator, seen.append)
     assert len(seen) == 20
-    nothing_classified = {"top1_loc": None, "top5_loc": None, "top1_accuracy": None}
+    nothing_classified = dict.fromkeys(("top1_loc", "top5_loc", "top1_accuracy", "top5_accuracy"))
     assert expected.top1_accuracy is not None
     assert found == replace(expected, **nothing_classified)
     np.save(ranked := tmp_path / "ranked.npy", predictions.ranked_classes)

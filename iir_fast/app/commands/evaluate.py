@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,16 +13,16 @@ from rich.console import Console
 from torchvision.transforms.functional import pil_to_tensor  # type: ignore[import-untyped]
 
 from iir_fast.app.progress import count_images, image_progress
-from iir_fast.app.runs import evaluate_run
-from iir_fast.app.tables import metrics_table
+from iir_fast.app.runs import evaluate_run, read_config
+from iir_fast.app.tables import metrics_csv, metrics_table, paper_table
 from iir_fast.data import open_split, training_classes
-from iir_fast.evaluation import Evaluator, FixedThreshold, Refinement, StoredMaps, evaluate_scoremaps
+from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, Refinement, StoredMaps, evaluate_scoremaps
 from iir_fast.models import MAPS, MapName
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate the localizer of a run: MaxBoxAcc, MaxBoxAccV2, PxAP, GT-known, Top-1 and Top-5 Loc."""
+    """Evaluate the localizer of a run: MaxBoxAcc, MaxBoxAccV2, PxAP, pIoU, GT-known, Top-1 and Top-5 Loc, accuracy."""
 
     run_folder: tyro.conf.Positional[Path]
     """Folder of the run; its metrics.json takes up the result."""
@@ -44,9 +45,14 @@ class Evaluate:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run the network."""
     json: bool = False
-    """Print JSON in place of the table."""
+    """Print JSON in place of the table: everything, and every digit."""
+    csv: bool = False
+    """Print the same as CSV, a line per figure and a column per map."""
+    paper: bool = False
+    """Print a row per map as papers have it, in Markdown, with every threshold and the split that chose it."""
 
     def run(self) -> None:
+        form = _form(json=self.json, csv=self.csv, paper=self.paper)
         metrics = evaluate_run(
             self.run_folder,
             self.split,
@@ -58,15 +64,18 @@ class Evaluate:
             refinement=self.refine,
             device=self.device,
         )
-        if self.json:
+        if form == "json":
             print(json.dumps({map: result.to_dict() for map, result in metrics.items()}))
+        elif form == "paper":
+            config = read_config(self.run_folder)
+            print(paper_table(metrics, config.model.backbone, config.method.name))
         else:
-            Console().print(metrics_table(metrics))
+            _print(metrics, form)
 
 
 @dataclass(frozen=True)
 class Score:
-    """Evaluate score maps on disk, whoever made them: MaxBoxAcc, MaxBoxAccV2, PxAP, GT-known, Top-1 and Top-5 Loc."""
+    """Evaluate score maps on disk, whoever made them, by all metrics of `evaluate`."""
 
     scoremaps: tyro.conf.Positional[Path]
     """Folder with IMAGE.npy or IMAGE.npz for every image of the split, or one such file of all maps [N, H, W] in the
@@ -93,9 +102,14 @@ class Score:
     threshold_from: str | None = None
     """Split that chose --threshold."""
     json: bool = False
-    """Print JSON in place of the table."""
+    """Print JSON in place of the table: everything, and every digit."""
+    csv: bool = False
+    """Print the same as CSV, a line per figure and a column per map."""
+    paper: bool = False
+    """Print a row per map as papers have it, in Markdown, with every threshold and the split that chose it."""
 
     def run(self) -> None:
+        form = _form(json=self.json, csv=self.csv, paper=self.paper)
         evaluator = Evaluator(self.split, self.step, _fixed_threshold(self.threshold, self.threshold_from))
         raw, classes = self.raw_orientation, None
         if self.predictions:
@@ -107,10 +121,27 @@ class Score:
         with image_progress() as progress:
             on_image = count_images(progress, f"boxes of {name} maps", len(dataset))
             metrics = evaluate_scoremaps(maps, dataset, evaluator, on_image, self.predictions)
-        if self.json:
+        if form == "json":
             print(json.dumps(metrics.to_dict()))
         else:
-            Console().print(metrics_table({name: metrics}))
+            _print({name: metrics}, form)
+
+
+def _form(**asked: bool) -> str:
+    """Name the one form that is asked for, or "table"."""
+    names = [name for name, is_asked in asked.items() if is_asked]
+    if len(names) > 1:
+        raise ValueError(f"{' and '.join(names)} exclude each other.")
+    return names[0] if names else "table"
+
+
+def _print(metrics: Mapping[str, Metrics] | Mapping[MapName, Metrics], form: str) -> None:
+    if form == "csv":
+        print(metrics_csv(metrics), end="")
+    elif form == "paper":
+        print(paper_table(metrics))
+    else:
+        Console().print(metrics_table(metrics))
 
 
 def _fixed_threshold(value: float | None, chosen_on: str | None) -> FixedThreshold | None:
