@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from rich.progress import Progress
 from torch.utils.data import DataLoader
 
+from iir_fast.app.details import write_details
 from iir_fast.app.progress import count_images, image_progress, log
 from iir_fast.data import LocalizationDataset, image_transform
-from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, Refinement, evaluate_maps, predict
+from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, Refinement, Verdict, evaluate_maps, predict
 from iir_fast.localization import Predictor
 from iir_fast.models import DEFAULT_MAP, MAPS, IIRNetwork, MapName, NetworkSpec, load_network
 from iir_fast.training import RunFolder, TrainConfig, Validate, frozen_features, open_data, pick_device
@@ -113,6 +114,7 @@ def evaluate_run(
     fixed_threshold: FixedThreshold | None = None,
     device: str = "auto",
     save_maps: Path | None = None,
+    details: Path | None = None,
     refinement: Refinement = "none",
 ) -> dict[MapName, Metrics]:
     """Evaluate the localizer of a run, and add the result to the run's `metrics.json`; a damaged one is set aside.
@@ -126,6 +128,7 @@ def evaluate_run(
         fixed_threshold: the tau of GT-known and Top-k localization and where it comes from; None: chosen on `split`.
         device: "auto", "cpu" or "cuda".
         save_maps: folder for the score maps, `<save_maps>/<map>/<image id>.npy`; None: they are not kept.
+        details: folder for what becomes of each image and class, as `write_details` writes it; None: nobody asks.
         refinement: how score maps are refined by their images; in `metrics.json` the result stands apart, under
             "test, grabcut" and the like, and no threshold is taken from it.
 
@@ -133,7 +136,7 @@ def evaluate_run(
         FileNotFoundError: the folder holds no run, or the data no such split.
     """
     run = load_run(root, split, data=data, device=device)
-    metrics = evaluate(run, maps, Evaluator(split, step, fixed_threshold), save_maps, refinement)
+    metrics = evaluate(run, maps, Evaluator(split, step, fixed_threshold), save_maps, details, refinement)
     first = next(iter(metrics.values()))
     if first.max_box_acc_v2 is None and first.pxap is None:
         accuracy = f"the top-1 accuracy is {first.top1_accuracy:.1f} %"
@@ -163,17 +166,25 @@ def evaluate(
     maps: tuple[MapName, ...],
     evaluator: Evaluator,
     save_maps: Path | None = None,
+    details: Path | None = None,
     refinement: Refinement = "none",
 ) -> dict[MapName, Metrics]:
     """Evaluate the localizer of a run on its split."""
     dataset, count = run.dataset, len(run.dataset)
+    if details:
+        details.mkdir(parents=True, exist_ok=True)  # now, rather than fail when all is done
     with image_progress() as progress:
         loader = image_batches(run, progress)
         on_batch = count_images(progress, f"localize {dataset.split}", count)
         predictions = predict(run.model, loader, maps, run.config.model.freeze_backbone, on_batch)
-        metrics = {}
+        metrics, verdicts = {}, dict[str, list[Verdict]]()
         for map in maps:
             on_image = count_images(progress, f"boxes of {map} maps", count)
             save_to = save_maps and save_maps / map
-            metrics[map] = evaluate_maps(predictions, map, dataset, evaluator, on_image, save_to, refinement)
+            on_verdict = verdicts.setdefault(map, []).append if details else None
+            metrics[map] = evaluate_maps(
+                predictions, map, dataset, evaluator, on_image, save_to, refinement, on_verdict
+            )
+    if details:
+        write_details(details, verdicts, dataset.classes)
     return metrics

@@ -174,4 +174,5 @@ def _figures(metrics: Metrics) -> list[_Figure]:
         at_fixed("Top-5 Loc", metrics.top5_loc),
         _Figure("Top-1 Cls", metrics.top1_accuracy),
         _Figure("Top-5 Cls", metrics.top5_accuracy),
+        *(at_fixed(f"error: {kind}", value) for kind, value in (metrics.errors or {}).items()),
     ]

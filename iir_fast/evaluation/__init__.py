@@ -19,12 +19,15 @@ with needs_system("iir_fast.evaluation"):
     )
     from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, resize_scoremap, save_scoremap
     from iir_fast.evaluation.stored_maps import StoredMaps
+    from iir_fast.evaluation.verdicts import ERRORS, ErrorKind, Verdict, error_kind, judge
 
 __all__ = [
+    "ERRORS",
     "GRABCUT_THRESHOLD",
     "PROTOCOL_SIZE",
     "REFINEMENTS",
     "BoxCurve",
+    "ErrorKind",
     "Evaluator",
     "FixedThreshold",
     "Metrics",
@@ -33,10 +36,13 @@ __all__ = [
     "Refinement",
     "ScoredImage",
     "StoredMaps",
+    "Verdict",
     "check_refinement",
+    "error_kind",
     "evaluate_maps",
     "evaluate_scoremaps",
     "fit_image",
+    "judge",
     "largest_box",
     "predict",
     "refine",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, overload
@@ -14,11 +14,18 @@ from iir_fast.app.machine import usable_cores
 from iir_fast.app.threads import in_order
 from iir_fast.evaluation.boxes import thresholds
 from iir_fast.evaluation.measurement import Measurement, ScoredImage, measure
-from iir_fast.evaluation.metrics import FixedThreshold, Metrics, box_curve, pixel_average_precision, pixel_peaks
+from iir_fast.evaluation.metrics import (
+    V1_DELTA,
+    FixedThreshold,
+    Metrics,
+    box_curve,
+    pixel_average_precision,
+    pixel_peaks,
+)
+from iir_fast.evaluation.verdicts import Verdict, judge
 
 Item = TypeVar("Item")
 
-V1_DELTA = 0.5
 V2_DELTAS = (0.3, 0.5, 0.7)
 TOP_KS = (1, 5)
 BATCH = 4
@@ -112,6 +119,23 @@ class Evaluator:
             piou, miou = pixel_peaks(*histograms, edges)
             metrics = replace(metrics, pxap=pixel_average_precision(*histograms), piou=piou, miou=miou)
         return self._of_boxes(metrics, totals, taus) if totals.with_boxes else metrics
+
+    def judge(
+        self, items: Iterable[Item], load: Callable[[Item], ScoredImage], threshold: float | None
+    ) -> Iterator[Verdict]:
+        """Judge all images of a split, one by one, at one threshold.
+
+        Args:
+            items, load: as `run` takes them.
+            threshold: as `judge` takes it; that of GT-known localization is `metrics.fixed_threshold.value`.
+
+        Raises:
+            ValueError: as `judge`.
+        """
+        with closing(
+            in_order(lambda item: judge(load(item), threshold), items, 2 * self.workers, self.workers, BATCH)
+        ) as verdicts:
+            yield from verdicts
 
     def _of_boxes(self, metrics: Metrics, totals: _Totals, taus: NDArray[np.float64]) -> Metrics:
         """Add the metrics that boxes allow."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+V1_DELTA = 0.5
+"""The IoU from which on a box is correct, of MaxBoxAcc and of GT-known and Top-k localization."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class Metrics:
         fixed_threshold: the threshold of the last three.
         top1_accuracy: the true class is the best one, wherever the box; None without ranked classes.
         top5_accuracy: the true class is among the five best; None where fewer than five were ranked.
+        errors: kinds of error at the fixed threshold, as `error_kind` has them; None where images were not
+            judged one by one.
         curve_v1: the curve behind `max_box_acc`.
         curves_v2: the curves behind `max_box_acc_v2`, one per delta; empty where there are no boxes.
     """
@@ -100,6 +106,7 @@ class Metrics:
     fixed_threshold: FixedThreshold | None = None
     top1_accuracy: float | None = None
     top5_accuracy: float | None = None
+    errors: Mapping[str, float] | None = None
     curve_v1: BoxCurve | None = None
     curves_v2: tuple[BoxCurve, ...] = ()
 
@@ -115,6 +122,7 @@ class Metrics:
             "fixed_threshold": fixed and {"value": fixed.value, "chosen_on": self.fixed_threshold_origin},
             "piou": self.piou and self._peak(self.piou),
             "miou": self.miou and self._peak(self.miou),
+            "errors": self.errors and dict(self.errors),
             "curve_v1": curve_v1 and self._curve(curve_v1),
             "curves_v2": [self._curve(curve) for curve in self.curves_v2],
         }

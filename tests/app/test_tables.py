@@ -80,12 +80,14 @@ def test_what_the_data_does_not_allow_is_a_dash_in_a_papers_row() -> None:
 
 
 def test_the_default_table_says_who_chose_its_thresholds() -> None:
-    table = metrics_table({"both": ALL, "cam": replace(ALL, piou=PixelPeak(44.0, 0.3))})
+    judged = replace(ALL, errors={"none": 48.0, "part": 52.0})
+    table = metrics_table({"both": judged, "cam": replace(judged, piou=PixelPeak(44.0, 0.3))})
     rows = dict(zip(*(list(column.cells) for column in table.columns[:2]), strict=True))
     assert rows["  IoU 0.7"] == "0.3 (0.500)"
     assert rows["pIoU"] == "45.0 (0.310)"
     assert rows["Top-1 Loc"] == "48.0 (0.187)"
     assert rows["Top-5 Cls"] == "95.0"
+    assert rows["error: part"] == "52.0 (0.187)"
     assert "Threshold of GT-known and Top-k chosen on: val." in str(table.caption)
     assert "pIoU and mIoU take the best threshold on the evaluated split itself" in str(table.caption)
     assert metrics_table({"both": CLASSIFIED}).caption is None

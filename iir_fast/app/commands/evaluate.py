@@ -12,11 +12,12 @@ import tyro
 from rich.console import Console
 from torchvision.transforms.functional import pil_to_tensor  # type: ignore[import-untyped]
 
+from iir_fast.app.details import write_details
 from iir_fast.app.progress import count_images, image_progress
 from iir_fast.app.runs import evaluate_run, read_config
 from iir_fast.app.tables import metrics_csv, metrics_table, paper_table
 from iir_fast.data import open_split, training_classes
-from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, Refinement, StoredMaps, evaluate_scoremaps
+from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, Refinement, StoredMaps, Verdict, evaluate_scoremaps
 from iir_fast.models import MAPS, MapName
 
 
@@ -42,6 +43,9 @@ class Evaluate:
     """Refine score maps by their images: "guided" (guided filter) or "grabcut", whose own edge is at 0.5."""
     save_maps: Path | None = None
     """Folder for the score maps of the evaluated maps, MAP/IMAGE.npy, as `score` reads them."""
+    details: Path | None = None
+    """Folder for images.csv (class, predicted class, IoU, threshold and kind of error of each image) and classes.csv;
+    the table then has the kinds of error, too."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run the network."""
     json: bool = False
@@ -61,6 +65,7 @@ class Evaluate:
             step=self.step,
             fixed_threshold=_fixed_threshold(self.threshold, self.threshold_from),
             save_maps=self.save_maps,
+            details=self.details,
             refinement=self.refine,
             device=self.device,
         )
@@ -101,6 +106,9 @@ class Score:
     """Fixed threshold of GT-known and Top-k; by default the best one on the evaluated split, and the table says so."""
     threshold_from: str | None = None
     """Split that chose --threshold."""
+    details: Path | None = None
+    """Folder for images.csv (class, predicted class, IoU, threshold and kind of error of each image) and classes.csv;
+    the table then has the kinds of error, too."""
     json: bool = False
     """Print JSON in place of the table: everything, and every digit."""
     csv: bool = False
@@ -118,9 +126,15 @@ class Score:
         dataset = open_split(self.data, self.split, pil_to_tensor, classes=classes, raw_orientation=raw)
         maps = StoredMaps(self.scoremaps, dataset.ids, resize=self.resize, normalize=self.normalize, scale=self.scale)
         name = self.scoremaps.resolve().name
+        verdicts: list[Verdict] = []
+        if self.details:
+            self.details.mkdir(parents=True, exist_ok=True)  # now, rather than fail when all is done
         with image_progress() as progress:
             on_image = count_images(progress, f"boxes of {name} maps", len(dataset))
-            metrics = evaluate_scoremaps(maps, dataset, evaluator, on_image, self.predictions)
+            on_verdict = verdicts.append if self.details else None
+            metrics = evaluate_scoremaps(maps, dataset, evaluator, on_image, self.predictions, on_verdict)
+        if self.details:
+            write_details(self.details, {name: verdicts}, dataset.classes)
         if form == "json":
             print(json.dumps(metrics.to_dict()))
         else:
