@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from iir_fast.evaluation import BoxCurve, Metrics, PixelPeak
+    from iir_fast.evaluation import BoxCurve, Metrics, Peak
     from iir_fast.models import MapName
 
 PAPER = (
@@ -152,7 +152,7 @@ class _Figure(NamedTuple):
 def _figures(metrics: Metrics) -> list[_Figure]:
     fixed, curve = metrics.fixed_threshold, metrics.curve_v1
 
-    def peak(name: str, found: BoxCurve | PixelPeak | None) -> _Figure:
+    def peak(name: str, found: BoxCurve | Peak | None) -> _Figure:
         if found is None:
             return _Figure(name, None)
         return _Figure(name, found.best, threshold_text(found.threshold, metrics.step), metrics.split)

@@ -7,7 +7,7 @@ with needs_system("iir_fast.evaluation"):
     from iir_fast.evaluation.contours import score_contours
     from iir_fast.evaluation.evaluator import Evaluator
     from iir_fast.evaluation.measurement import ScoredImage, scale_boxes
-    from iir_fast.evaluation.metrics import BoxCurve, FixedThreshold, Metrics, PixelPeak
+    from iir_fast.evaluation.metrics import BoxCurve, FixedThreshold, Metrics, Peak, TopPeaks
     from iir_fast.evaluation.model import Predictions, evaluate_maps, evaluate_scoremaps, predict
     from iir_fast.evaluation.refinement import (
         GRABCUT_THRESHOLD,
@@ -31,11 +31,12 @@ __all__ = [
     "Evaluator",
     "FixedThreshold",
     "Metrics",
-    "PixelPeak",
+    "Peak",
     "Predictions",
     "Refinement",
     "ScoredImage",
     "StoredMaps",
+    "TopPeaks",
     "Verdict",
     "check_refinement",
     "error_kind",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,10 @@ from iir_fast.evaluation.metrics import (
     V1_DELTA,
     FixedThreshold,
     Metrics,
+    Peak,
+    TopPeaks,
     box_curve,
+    peak,
     pixel_average_precision,
     pixel_peaks,
 )
@@ -28,6 +31,8 @@ Item = TypeVar("Item")
 
 V2_DELTAS = (0.3, 0.5, 0.7)
 TOP_KS = (1, 5)
+CONTOURS: tuple[Literal["largest", "any"], ...] = ("largest", "any")
+"""Whose box has to be correct, that of the largest contour or any; in this order they are counted."""
 BATCH = 4
 """Images that a worker takes at once: handing over each one costs a fifth of two workers' speed."""
 
@@ -139,24 +144,29 @@ class Evaluator:
 
     def _of_boxes(self, metrics: Metrics, totals: _Totals, taus: NDArray[np.float64]) -> Metrics:
         """Add the metrics that boxes allow."""
-        grid = slice(len(taus))
-        curve_v1 = box_curve(totals.correct_v1[grid], totals.with_boxes, V1_DELTA, taus)
+        grid, images, middle = slice(len(taus)), totals.with_boxes, V2_DELTAS.index(V1_DELTA)
+        of_largest, of_any = totals.correct
+        curve_v1 = box_curve(of_largest[middle, grid], images, V1_DELTA, taus)
         curves_v2 = tuple(
-            box_curve(correct[grid], totals.with_boxes, delta, taus)
-            for correct, delta in zip(totals.correct_v2, V2_DELTAS, strict=True)
+            box_curve(correct[grid], images, delta, taus) for correct, delta in zip(of_any, V2_DELTAS, strict=True)
         )
-        column = int(totals.correct_v1.argmax()) if self.fixed_threshold is None else -1
-        top1, top5 = totals.of_ranked(totals.correct_top[:, column], totals.with_boxes)
+        column = int(of_largest[middle].argmax()) if self.fixed_threshold is None else -1
+        top1, top5 = totals.of_ranked(totals.correct_top[:, 0, middle, column], images)
         return replace(
             metrics,
             max_box_acc=curve_v1.best,
             max_box_acc_v2=float(np.mean([curve.best for curve in curves_v2])),
-            gt_known_loc=float(totals.correct_v1[column] * 100.0 / totals.with_boxes),
+            gt_known_loc=float(of_largest[middle, column] * 100.0 / images),
             top1_loc=top1,
             top5_loc=top5,
             fixed_threshold=self.fixed_threshold or FixedThreshold(curve_v1.threshold, chosen_on=self.split),
             curve_v1=curve_v1,
             curves_v2=curves_v2,
+            top_peaks=tuple(
+                TopPeaks(contours, delta, *totals.top_peaks(rule, number, taus))
+                for rule, contours in enumerate(CONTOURS)
+                for number, delta in enumerate(V2_DELTAS)
+            ),
         )
 
 
@@ -165,9 +175,8 @@ class _Totals:
 
     def __init__(self, num_taus: int, num_bins: int) -> None:
         self.images = self.with_boxes = 0
-        self.correct_v1 = np.zeros(num_taus, np.int64)
-        self.correct_v2 = np.zeros((len(V2_DELTAS), num_taus), np.int64)
-        self.correct_top = np.zeros((len(TOP_KS), num_taus), np.int64)
+        self.correct = np.zeros((len(CONTOURS), len(V2_DELTAS), num_taus), np.int64)
+        self.correct_top = np.zeros((len(TOP_KS), *self.correct.shape), np.int64)
         self.foreground = np.zeros(num_bins, np.int64)
         self.background = np.zeros(num_bins, np.int64)
         self.classified = np.zeros(len(TOP_KS), np.int64)
@@ -182,6 +191,14 @@ class _Totals:
         top1, top5 = (
             float(count * 100.0 / images) if self.fewest_ranked >= k else None
             for count, k in zip(correct, TOP_KS, strict=True)
+        )
+        return top1, top5
+
+    def top_peaks(self, rule: int, delta: int, taus: NDArray[np.float64]) -> tuple[Peak | None, Peak | None]:
+        """Find the best thresholds of Top-1 and Top-5 localization by one rule for contours and one IoU."""
+        correct = self.correct_top[:, rule, delta, : len(taus)] * 100.0 / self.with_boxes
+        top1, top5 = (
+            peak(values, taus) if self.fewest_ranked >= k else None for values, k in zip(correct, TOP_KS, strict=True)
         )
         return top1, top5
 
@@ -200,11 +217,11 @@ class _Totals:
             self.classified += image.label_rank < np.array(TOP_KS)
         if image.largest_iou is not None and image.best_iou is not None:
             self.with_boxes += 1
-            correct = image.largest_iou >= V1_DELTA
-            self.correct_v1 += correct
-            self.correct_v2 += image.best_iou >= np.array(V2_DELTAS)[:, None]
-            if image.label_rank is not None:
-                self.correct_top += correct & (image.label_rank < np.array(TOP_KS))[:, None]
+            correct = np.stack([image.largest_iou, image.best_iou])[:, None] >= np.array(V2_DELTAS)[:, None]
+            self.correct += correct
+            for total, k in zip(self.correct_top, TOP_KS, strict=True):
+                if image.label_rank is not None and image.label_rank < k:
+                    total += correct
         if image.foreground is not None and image.background is not None:
             self.foreground += image.foreground
             self.background += image.background

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from iir_fast.app.tables import metrics_csv, metrics_table, paper_table, threshold_text
-from iir_fast.evaluation import BoxCurve, FixedThreshold, Metrics, PixelPeak
+from iir_fast.evaluation import BoxCurve, FixedThreshold, Metrics, Peak
 
 CURVES = tuple(BoxCurve(delta, (40.0, best), best, 0.5) for delta, best in ((0.3, 90.0), (0.5, 60.04), (0.7, 1 / 3)))
 ALL = Metrics(
@@ -18,8 +18,8 @@ ALL = Metrics(
     max_box_acc=60.04,
     max_box_acc_v2=50.1,
     pxap=70.0,
-    piou=PixelPeak(45.0, 0.31),
-    miou=PixelPeak(55.0, 0.3),
+    piou=Peak(45.0, 0.31),
+    miou=Peak(55.0, 0.3),
     gt_known_loc=58.0,
     top1_loc=48.0,
     top5_loc=57.0,
@@ -81,7 +81,7 @@ def test_what_the_data_does_not_allow_is_a_dash_in_a_papers_row() -> None:
 
 def test_the_default_table_says_who_chose_its_thresholds() -> None:
     judged = replace(ALL, errors={"none": 48.0, "part": 52.0})
-    table = metrics_table({"both": judged, "cam": replace(judged, piou=PixelPeak(44.0, 0.3))})
+    table = metrics_table({"both": judged, "cam": replace(judged, piou=Peak(44.0, 0.3))})
     rows = dict(zip(*(list(column.cells) for column in table.columns[:2]), strict=True))
     assert rows["  IoU 0.7"] == "0.3 (0.500)"
     assert rows["pIoU"] == "45.0 (0.310)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from iir_fast.evaluation import FixedThreshold, PixelPeak
+from iir_fast.evaluation import FixedThreshold, Peak
 from iir_fast.evaluation.metrics import box_curve, pixel_average_precision, pixel_peaks
 
 EDGES = np.array([0, 0.5, 1, 2, 3])
@@ -37,21 +37,21 @@ def test_no_foreground_is_refused() -> None:
 def test_peaks_of_pixels_by_hand() -> None:
     # Of 4 pixels on the object and 6 elsewhere are called object: all; 3 and 2; 1 and 0; none.
     piou, miou = pixel_peaks(np.array([1, 2, 1, 0]), np.array([4, 2, 0, 0]), EDGES)
-    assert piou == PixelPeak(100 * 3 / 6, 0.5)  # 4/10, 3/6, 1/4, 0
-    assert miou == PixelPeak(pytest.approx(100 * (3 / 6 + 4 / 7) / 2), 0.5)  # with 0, 4/7, 6/9, 6/10 of the background
+    assert piou == Peak(100 * 3 / 6, 0.5)  # 4/10, 3/6, 1/4, 0
+    assert miou == Peak(pytest.approx(100 * (3 / 6 + 4 / 7) / 2), 0.5)  # with 0, 4/7, 6/9, 6/10 of the background
 
 
 def test_the_first_of_several_peaks_is_taken_and_nothing_may_be_called_object() -> None:
     piou, miou = pixel_peaks(np.array([0, 0, 5, 0]), np.array([5, 0, 0, 0]), EDGES)
-    assert piou == miou == PixelPeak(100, 0.5)
+    assert piou == miou == Peak(100, 0.5)
     # Upside down, it is best to call everything object, and for both to call nothing so: 9 of 10 are background.
     piou, miou = pixel_peaks(np.array([1, 0, 0, 0]), np.array([0, 0, 9, 0]), EDGES)
-    assert piou == PixelPeak(10, 0)
-    assert miou == PixelPeak(45, 2)
+    assert piou == Peak(10, 0)
+    assert miou == Peak(45, 2)
 
 
 def test_without_background_its_overlap_is_nothing() -> None:
-    assert pixel_peaks(np.array([2, 0, 2, 0]), np.zeros(4, np.int64), EDGES) == (PixelPeak(100, 0), PixelPeak(50, 0))
+    assert pixel_peaks(np.array([2, 0, 2, 0]), np.zeros(4, np.int64), EDGES) == (Peak(100, 0), Peak(50, 0))
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
