@@ -7,7 +7,7 @@ with needs_system("iir_fast.evaluation"):
     from iir_fast.evaluation.contours import score_contours
     from iir_fast.evaluation.evaluator import Evaluator
     from iir_fast.evaluation.measurement import ScoredImage, scale_boxes
-    from iir_fast.evaluation.metrics import BoxCurve, FixedThreshold, Metrics, Peak, TopPeaks
+    from iir_fast.evaluation.metrics import V1_DELTA, BoxCurve, FixedThreshold, Metrics, Peak, TopPeaks
     from iir_fast.evaluation.model import Predictions, evaluate_maps, evaluate_scoremaps, predict
     from iir_fast.evaluation.refinement import (
         GRABCUT_THRESHOLD,
@@ -18,6 +18,7 @@ with needs_system("iir_fast.evaluation"):
         refine,
     )
     from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, resize_scoremap, save_scoremap
+    from iir_fast.evaluation.significance import Interval, PairedTest, bootstrap_interval, paired_test
     from iir_fast.evaluation.stored_maps import StoredMaps
     from iir_fast.evaluation.verdicts import ERRORS, ErrorKind, Verdict, error_kind, judge
 
@@ -26,11 +27,14 @@ __all__ = [
     "GRABCUT_THRESHOLD",
     "PROTOCOL_SIZE",
     "REFINEMENTS",
+    "V1_DELTA",
     "BoxCurve",
     "ErrorKind",
     "Evaluator",
     "FixedThreshold",
+    "Interval",
     "Metrics",
+    "PairedTest",
     "Peak",
     "Predictions",
     "Refinement",
@@ -38,6 +42,7 @@ __all__ = [
     "StoredMaps",
     "TopPeaks",
     "Verdict",
+    "bootstrap_interval",
     "check_refinement",
     "error_kind",
     "evaluate_maps",
@@ -45,6 +50,7 @@ __all__ = [
     "fit_image",
     "judge",
     "largest_box",
+    "paired_test",
     "predict",
     "refine",
     "resize_scoremap",
