@@ -18,7 +18,6 @@ from iir_fast.evaluation.metrics import (
     V1_DELTA,
     FixedThreshold,
     Metrics,
-    Peak,
     TopPeaks,
     box_curve,
     peak,
@@ -162,11 +161,7 @@ class Evaluator:
             fixed_threshold=self.fixed_threshold or FixedThreshold(curve_v1.threshold, chosen_on=self.split),
             curve_v1=curve_v1,
             curves_v2=curves_v2,
-            top_peaks=tuple(
-                TopPeaks(contours, delta, *totals.top_peaks(rule, number, taus))
-                for rule, contours in enumerate(CONTOURS)
-                for number, delta in enumerate(V2_DELTAS)
-            ),
+            top_peaks=totals.top_peaks(taus),
         )
 
 
@@ -175,13 +170,24 @@ class _Totals:
 
     def __init__(self, num_taus: int, num_bins: int) -> None:
         self.images = self.with_boxes = 0
-        self.correct = np.zeros((len(CONTOURS), len(V2_DELTAS), num_taus), np.int64)
-        self.correct_top = np.zeros((len(TOP_KS), *self.correct.shape), np.int64)
+        # By how the true class was ranked: first, among the five best, worse or not at all; so an image adds to one.
+        self._correct = np.zeros((len(TOP_KS) + 1, len(CONTOURS), len(V2_DELTAS), num_taus), np.int64)
         self.foreground = np.zeros(num_bins, np.int64)
         self.background = np.zeros(num_bins, np.int64)
         self.classified = np.zeros(len(TOP_KS), np.int64)
         self.fewest_ranked = 0
         self._first: dict[tuple[str, bool], str] = {}
+
+    @property
+    def correct(self) -> NDArray[np.int64]:
+        """Images whose box is right: int64 [2, 3, T], by rule for contours, IoU and threshold."""
+        correct: NDArray[np.int64] = self._correct.sum(axis=0)
+        return correct
+
+    @property
+    def correct_top(self) -> NDArray[np.int64]:
+        """Those of them whose class is right, too: int64 [2, 2, 3, T], first the best class, then the five best."""
+        return self._correct.cumsum(axis=0)[:-1]
 
     def have(self, what: str) -> bool:
         return (what, True) in self._first
@@ -194,13 +200,18 @@ class _Totals:
         )
         return top1, top5
 
-    def top_peaks(self, rule: int, delta: int, taus: NDArray[np.float64]) -> tuple[Peak | None, Peak | None]:
-        """Find the best thresholds of Top-1 and Top-5 localization by one rule for contours and one IoU."""
-        correct = self.correct_top[:, rule, delta, : len(taus)] * 100.0 / self.with_boxes
-        top1, top5 = (
-            peak(values, taus) if self.fewest_ranked >= k else None for values, k in zip(correct, TOP_KS, strict=True)
-        )
-        return top1, top5
+    def top_peaks(self, taus: NDArray[np.float64]) -> tuple[TopPeaks, ...]:
+        """Find the best thresholds of Top-1 and Top-5 localization, for each rule for contours and each IoU."""
+        curves = self.correct_top[..., : len(taus)] * 100.0 / self.with_boxes
+        peaks = []
+        for rule, contours in enumerate(CONTOURS):
+            for number, delta in enumerate(V2_DELTAS):
+                top1, top5 = (
+                    peak(curve[rule, number], taus) if self.fewest_ranked >= k else None
+                    for curve, k in zip(curves, TOP_KS, strict=True)
+                )
+                peaks.append(TopPeaks(contours, delta, top1, top5))
+        return tuple(peaks)
 
     def add(self, image: Measurement) -> None:
         parts = {"masks": image.foreground, "ranked classes": image.label_rank}
@@ -218,10 +229,7 @@ class _Totals:
         if image.largest_iou is not None and image.best_iou is not None:
             self.with_boxes += 1
             correct = np.stack([image.largest_iou, image.best_iou])[:, None] >= np.array(V2_DELTAS)[:, None]
-            self.correct += correct
-            for total, k in zip(self.correct_top, TOP_KS, strict=True):
-                if image.label_rank is not None and image.label_rank < k:
-                    total += correct
+            self._correct[sum(image.label_rank is None or image.label_rank >= k for k in TOP_KS)] += correct
         if image.foreground is not None and image.background is not None:
             self.foreground += image.foreground
             self.background += image.background
