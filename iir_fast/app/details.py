@@ -51,6 +51,16 @@ def write_details(folder: Path, verdicts: Mapping[str, Sequence[Verdict]], class
     write_whole(folder / CLASSES, _csv(CLASS_COLUMNS, _class_rows(verdicts, classes)))
 
 
+def collect(verdicts: list[Verdict], on_image: Callable[[int], None]) -> Callable[[Verdict], None]:
+    """Make what keeps verdicts as they come, and calls `on_image` with 1 for each."""
+
+    def keep(verdict: Verdict) -> None:
+        verdicts.append(verdict)
+        on_image(1)
+
+    return keep
+
+
 def read_images(path: Path) -> dict[str, list[JudgedImage]]:
     """Read `images.csv`.
 

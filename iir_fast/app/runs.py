@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rich.progress import Progress
 from torch.utils.data import DataLoader
 
-from iir_fast.app.details import write_details
+from iir_fast.app.details import collect, write_details
 from iir_fast.app.progress import count_images, image_progress, log
 from iir_fast.data import LocalizationDataset, image_transform
 from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, Refinement, Verdict, evaluate_maps, predict
@@ -181,7 +181,10 @@ def evaluate(
         for map in maps:
             on_image = count_images(progress, f"boxes of {map} maps", count)
             save_to = save_maps and save_maps / map
-            on_verdict = verdicts.setdefault(map, []).append if details else None
+            on_verdict = None
+            if details:
+                judging = count_images(progress, f"errors of {map} maps", count)
+                on_verdict = collect(verdicts.setdefault(map, []), judging)
             metrics[map] = evaluate_maps(
                 predictions, map, dataset, evaluator, on_image, save_to, refinement, on_verdict
             )

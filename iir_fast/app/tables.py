@@ -69,7 +69,7 @@ def paper_table(
         backbone: name of the network; None: unknown.
         method: name of the method, to go before that of the map; None: there is none.
     """
-    rows = []
+    first, rows, origins = next(iter(metrics.values())), [], set()
     for name, each in metrics.items():
         found = {figure.name: figure for figure in _figures(each)}
         figures = [found.get(column, _Figure(column, None)) for column in PAPER]
@@ -77,10 +77,11 @@ def paper_table(
         rows.append([backbone or "-", label, *(figure.text for figure in figures)])
         rows.append(["", "threshold", *(figure.threshold for figure in figures)])
         rows.append(["", "chosen on", *(figure.chosen_on for figure in figures)])
-    first = next(iter(metrics.values()))
-    table = markdown_table(("backbone", "method", *PAPER), rows, text_columns=2)
-    remark = f"What is chosen on {first.split} is chosen on the very images that it is reported on."
-    return f"{_title(first)}, in %:\n\n{table}\n\n{remark}"
+        origins |= {figure.chosen_on for figure in figures}
+    parts = [f"{_title(first)}, in %:", markdown_table(("backbone", "method", *PAPER), rows, text_columns=2)]
+    if first.split in origins:
+        parts.append(f"What is chosen on {first.split} is chosen on the very images that it is reported on.")
+    return "\n\n".join(parts)
 
 
 def metrics_csv(metrics: Mapping[str, Metrics] | Mapping[MapName, Metrics]) -> str:

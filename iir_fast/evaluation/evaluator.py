@@ -161,7 +161,7 @@ class Evaluator:
             fixed_threshold=self.fixed_threshold or FixedThreshold(curve_v1.threshold, chosen_on=self.split),
             curve_v1=curve_v1,
             curves_v2=curves_v2,
-            top_peaks=totals.top_peaks(taus),
+            top_peaks=totals.top_peaks(taus) if totals.fewest_ranked else (),
         )
 
 
@@ -206,11 +206,8 @@ class _Totals:
         peaks = []
         for rule, contours in enumerate(CONTOURS):
             for number, delta in enumerate(V2_DELTAS):
-                top1, top5 = (
-                    peak(curve[rule, number], taus) if self.fewest_ranked >= k else None
-                    for curve, k in zip(curves, TOP_KS, strict=True)
-                )
-                peaks.append(TopPeaks(contours, delta, top1, top5))
+                top1, top5 = (peak(curve[rule, number], taus) for curve in curves)
+                peaks.append(TopPeaks(contours, delta, top1, top5 if self.fewest_ranked >= TOP_KS[1] else None))
         return tuple(peaks)
 
     def add(self, image: Measurement) -> None:

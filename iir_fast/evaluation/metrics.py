@@ -76,13 +76,13 @@ class TopPeaks:
     Attributes:
         contours: whether the largest contour's box has to be correct, or any contour's.
         delta: the IoU from which on a box is correct.
-        top1: the true class is the best one; None where nothing was classified.
+        top1: the true class is the best one.
         top5: the true class is among the five best; None where fewer than five were ranked.
     """
 
     contours: Literal["largest", "any"]
     delta: float
-    top1: Peak | None
+    top1: Peak
     top5: Peak | None
 
 
@@ -111,7 +111,7 @@ class Metrics:
         curve_v1: the curve behind `max_box_acc`.
         curves_v2: the curves behind `max_box_acc_v2`, one per delta; empty where there are no boxes.
         top_peaks: `top1_loc` and `top5_loc` by the other rule in use, for the largest contour and for any, and for each
-            delta; empty where there are no boxes.
+            delta; empty where there are no boxes or nothing was classified.
     """
 
     split: str
@@ -150,7 +150,7 @@ class Metrics:
             "curve_v1": curve_v1 and self._curve(curve_v1),
             "curves_v2": [self._curve(curve) for curve in self.curves_v2],
             "top_peaks": [
-                vars(each) | {"top1": each.top1 and self._peak(each.top1), "top5": each.top5 and self._peak(each.top5)}
+                vars(each) | {"top1": self._peak(each.top1), "top5": each.top5 and self._peak(each.top5)}
                 for each in self.top_peaks
             ],
         }

@@ -154,8 +154,8 @@ def _judged(
     on_verdict: Callable[[Verdict], None],
 ) -> Metrics:
     """Judge each image at the threshold that all of them chose, and add the kinds of error to the metrics."""
-    fixed = metrics.fixed_threshold
-    verdicts = list(evaluator.judge(range(images), load, None if fixed is None else fixed.value))
-    for verdict in verdicts:
+    fixed, verdicts = metrics.fixed_threshold, []
+    for verdict in evaluator.judge(range(images), load, None if fixed is None else fixed.value):
+        verdicts.append(verdict)
         on_verdict(verdict)
     return replace(metrics, errors=error_shares(verdicts))

@@ -28,7 +28,10 @@ from iir_fast.data import ProceduralDataset, image_transform, read_image
 from iir_fast.methods import METHODS, SPG
 from iir_fast.training import RunFolder, TrainConfig
 
-NOTHING_CLASSIFIED = dict.fromkeys(("top1_loc", "top5_loc", "top1_accuracy", "top5_accuracy"))
+NOTHING_CLASSIFIED = {
+    **dict.fromkeys(("top1_loc", "top5_loc", "top1_accuracy", "top5_accuracy")),
+    "top_peaks": [],
+}
 SMALL = ["--image-size", "64", "--hidden", "8", "--epochs", "1", "--classes-per-batch", "4", "--images-per-class", "4"]
 
 

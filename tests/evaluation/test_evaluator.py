@@ -290,6 +290,17 @@ def test_top_k_at_its_own_best_threshold_for_each_iou_and_both_rules_for_contour
     assert peaks[1]["top5"] == {"best": 200 / 3, "threshold": 0.5, "chosen_on": "test, the split it is reported on"}
 
 
+def test_a_fixed_threshold_beside_the_grid_is_no_peak() -> None:
+    background = np.maximum(
+        two_level(0, [0]).scoremap, 0.1
+    )  # all of it is the box at 0, the only threshold of the grid
+    metrics = Evaluator("test", 1.0, FixedThreshold(0.2, "val")).run([replace(two_level(0, [0]), scoremap=background)])
+    assert (metrics.gt_known_loc, metrics.top1_loc, metrics.max_box_acc_v2) == (100, 100, 200 / 3)
+    assert metrics.top_peaks[1:3] == tuple(
+        TopPeaks("largest", delta, Peak(best, 0.0), None) for delta, best in ((0.5, 100.0), (0.7, 0.0))
+    )
+
+
 def test_the_fixed_threshold_need_not_lie_on_the_grid() -> None:
     # The 8-bit image holds 0.5 as 127: tau = 0.498 cuts at 126 and finds the box, 0.499 cuts at 127.
     for tau, accuracy in ((0.498, 100), (0.499, 0)):
@@ -325,6 +336,7 @@ def test_figures_without_their_data_are_none() -> None:
     boxes_only = Evaluator("test").run([two_level(0, None)])
     for name in ("pxap", "piou", "miou", "top1_loc", "top5_loc", "top1_accuracy", "top5_accuracy"):
         assert getattr(boxes_only, name) is None
+    assert boxes_only.top_peaks == ()
     mask = np.ones((8, 8), np.uint8)
     mask[:4] = 0
     image = ScoredImage("a", np.eye(224), 0, np.array([0]), GroundTruth((8, 8), NO_BOXES, (mask,)))

@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 from torchvision.transforms.functional import pil_to_tensor  # type: ignore[import-untyped]
 
-from iir_fast.app.details import write_details
+from iir_fast.app.details import collect, write_details
 from iir_fast.app.progress import count_images, image_progress
 from iir_fast.app.runs import evaluate_run, read_config
 from iir_fast.app.tables import metrics_csv, metrics_table, paper_table
@@ -45,7 +45,7 @@ class Evaluate:
     """Folder for the score maps of the evaluated maps, MAP/IMAGE.npy, as `score` reads them."""
     details: Path | None = None
     """Folder for images.csv (class, predicted class, IoU, threshold and kind of error of each image) and classes.csv;
-    the table then has the kinds of error, too."""
+    the table then has the kinds of error, too, and every map is made twice."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run the network."""
     json: bool = False
@@ -108,7 +108,7 @@ class Score:
     """Split that chose --threshold."""
     details: Path | None = None
     """Folder for images.csv (class, predicted class, IoU, threshold and kind of error of each image) and classes.csv;
-    the table then has the kinds of error, too."""
+    the table then has the kinds of error, too, and every map is read twice."""
     json: bool = False
     """Print JSON in place of the table: everything, and every digit."""
     csv: bool = False
@@ -131,7 +131,9 @@ class Score:
             self.details.mkdir(parents=True, exist_ok=True)  # now, rather than fail when all is done
         with image_progress() as progress:
             on_image = count_images(progress, f"boxes of {name} maps", len(dataset))
-            on_verdict = verdicts.append if self.details else None
+            on_verdict = None
+            if self.details:
+                on_verdict = collect(verdicts, count_images(progress, f"errors of {name} maps", len(dataset)))
             metrics = evaluate_scoremaps(maps, dataset, evaluator, on_image, self.predictions, on_verdict)
         if self.details:
             write_details(self.details, {name: verdicts}, dataset.classes)
