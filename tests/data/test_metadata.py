@@ -39,7 +39,7 @@ def test_cub(cub: Path) -> None:
 
 def test_cub_has_masks_beside_its_boxes_where_they_are_unpacked(cub: Path) -> None:
     grey = np.zeros((12, 20), np.uint8)
-    grey[3:5, 2:7] = 51  # one of five annotators
+    grey[3:5, 2:7] = 51  # not white, but not black
     for path in load("cub", cub, "test").ids:
         file = (cub / "CUB/segmentations" / path).with_suffix(".png")
         file.parent.mkdir(parents=True, exist_ok=True)
