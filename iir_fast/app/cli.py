@@ -13,6 +13,7 @@ from typing import Annotated
 import tyro
 
 from iir_fast.app.commands.compare import Compare
+from iir_fast.app.commands.confidence import Confidence
 from iir_fast.app.commands.data import Data
 from iir_fast.app.commands.demo import Demo
 from iir_fast.app.commands.doctor import Doctor
@@ -32,6 +33,7 @@ Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Score, tyro.conf.subcommand("score")]
+    | Annotated[Confidence, tyro.conf.subcommand("confidence")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Localize, tyro.conf.subcommand("localize")]
     | Annotated[Export, tyro.conf.subcommand("export")]

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from rich.progress import Progress
 from torch.utils.data import DataLoader
 
+from iir_fast.app.details import collect, write_details
 from iir_fast.app.progress import count_images, image_progress, log
 from iir_fast.data import LocalizationDataset, image_transform
-from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, Refinement, evaluate_maps, predict
+from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, Refinement, Verdict, evaluate_maps, predict
 from iir_fast.localization import Predictor
 from iir_fast.models import DEFAULT_MAP, MAPS, IIRNetwork, MapName, NetworkSpec, load_network
 from iir_fast.training import RunFolder, TrainConfig, Validate, frozen_features, open_data, pick_device
@@ -59,14 +60,24 @@ def load_run(root: Path, split: str = "test", *, data: str | None = None, device
         FileNotFoundError: the folder holds no run, or the data no such split.
         ValueError, BrokenImageError: as `ListedDataset.check`.
     """
-    folder = RunFolder(root)
-    if not folder.config.is_file():
-        raise FileNotFoundError(f"run {root} has no {folder.config.name}; it is not the folder of a run.")
-    config = TrainConfig.from_yaml(folder.config.read_text(encoding="utf-8"), str(folder.config))
+    config = read_config(root)
     run = _with_data(*load_network(root, pick_device(device)), config, split, data)
     for remark in run.dataset.check():
         log(remark)
     return run
+
+
+def read_config(root: Path) -> TrainConfig:
+    """Read how a run was trained.
+
+    Raises:
+        FileNotFoundError: the folder holds no run.
+        ValueError: its config.yaml is at fault.
+    """
+    file = RunFolder(root).config
+    if not file.is_file():
+        raise FileNotFoundError(f"run {root} has no {file.name}; it is not the folder of a run.")
+    return TrainConfig.from_yaml(file.read_text(encoding="utf-8"), str(file))
 
 
 def _with_data(
@@ -103,6 +114,7 @@ def evaluate_run(
     fixed_threshold: FixedThreshold | None = None,
     device: str = "auto",
     save_maps: Path | None = None,
+    details: Path | None = None,
     refinement: Refinement = "none",
 ) -> dict[MapName, Metrics]:
     """Evaluate the localizer of a run, and add the result to the run's `metrics.json`; a damaged one is set aside.
@@ -116,6 +128,7 @@ def evaluate_run(
         fixed_threshold: the tau of GT-known and Top-k localization and where it comes from; None: chosen on `split`.
         device: "auto", "cpu" or "cuda".
         save_maps: folder for the score maps, `<save_maps>/<map>/<image id>.npy`; None: they are not kept.
+        details: folder for what becomes of each image and class, as `write_details` writes it; None: nobody asks.
         refinement: how score maps are refined by their images; in `metrics.json` the result stands apart, under
             "test, grabcut" and the like, and no threshold is taken from it.
 
@@ -123,7 +136,7 @@ def evaluate_run(
         FileNotFoundError: the folder holds no run, or the data no such split.
     """
     run = load_run(root, split, data=data, device=device)
-    metrics = evaluate(run, maps, Evaluator(split, step, fixed_threshold), save_maps, refinement)
+    metrics = evaluate(run, maps, Evaluator(split, step, fixed_threshold), save_maps, details, refinement)
     first = next(iter(metrics.values()))
     if first.max_box_acc_v2 is None and first.pxap is None:
         accuracy = f"the top-1 accuracy is {first.top1_accuracy:.1f} %"
@@ -153,17 +166,28 @@ def evaluate(
     maps: tuple[MapName, ...],
     evaluator: Evaluator,
     save_maps: Path | None = None,
+    details: Path | None = None,
     refinement: Refinement = "none",
 ) -> dict[MapName, Metrics]:
     """Evaluate the localizer of a run on its split."""
     dataset, count = run.dataset, len(run.dataset)
+    if details:
+        details.mkdir(parents=True, exist_ok=True)  # now, rather than fail when all is done
     with image_progress() as progress:
         loader = image_batches(run, progress)
         on_batch = count_images(progress, f"localize {dataset.split}", count)
         predictions = predict(run.model, loader, maps, run.config.model.freeze_backbone, on_batch)
-        metrics = {}
+        metrics, verdicts = {}, dict[str, list[Verdict]]()
         for map in maps:
             on_image = count_images(progress, f"boxes of {map} maps", count)
             save_to = save_maps and save_maps / map
-            metrics[map] = evaluate_maps(predictions, map, dataset, evaluator, on_image, save_to, refinement)
+            on_verdict = None
+            if details:
+                judging = count_images(progress, f"errors of {map} maps", count)
+                on_verdict = collect(verdicts.setdefault(map, []), judging)
+            metrics[map] = evaluate_maps(
+                predictions, map, dataset, evaluator, on_image, save_to, refinement, on_verdict
+            )
+    if details:
+        write_details(details, verdicts, dataset.classes)
     return metrics

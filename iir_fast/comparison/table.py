@@ -182,7 +182,7 @@ def _legend(comparison: Comparison, results: Sequence[RunResult]) -> str:
     memory = "what tensors take on the GPU" if any(cost.device == "cuda" for cost in costs) else "a run's process"
     sentences = [
         f"Figures in %, {spread}; the best of a column in bold.",
-        "No box: GT-known Loc with each image cut at a threshold of its own, which its map alone has chosen.",
+        "No box: GT-known Loc with each image cut at a threshold of its own, which no box has chosen.",
         "A difference is beyond the spread if it exceeds sqrt(s1² + s2²) of the two standard deviations.",
         "τ: mean of the best thresholds, of MaxBoxAccV2 at IoU 0.3, 0.5, 0.7 and of MaxBoxAcc, chosen on the test",
         "split itself, as their protocol has it. Time: training and evaluation of one run, by the clock and by the",

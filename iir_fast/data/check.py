@@ -168,7 +168,7 @@ def _unannotated(source: str, listing: Listing) -> Iterator[Fault]:
         if not holds_text(file):
             found = "is empty" if file.is_file() else "does not exist or is not a file"
             yield Fault("missing file", f"{file} {found}")
-    elif listing.masks:
+    if listing.masks and not (kind in METADATA and METADATA[kind].annotation == "masks"):
         for path in listing.ids:
             if path not in listing.masks:
                 yield Fault("missing mask", f"{path} has no mask, while other images of {listing.split} have one")
@@ -184,9 +184,10 @@ def _warnings(source: str, listings: Sequence[Listing]) -> Iterator[str]:
             yield f"{listing.split} has neither boxes nor masks: it can be classified, not localized"
     for listing in listings if kind in METADATA else ():
         layout, split = METADATA[kind], listing.split
+        counts = {"boxes": _count_boxes(listing), "masks": _count_masks(listing)}
         for what, count, official in (
             ("images", len(listing.ids), layout.images.get(split)),
-            (layout.annotation, _count_boxes(listing) + _count_masks(listing), layout.annotations.get(split)),
+            (layout.annotation, counts[layout.annotation], layout.annotations.get(split)),
         ):
             if official is not None and count != official:
                 yield f"{split} has {count:,} {what}; {layout.title} officially has {official:,}"

@@ -11,6 +11,8 @@ without header, one record a line, fields separated by commas. All paths are rel
 - `localization.txt`: path, x0, y0, x1, y1, one line per box, or path, mask, ignore, one line per instance, where only
   an image's first line may name an ignore region. May be absent, and a training split needs none.
 
+CUB's masks, an archive of their own, are found in `CUB/segmentations/<class>/<image>.png`, where they are there.
+
 An empty file is an absent one: the protocol's repository has image_sizes.txt empty for Open Images and for ILSVRC's
 training split, and localization.txt for the training split of both.
 """
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from iir_fast.data.dataset import Transform
@@ -52,6 +54,7 @@ class MetadataLayout:
         images: number of images by split (from the protocol's paper and files).
         annotations: number of boxes or masks by split, as far as it is published.
         train_ids: name of the file that lists the training images.
+        segmentations: folder of masks below that of the images, if the data set has masks that no metadata file names.
     """
 
     title: str
@@ -60,6 +63,7 @@ class MetadataLayout:
     images: Mapping[str, int]
     annotations: Mapping[str, int]
     train_ids: str = IDS
+    segmentations: str | None = None
 
     def metadata(self, root: Path, split: str) -> Path:
         """Name the folder of a split's metadata files."""
@@ -70,7 +74,7 @@ _CUB = {"train": 5994, "val": 1000, "test": 5794}
 _ILSVRC = {"train": 1_281_167, "val": 10_000, "test": 50_000}
 _OPEN_IMAGES = {"train": 29_819, "val": 2_500, "test": 5_000}
 METADATA = {
-    "cub": MetadataLayout("CUB-200-2011", "CUB", "boxes", _CUB, _CUB),
+    "cub": MetadataLayout("CUB-200-2011", "CUB", "boxes", _CUB, _CUB, segmentations="segmentations"),
     "ilsvrc": MetadataLayout("ILSVRC", "ILSVRC", "boxes", _ILSVRC, {"test": 80_477}),
     "openimages": MetadataLayout("OpenImages30k", "OpenImages", "masks", _OPEN_IMAGES, {"val": 3_854, "test": 7_632}),
 }
@@ -92,10 +96,11 @@ class MetadataDataset(ListedDataset):
     ``metadata/<the same name>/<split>/{image_ids,class_labels,image_sizes,localization}.txt``.
 
     Boxes are as the files state them, and count both their edges: for CUB, x1 is the file's x + w. Of ILSVRC, ``test``
-    is the official validation set and ``val`` is ImageNetV2. Masks of OpenImages keep their own resolution. An image
-    without a line in localization.txt has no box or mask; lines of images that image_ids.txt does not list are passed
-    over. An empty image_sizes.txt or localization.txt is an absent one. Construction reads the text files only: no
-    image is looked for before it is asked for, nor for the ground truth, unless boxes lack the size of their image.
+    is the official validation set and ``val`` is ImageNetV2. Masks of OpenImages keep their own resolution. CUB has
+    masks where ``CUB/segmentations/<class>/<image>.png`` is there, its own archive unpacked. An image without a line
+    in localization.txt has no box or mask; lines of images that image_ids.txt does not list are passed over. An empty
+    image_sizes.txt or localization.txt is an absent one. Construction reads the text files only: no image is looked for
+    before it is asked for, nor for the ground truth, unless boxes lack the size of their image.
 
     Args:
         name: "cub", "ilsvrc" or "openimages"; or one of these and "-proxy", for ``train/image_ids_proxy.txt`` as the
@@ -159,7 +164,7 @@ def list_metadata(
         labels=tuple(labels[path] for path in files.ids if path in labels),
         sizes=files.sizes(),
         boxes=files.boxes() if layout.annotation == "boxes" else {},
-        masks=files.masks() if layout.annotation == "masks" else {},
+        masks=files.masks() if layout.annotation == "masks" else files.segmentations(root / layout.folder),
         masks_are="scaled",
     )
     for path in filter(listing.sizes.get, listing.boxes):
@@ -173,6 +178,7 @@ class _Files:
     def __init__(self, layout: MetadataLayout, root: Path, split: str, on_fault: OnFault) -> None:
         self._folder = layout.metadata(root, split)
         self._is_train = split == "train"
+        self._segmentations = layout.segmentations
         self._list = layout.train_ids if self._is_train else IDS
         self._on_fault = on_fault
         self.ids: dict[str, int] = {}
@@ -248,6 +254,13 @@ class _Files:
 
         self._read("localization.txt", "path,mask,ignore", take)
         return masks
+
+    def segmentations(self, images: Path) -> dict[str, ListedMasks]:
+        """Find a mask for each image, named as it is, in a folder beside the images' classes."""
+        if not self._segmentations or not (images / self._segmentations).is_dir():
+            return {}
+        named = {path: f"{self._segmentations}/{PurePosixPath(path).with_suffix('.png')}" for path in self.ids}
+        return {path: ListedMasks((mask,)) for path, mask in named.items() if (images / mask).is_file()}
 
     def _read(self, name: str, form: str, take: Callable[..., None], once: bool = False, optional: bool = True) -> None:
         """Hand place and fields of every line to `take`; each image must have a line, and one only with `once`."""

@@ -103,10 +103,28 @@ def box_iou(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.f
 
     The corner pixels x0, y0 and x1, y1 both belong to a box: a side is x1 - x0 + 1 long.
     """
+    shared = _shared(first, second)
+    iou: NDArray[np.float64] = shared / (_area(first)[:, None] + _area(second) - shared)
+    return iou
+
+
+def shares(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Tell how much of boxes int64 [n, 4] lies in others [m, 4]: intersection over area, float64 [n, m].
+
+    Returns:
+        The intersection over the area of the first, and over that of the second.
+    """
+    shared = _shared(first, second)
+    return shared / _area(first)[:, None], shared / _area(second)
+
+
+def _shared(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    intersection = np.maximum(high - low + 1, 0).prod(axis=2)
-    area_first = (first[:, 2:] - first[:, :2] + 1).prod(axis=1)
-    area_second = (second[:, 2:] - second[:, :2] + 1).prod(axis=1)
-    iou: NDArray[np.float64] = intersection / (area_first[:, None] + area_second - intersection)
-    return iou
+    intersection: NDArray[np.int64] = np.maximum(high - low + 1, 0).prod(axis=2)
+    return intersection
+
+
+def _area(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
+    area: NDArray[np.int64] = (boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1)
+    return area

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from iir_fast.evaluation.ranked_classes import read_ranked_classes
 from iir_fast.evaluation.refinement import Refinement, fit_image, own_threshold, refine
 from iir_fast.evaluation.scoremaps import resize_scoremap, save_scoremap
 from iir_fast.evaluation.stored_maps import StoredMaps
+from iir_fast.evaluation.verdicts import Verdict, error_shares
 from iir_fast.models import IIRNetwork, MapName
 
 RANKED = 5
@@ -76,6 +77,7 @@ def evaluate_maps(
     on_image: Callable[[int], None] = lambda images: None,
     save_to: Path | None = None,
     refinement: Refinement = "none",
+    on_verdict: Callable[[Verdict], None] | None = None,
 ) -> Metrics:
     """Compute the metrics of one map.
 
@@ -87,6 +89,8 @@ def evaluate_maps(
         on_image: called with 1 for each measured image.
         save_to: folder to write the score maps to, as `evaluate_scoremaps` reads them.
         refinement: how score maps are refined by their images, as `refine` has it.
+        on_verdict: called with what becomes of each image at the fixed threshold, in their order, once all are
+            measured. Then there are kinds of error among the metrics, and every map is made twice.
 
     Raises:
         ValueError: as `Evaluator.run`.
@@ -96,12 +100,17 @@ def evaluate_maps(
         scoremap = resize_scoremap(predictions.maps[map][i])
         if refinement != "none":
             scoremap = refine(scoremap, fit_image(dataset.image(i)), refinement)
-        if save_to is not None:
-            save_scoremap(save_to, dataset.ids[i], scoremap)
         label, ranked, truth = dataset.labels[i], predictions.ranked_classes[i], dataset.ground_truth(i)
         return ScoredImage(dataset.ids[i], scoremap, label, ranked, truth, own_threshold(scoremap, refinement))
 
-    return evaluator.run(range(len(dataset)), load, on_image)
+    def load_and_save(i: int) -> ScoredImage:
+        image = load(i)
+        if save_to is not None:
+            save_scoremap(save_to, image.image_id, image.scoremap)
+        return image
+
+    metrics = evaluator.run(range(len(dataset)), load_and_save, on_image)
+    return metrics if on_verdict is None else _judged(metrics, evaluator, len(dataset), load, on_verdict)
 
 
 def evaluate_scoremaps(
@@ -110,6 +119,7 @@ def evaluate_scoremaps(
     evaluator: Evaluator,
     on_image: Callable[[int], None] = lambda images: None,
     predictions: Path | None = None,
+    on_verdict: Callable[[Verdict], None] | None = None,
 ) -> Metrics:
     """Compute the metrics of score maps on disk, whoever made them.
 
@@ -119,6 +129,7 @@ def evaluate_scoremaps(
         evaluator: split name, thresholds and workers.
         on_image: called with 1 for each measured image.
         predictions: file of the ranked classes, as `read_ranked_classes` takes it; None: there is no Top-k Loc.
+        on_verdict: as `evaluate_maps` takes it; every map is read twice.
 
     Raises:
         FileNotFoundError: there is no file of predictions.
@@ -130,4 +141,20 @@ def evaluate_scoremaps(
         classes = ranked[i] if ranked else None
         return ScoredImage(dataset.ids[i], maps[i], dataset.labels[i], classes, dataset.ground_truth(i))
 
-    return evaluator.run(range(len(dataset)), load, on_image)
+    metrics = evaluator.run(range(len(dataset)), load, on_image)
+    return metrics if on_verdict is None else _judged(metrics, evaluator, len(dataset), load, on_verdict)
+
+
+def _judged(
+    metrics: Metrics,
+    evaluator: Evaluator,
+    images: int,
+    load: Callable[[int], ScoredImage],
+    on_verdict: Callable[[Verdict], None],
+) -> Metrics:
+    """Judge each image at the threshold that all of them chose, and add the kinds of error to the metrics."""
+    fixed, verdicts = metrics.fixed_threshold, []
+    for verdict in evaluator.judge(range(images), load, None if fixed is None else fixed.value):
+        verdicts.append(verdict)
+        on_verdict(verdict)
+    return replace(metrics, errors=error_shares(verdicts))

@@ -53,7 +53,7 @@ def _write_csv(found: Iterable[ImageResult], out: TextIO) -> None:
     table.writeheader()
     for row in _rows(found):
         corners = dict(zip(CORNERS, row.pop("box"), strict=True))
-        table.writerow({name: _inert(value) for name, value in (row | corners).items()})
+        table.writerow({name: inert(value) for name, value in (row | corners).items()})
 
 
 class _Lines:
@@ -66,7 +66,7 @@ class _Lines:
         self._out.write(line.removesuffix("\r\n") + "\n")
 
 
-def _inert(value: Any) -> Any:
+def inert(value: Any) -> Any:
     """Put an apostrophe before a text that a spreadsheet would run as a formula; numbers stay numbers."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 

@@ -28,8 +28,8 @@ from iir_fast.data import ProceduralDataset, image_transform, read_image
 from iir_fast.methods import METHODS, SPG
 from iir_fast.training import RunFolder, TrainConfig
 
-RANKS = "top1_loc", "top5_loc", "no_box_top1_loc", "no_box_top5_loc", "top1_accuracy"
-NOTHING_CLASSIFIED = dict.fromkeys(RANKS)
+RANKS = "top1_loc", "top5_loc", "no_box_top1_loc", "no_box_top5_loc", "top1_accuracy", "top5_accuracy"
+NOTHING_CLASSIFIED = {**dict.fromkeys(RANKS), "top_peaks": []}
 SMALL = ["--image-size", "64", "--hidden", "8", "--epochs", "1", "--classes-per-batch", "4", "--images-per-class", "4"]
 
 
@@ -125,12 +125,19 @@ def test_a_start_that_failed_is_started_anew_by_the_same_command(cli, tmp_path):
 
 
 @pytest.mark.slow
-def test_evaluate_prints_json_and_keeps_it(cli, trained):
+def test_evaluate_prints_json_and_keeps_it(cli, trained, tmp_path):
     arguments = ["evaluate", trained, "--maps", "cam", "--threshold", "0.4", "--threshold-from", "train", "--json"]
     printed = json.loads(cli(*arguments).stdout)
     assert printed["cam"]["fixed_threshold"] == {"value": 0.4, "chosen_on": "train"}
     kept = json.loads((trained / "metrics.json").read_text())["test"]
     assert kept["cam"] == printed["cam"]
+    details = ["--details", tmp_path / "details"]
+    lines = dict(line.split(",", 1) for line in cli(*arguments[:-1], "--csv", *details).stdout.splitlines())
+    assert float(lines["errors.none"]) == printed["cam"]["top1_loc"]
+    assert (tmp_path / "details/images.csv").read_text().count("cam,images/test/") == 12
+    assert lines["figure"] == "cam"
+    assert float(lines["curves_v2.1.best"]) == printed["cam"]["curves_v2"][1]["best"]
+    assert "| small_cnn | iir, cam map | " in cli(*arguments[:-1], "--paper").stdout
     assert set(kept) == {"evidence", "cam", "both"}
     assert "belong together" in cli("evaluate", trained, "--threshold", "0.4", code=2).stderr
     assert "not the folder of a run" in cli("evaluate", trained.parent, code=2).stderr
@@ -186,6 +193,18 @@ def test_score_takes_small_maps_and_predictions_of_any_program(cli, folder, tmp_
     stack = np.stack([np.load(maps / f"images/test/{i:02d}.png.npy") for i in range(12)])
     np.savez_compressed(tmp_path / "all.npz", stack.astype(">f4"))
     assert json.loads(cli("score", tmp_path / "all.npz", *arguments[2:]).stdout) == metrics
+    paper = cli(*arguments[:-1], "--paper", "--details", tmp_path / "details/of/it").stdout
+    row = next(line for line in paper.splitlines() if "| maps " in line)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    figures = (metrics["max_box_acc_v2"], metrics["pxap"], metrics["piou"]["best"], metrics["top5_accuracy"])
+    assert [cells[i] for i in (0, 2, 3, 4)] == ["-", "50.0", "100.0", "100.0"]
+    assert [cells[i] for i in (6, 10, 11, 13)] == [f"{figure:.1f}" for figure in figures]
+    with (tmp_path / "details/of/it/images.csv").open(newline="") as stream:
+        images = list(csv.DictReader(stream))
+    assert [(each["image"], each["error"]) for each in images] == [
+        (f"images/test/{i:02d}.png", "class" if i % 2 else "none") for i in range(12)
+    ]
+    assert "json and csv exclude each other" in cli(*arguments, "--csv", code=2).stderr
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from iir_fast.data import BrokenImageError, MetadataDataset, has_split, open_split
+from iir_fast.data import BrokenImageError, MetadataDataset, check_data, has_split, open_split
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -35,6 +35,24 @@ def test_cub(cub: Path) -> None:
     tensor, label = data[3]
     assert torch.equal(tensor, to_tensor(Image.open(cub / "CUB" / data.ids[3])))
     assert label == 1
+
+
+def test_cub_has_masks_beside_its_boxes_where_they_are_unpacked(cub: Path) -> None:
+    grey = np.zeros((12, 20), np.uint8)
+    grey[3:5, 2:7] = 51  # not white, but not black
+    for path in load("cub", cub, "test").ids:
+        file = (cub / "CUB/segmentations" / path).with_suffix(".png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(grey).save(file)
+    truth = load("cub", cub, "test").ground_truth(2)
+    assert [mask.tolist() for mask in truth.masks] == [(grey > 0).tolist()]
+    assert (truth.boxes.tolist(), truth.ignore) == ([[2, 3, 20, 5]], None)
+    assert load("cub", cub, "val").ground_truth(0).masks == ()
+    report = check_data(f"cub:{cub}")
+    assert report.faults == ()
+    assert any("test has 4 boxes; CUB" in warning for warning in report.warnings)
+    file.unlink()
+    assert [fault.kind for fault in check_data(f"cub:{cub}").faults] == ["missing mask"]
 
 
 def test_ilsvrc_is_in_the_order_of_its_wordnet_ids(ilsvrc: Path) -> None:

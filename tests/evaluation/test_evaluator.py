@@ -21,7 +21,9 @@ from iir_fast.evaluation import (
     Evaluator,
     FixedThreshold,
     Metrics,
+    Peak,
     ScoredImage,
+    TopPeaks,
     own_threshold,
     scale_boxes,
     score_contours,
@@ -40,6 +42,8 @@ class Expected:
     v1: Array
     v2: list[Array]
     pxap: float
+    piou: Array
+    miou: Array
 
 
 def iou_of(a: list[int], b: list[int]) -> float:
@@ -93,8 +97,11 @@ def plain_protocol(images: list[ScoredImage], step: float) -> Expected:
         for i in range(len(tp) - 1)
         if tp[i + 1] + fp[i + 1] > 0
     )
+    fn, tn = tp[-1] - tp, fp[-1] - fp
+    of_objects, of_others = 100 * tp / (tp + fp + fn), 100 * tn / (tn + fp + fn)
     n = len(images)
-    return Expected(v1 * 100 / n, [correct * 100 / n for correct in v2], pxap)
+    curves = v1 * 100 / n, [correct * 100 / n for correct in v2]
+    return Expected(*curves, pxap, of_objects, (of_objects + of_others) / 2)
 
 
 # --- the maps it is compared on --------------------------------------------------------------------------------------
@@ -167,6 +174,10 @@ def test_every_figure_is_the_protocols(images: list[ScoredImage], step: float) -
     assert [curve.delta for curve in metrics.curves_v2] == [0.3, 0.5, 0.7]
     assert metrics.max_box_acc_v2 == np.mean([curve.max() for curve in expected.v2])
     assert metrics.pxap == pytest.approx(expected.pxap, rel=1e-12)
+    for found, curve in ((metrics.piou, expected.piou), (metrics.miou, expected.miou)):
+        assert found is not None
+        assert found.best == pytest.approx(curve.max(), rel=1e-12)
+        assert found.threshold == [*np.arange(0, 1, step), 1.0, 2.0][::-1][curve.argmax()]
     # The comparison means something only where thresholds matter and the two versions differ.
     assert expected.v1.min() < expected.v1.max() < 100
     assert not np.array_equal(expected.v1, expected.v2[1])
@@ -253,6 +264,51 @@ def test_top_k_asks_for_the_class_and_the_box() -> None:
     assert (missed.gt_known_loc, missed.top1_loc, missed.top5_loc) == (0, 0, 0)
     assert missed.max_box_acc == 100
     assert found.top1_accuracy == missed.top1_accuracy == missed.to_dict()["top1_accuracy"] == 25
+    assert found.top5_accuracy == missed.top5_accuracy == missed.to_dict()["top5_accuracy"] == 75
+
+
+def test_top_k_at_its_own_best_threshold_for_each_iou_and_both_rules_for_contours() -> None:
+    # True is a square of 100 pixels. Below 0.5 the largest contour is twice as wide (IoU 0.49), from there on 0.6 as
+    # wide (IoU 0.60); a small one, which fits the second true box, is there all the time.
+    scoremap = np.zeros((224, 224))
+    scoremap[20:120, 20:220] = 0.5
+    scoremap[20:120, 20:79] = scoremap[180:190, 180:190] = 1
+    square, small = [20, 20, 119, 119], [180, 180, 190, 190]
+    alone = ScoredImage("a", scoremap, 0, np.arange(5), GroundTruth((224, 224), np.array([square], float)))
+    both = GroundTruth((224, 224), np.array([square, small], float))
+    ranked_last, missed = np.array([1, 2, 3, 4, 0]), np.arange(1, 6)
+    items = [
+        alone,
+        replace(alone, ranked_classes=ranked_last, ground_truth=both),
+        replace(alone, ranked_classes=missed),
+    ]
+    found = Evaluator("test", 0.25, FixedThreshold(0.2, "val")).run(items)
+    third, half, none = 100 / 3, Peak(200 / 3, 0.5), Peak(0.0, 0.0)
+    assert found.top_peaks == (
+        TopPeaks("largest", 0.3, Peak(third, 0.0), Peak(200 / 3, 0.0)),
+        TopPeaks("largest", 0.5, Peak(third, 0.5), half),
+        TopPeaks("largest", 0.7, none, none),
+        TopPeaks("any", 0.3, Peak(third, 0.0), Peak(200 / 3, 0.0)),
+        TopPeaks("any", 0.5, Peak(third, 0.5), half),
+        TopPeaks("any", 0.7, none, Peak(third, 0.0)),
+    )
+    assert (found.top1_loc, found.top5_loc, found.max_box_acc) == (0, 0, 100)
+    without = Evaluator("test", 0.25).run([replace(each, ranked_classes=np.array([0])) for each in items])
+    assert without.top_peaks[1] == TopPeaks("largest", 0.5, Peak(100.0, 0.5), None)
+    peaks = json.loads(json.dumps(found.to_dict()))["top_peaks"]
+    assert [peaks[1][name] for name in ("contours", "delta")] == ["largest", 0.5]
+    assert peaks[1]["top5"] == {"best": 200 / 3, "threshold": 0.5, "chosen_on": "test, the split it is reported on"}
+
+
+def test_a_fixed_threshold_beside_the_grid_is_no_peak() -> None:
+    background = np.maximum(
+        two_level(0, [0]).scoremap, 0.1
+    )  # all of it is the box at 0, the only threshold of the grid
+    metrics = Evaluator("test", 1.0, FixedThreshold(0.2, "val")).run([replace(two_level(0, [0]), scoremap=background)])
+    assert (metrics.gt_known_loc, metrics.top1_loc, metrics.max_box_acc_v2) == (100, 100, 200 / 3)
+    assert metrics.top_peaks[1:3] == tuple(
+        TopPeaks("largest", delta, Peak(best, 0.0), None) for delta, best in ((0.5, 100.0), (0.7, 0.0))
+    )
 
 
 def test_the_fixed_threshold_need_not_lie_on_the_grid() -> None:
@@ -307,7 +363,9 @@ def test_a_threshold_from_another_split_is_named() -> None:
 
 def test_figures_without_their_data_are_none() -> None:
     boxes_only = Evaluator("test").run([two_level(0, None)])
-    assert boxes_only.pxap is boxes_only.top1_loc is boxes_only.top5_loc is boxes_only.top1_accuracy is None
+    for name in ("pxap", "piou", "miou", "top1_loc", "top5_loc", "top1_accuracy", "top5_accuracy"):
+        assert getattr(boxes_only, name) is None
+    assert boxes_only.top_peaks == ()
     mask = np.ones((8, 8), np.uint8)
     mask[:4] = 0
     image = ScoredImage("a", np.eye(224), 0, np.array([0]), GroundTruth((8, 8), NO_BOXES, (mask,)))
@@ -323,13 +381,14 @@ def test_figures_without_their_data_are_none() -> None:
         "curve_v1",
     ):
         assert getattr(masks_only, name) is None
-    assert masks_only.curves_v2 == ()
+    assert masks_only.curves_v2 == masks_only.top_peaks == ()
     assert masks_only.fixed_threshold_origin is None
 
 
 def test_top_5_needs_five_ranked_classes() -> None:
     metrics = Evaluator("test").run([two_level(0, [0, 1, 2, 3, 4]), two_level(1, [0, 1])])
     assert (metrics.top1_loc, metrics.top5_loc) == (50, None)
+    assert (metrics.top1_accuracy, metrics.top5_accuracy) == (50, None)
 
 
 def test_metrics_can_be_written_as_json(images: list[ScoredImage]) -> None:
@@ -341,6 +400,9 @@ def test_metrics_can_be_written_as_json(images: list[ScoredImage]) -> None:
     assert [curve["delta"] for curve in read["curves_v2"]] == [0.3, 0.5, 0.7]
     assert read["curve_v1"]["chosen_on"] == "test, the split it is reported on"
     assert len(read["curve_v1"]["accuracy"]) == 10
+    assert metrics.piou is not None
+    peak = {"best": metrics.piou.best, "threshold": metrics.piou.threshold}
+    assert read["piou"] == {**peak, "chosen_on": "test, the split it is reported on"}
     assert set(Metrics.__annotations__) == set(read)
 
 

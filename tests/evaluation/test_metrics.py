@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from iir_fast.evaluation import FixedThreshold
-from iir_fast.evaluation.metrics import box_curve, pixel_average_precision
+from iir_fast.evaluation import FixedThreshold, Peak
+from iir_fast.evaluation.metrics import box_curve, pixel_average_precision, pixel_peaks
+
+EDGES = np.array([0, 0.5, 1, 2, 3])
 
 
 def test_the_first_of_several_best_thresholds_is_taken() -> None:
@@ -30,6 +32,26 @@ def test_perfect_and_reversed_score_maps() -> None:
 def test_no_foreground_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one foreground pixel"):
         pixel_average_precision(np.zeros(4, np.int64), np.ones(4, np.int64))
+
+
+def test_peaks_of_pixels_by_hand() -> None:
+    # Of 4 pixels on the object and 6 elsewhere are called object: all; 3 and 2; 1 and 0; none.
+    piou, miou = pixel_peaks(np.array([1, 2, 1, 0]), np.array([4, 2, 0, 0]), EDGES)
+    assert piou == Peak(100 * 3 / 6, 0.5)  # 4/10, 3/6, 1/4, 0
+    assert miou == Peak(pytest.approx(100 * (3 / 6 + 4 / 7) / 2), 0.5)  # with 0, 4/7, 6/9, 6/10 of the background
+
+
+def test_the_first_of_several_peaks_is_taken_and_nothing_may_be_called_object() -> None:
+    piou, miou = pixel_peaks(np.array([0, 0, 5, 0]), np.array([5, 0, 0, 0]), EDGES)
+    assert piou == miou == Peak(100, 0.5)
+    # Upside down, it is best to call everything object, and for both to call nothing so: 9 of 10 are background.
+    piou, miou = pixel_peaks(np.array([1, 0, 0, 0]), np.array([0, 0, 9, 0]), EDGES)
+    assert piou == Peak(10, 0)
+    assert miou == Peak(45, 2)
+
+
+def test_without_background_its_overlap_is_nothing() -> None:
+    assert pixel_peaks(np.array([2, 0, 2, 0]), np.zeros(4, np.int64), EDGES) == (Peak(100, 0), Peak(50, 0))
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])

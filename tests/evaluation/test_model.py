@@ -76,13 +76,21 @@ def test_saved_score_maps_give_the_same_metrics_and_with_predictions_all_of_them
     assert len(list(tmp_path.rglob("*.npy"))) == 20
     maps = StoredMaps(tmp_path, dataset.ids)
     assert np.array_equal(maps[7], resize_scoremap(predictions.maps["cam"][7]))
+    verdicts, again = [], []
+    judged = evaluate_maps(predictions, "cam", dataset, evaluator, on_verdict=verdicts.append)
+    assert replace(judged, errors=None) == expected
+    assert [each.image_id for each in verdicts] == list(dataset.ids)
+    assert sum(each.is_localized for each in verdicts) * 5 == expected.gt_known_loc
+    assert judged.errors["none"] == expected.top1_loc
+    assert judged.to_dict()["errors"] == judged.errors
     found = evaluate_scoremaps(maps, dataset, evaluator, seen.append)
     assert len(seen) == 20
-    ranks = "top1_loc", "top5_loc", "no_box_top1_loc", "no_box_top5_loc", "top1_accuracy"
+    ranks = "top1_loc", "top5_loc", "no_box_top1_loc", "no_box_top5_loc", "top1_accuracy", "top5_accuracy"
     nothing_classified = dict.fromkeys(ranks)
     assert expected.top1_accuracy is not None
-    assert found == replace(expected, **nothing_classified)
+    assert found == replace(expected, top_peaks=(), **nothing_classified)
     np.save(ranked := tmp_path / "ranked.npy", predictions.ranked_classes)
-    assert evaluate_scoremaps(maps, dataset, evaluator, predictions=ranked) == expected
+    assert evaluate_scoremaps(maps, dataset, evaluator, predictions=ranked, on_verdict=again.append) == judged
+    assert again == verdicts
     np.save(small := tmp_path / "small.npy", predictions.maps["cam"].numpy())
     assert evaluate_scoremaps(StoredMaps(small, dataset.ids, resize=True), dataset, evaluator) == found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,17 +12,18 @@ import tyro
 from rich.console import Console
 from torchvision.transforms.functional import pil_to_tensor  # type: ignore[import-untyped]
 
+from iir_fast.app.details import collect, write_details
 from iir_fast.app.progress import count_images, image_progress
-from iir_fast.app.runs import evaluate_run
-from iir_fast.app.tables import metrics_table
+from iir_fast.app.runs import evaluate_run, read_config
+from iir_fast.app.tables import metrics_csv, metrics_table, paper_table
 from iir_fast.data import open_split, training_classes
-from iir_fast.evaluation import Evaluator, FixedThreshold, Refinement, StoredMaps, evaluate_scoremaps
+from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, Refinement, StoredMaps, Verdict, evaluate_scoremaps
 from iir_fast.models import MAPS, MapName
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate the localizer of a run: MaxBoxAcc, MaxBoxAccV2, PxAP, GT-known, Top-1 and Top-5 Loc."""
+    """Evaluate the localizer of a run: MaxBoxAcc, MaxBoxAccV2, PxAP, pIoU, GT-known, Top-1 and Top-5 Loc, accuracy."""
 
     run_folder: tyro.conf.Positional[Path]
     """Folder of the run; its metrics.json takes up the result."""
@@ -41,12 +43,20 @@ class Evaluate:
     """Refine score maps by their images: "guided" (guided filter) or "grabcut", whose own edge is at 0.5."""
     save_maps: Path | None = None
     """Folder for the score maps of the evaluated maps, MAP/IMAGE.npy, as `score` reads them."""
+    details: Path | None = None
+    """Folder for images.csv (class, predicted class, IoU, threshold and kind of error of each image) and classes.csv;
+    the table then has the kinds of error, too, and every map is made twice."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run the network."""
     json: bool = False
-    """Print JSON in place of the table."""
+    """Print JSON in place of the table: everything, and every digit."""
+    csv: bool = False
+    """Print the same as CSV, a line per figure and a column per map."""
+    paper: bool = False
+    """Print a row per map as papers have it, in Markdown, with every threshold and the split that chose it."""
 
     def run(self) -> None:
+        form = _form(json=self.json, csv=self.csv, paper=self.paper)
         metrics = evaluate_run(
             self.run_folder,
             self.split,
@@ -55,18 +65,22 @@ class Evaluate:
             step=self.step,
             fixed_threshold=_fixed_threshold(self.threshold, self.threshold_from),
             save_maps=self.save_maps,
+            details=self.details,
             refinement=self.refine,
             device=self.device,
         )
-        if self.json:
+        if form == "json":
             print(json.dumps({map: result.to_dict() for map, result in metrics.items()}))
+        elif form == "paper":
+            config = read_config(self.run_folder)
+            print(paper_table(metrics, config.model.backbone, config.method.name))
         else:
-            Console().print(metrics_table(metrics))
+            _print(metrics, form)
 
 
 @dataclass(frozen=True)
 class Score:
-    """Evaluate score maps on disk, whoever made them: MaxBoxAcc, MaxBoxAccV2, PxAP, GT-known, Top-1 and Top-5 Loc."""
+    """Evaluate score maps on disk, whoever made them, by all metrics of `evaluate`."""
 
     scoremaps: tyro.conf.Positional[Path]
     """Folder with IMAGE.npy or IMAGE.npz for every image of the split, or one such file of all maps [N, H, W] in the
@@ -92,10 +106,18 @@ class Score:
     """Fixed threshold of GT-known and Top-k; by default the best one on the evaluated split, and the table says so."""
     threshold_from: str | None = None
     """Split that chose --threshold."""
+    details: Path | None = None
+    """Folder for images.csv (class, predicted class, IoU, threshold and kind of error of each image) and classes.csv;
+    the table then has the kinds of error, too, and every map is read twice."""
     json: bool = False
-    """Print JSON in place of the table."""
+    """Print JSON in place of the table: everything, and every digit."""
+    csv: bool = False
+    """Print the same as CSV, a line per figure and a column per map."""
+    paper: bool = False
+    """Print a row per map as papers have it, in Markdown, with every threshold and the split that chose it."""
 
     def run(self) -> None:
+        form = _form(json=self.json, csv=self.csv, paper=self.paper)
         evaluator = Evaluator(self.split, self.step, _fixed_threshold(self.threshold, self.threshold_from))
         raw, classes = self.raw_orientation, None
         if self.predictions:
@@ -104,13 +126,38 @@ class Score:
         dataset = open_split(self.data, self.split, pil_to_tensor, classes=classes, raw_orientation=raw)
         maps = StoredMaps(self.scoremaps, dataset.ids, resize=self.resize, normalize=self.normalize, scale=self.scale)
         name = self.scoremaps.resolve().name
+        verdicts: list[Verdict] = []
+        if self.details:
+            self.details.mkdir(parents=True, exist_ok=True)  # now, rather than fail when all is done
         with image_progress() as progress:
             on_image = count_images(progress, f"boxes of {name} maps", len(dataset))
-            metrics = evaluate_scoremaps(maps, dataset, evaluator, on_image, self.predictions)
-        if self.json:
+            on_verdict = None
+            if self.details:
+                on_verdict = collect(verdicts, count_images(progress, f"errors of {name} maps", len(dataset)))
+            metrics = evaluate_scoremaps(maps, dataset, evaluator, on_image, self.predictions, on_verdict)
+        if self.details:
+            write_details(self.details, {name: verdicts}, dataset.classes)
+        if form == "json":
             print(json.dumps(metrics.to_dict()))
         else:
-            Console().print(metrics_table({name: metrics}))
+            _print({name: metrics}, form)
+
+
+def _form(**asked: bool) -> str:
+    """Name the one form that is asked for, or "table"."""
+    names = [name for name, is_asked in asked.items() if is_asked]
+    if len(names) > 1:
+        raise ValueError(f"{' and '.join(names)} exclude each other.")
+    return names[0] if names else "table"
+
+
+def _print(metrics: Mapping[str, Metrics] | Mapping[MapName, Metrics], form: str) -> None:
+    if form == "csv":
+        print(metrics_csv(metrics), end="")
+    elif form == "paper":
+        print(paper_table(metrics))
+    else:
+        Console().print(metrics_table(metrics))
 
 
 def _fixed_threshold(value: float | None, chosen_on: str | None) -> FixedThreshold | None:

@@ -14,6 +14,7 @@ import tyro
 from iir_fast.app.files import remove_leftovers, whole_file
 from iir_fast.app.progress import image_progress, log
 from iir_fast.app.runs import load
+from iir_fast.app.tables import threshold_text
 from iir_fast.data import BrokenImageError, find_images, read_image
 from iir_fast.evaluation import Refinement
 from iir_fast.localization import PREDICTED_COLOUR, BoxFormat, ImageResult, overlay, save_picture, write_boxes
@@ -62,7 +63,7 @@ class Localize:
         if self.threshold is None:
             chosen = predictor.threshold(self.map, self.refine)
             log(
-                f"threshold {chosen.value:.2f}, chosen on: {chosen.chosen_on}."
+                f"threshold {threshold_text(chosen.value)}, chosen on: {chosen.chosen_on}."
                 if chosen
                 else "threshold: each image's own, which no box has chosen."
             )

@@ -49,7 +49,7 @@ function markFigures() {
   document.getElementById("origin").textContent = fixed
     ? `MaxBoxAcc, V1 and V2, takes the best threshold τ on the evaluated split (${split}) itself, as its protocol ` +
       `has it. Threshold of GT-known and Top-k Loc, τ = ${tauText(fixed.value)}, chosen on: ${fixed.chosen_on}. ` +
-      "No box: each image cut at a threshold of its own, which its map alone has chosen."
+      "No box: each image cut at a threshold of its own, which no box has chosen."
     : "The data have no boxes: metrics that need them are left out.";
 }
 
