@@ -52,7 +52,7 @@ class Metrics:
     """The result of one evaluation: every metric in percent, None where the data does not allow it.
 
     Attributes:
-        split: name of the evaluated split.
+        split: name of the evaluated split; of other data than the run's own, with these.
         images: number of images.
         with_boxes: how many of them have a box; the figures that ask for boxes are of these.
         step: distance of two thresholds.
@@ -66,6 +66,7 @@ class Metrics:
         top1_accuracy: the true class is the best one, wherever the box; None without ranked classes.
         curve_v1: the curve behind `max_box_acc`.
         curves_v2: the curves behind `max_box_acc_v2`, one per delta; empty where there are no boxes.
+        data: the source of the evaluated data, by an absolute path, where that is known.
     """
 
     split: str
@@ -82,6 +83,7 @@ class Metrics:
     top1_accuracy: float | None = None
     curve_v1: BoxCurve | None = None
     curves_v2: tuple[BoxCurve, ...] = ()
+    data: str | None = None
 
     @property
     def fixed_threshold_origin(self) -> str | None:

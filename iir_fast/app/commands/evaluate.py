@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ from torchvision.transforms.functional import pil_to_tensor  # type: ignore[impo
 from iir_fast.app.progress import count_images, image_progress
 from iir_fast.app.runs import evaluate_run
 from iir_fast.app.tables import metrics_table
-from iir_fast.data import open_split, training_classes
+from iir_fast.data import absolute_source, open_split, training_classes
 from iir_fast.evaluation import Evaluator, FixedThreshold, Refinement, StoredMaps, evaluate_scoremaps
 from iir_fast.models import MAPS, MapName
 
@@ -30,7 +30,7 @@ class Evaluate:
     maps: tuple[MapName, ...] = MAPS
     """Localization maps: both, evidence, cam."""
     data: str | None = None
-    """What to evaluate on, as in `train`; what the run was trained on by default."""
+    """What to evaluate on, as in `train`; what the run was trained on by default. Results of other data stand apart."""
     step: float = 0.01
     """Distance of two thresholds; the protocol's training runs use 0.001."""
     threshold: float | None = None
@@ -106,7 +106,8 @@ class Score:
         name = self.scoremaps.resolve().name
         with image_progress() as progress:
             on_image = count_images(progress, f"boxes of {name} maps", len(dataset))
-            metrics = evaluate_scoremaps(maps, dataset, evaluator, on_image, self.predictions)
+            measured = evaluate_scoremaps(maps, dataset, evaluator, on_image, self.predictions)
+        metrics = replace(measured, data=absolute_source(self.data))
         if self.json:
             print(json.dumps(metrics.to_dict()))
         else:
