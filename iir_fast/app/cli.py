@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import select
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Annotated
+from io import TextIOWrapper
+from typing import Annotated, TextIO
 
 import tyro
 
@@ -28,6 +31,8 @@ from iir_fast.training import Interrupted
 
 INTERRUPTED = 130
 """Exit status of a command that SIGINT ended, as shells have it."""
+BROKEN_PIPE = 141
+"""Exit status of a command whose output nothing reads any more, as in `... | head -1`, as shells have it."""
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
@@ -53,10 +58,38 @@ def _at_home(argument: str) -> str:
     return re.sub(begins, lambda found: found[1] + os.path.expanduser(found[2]), argument)
 
 
+def _is_closed(stream: TextIO) -> bool:
+    """Find out whether what a pipe is read by has gone."""
+    poll = select.poll()
+    with suppress(OSError):  # it is no file
+        poll.register(stream.fileno(), 0)  # asks for nothing but errors
+    return bool(poll.poll(0))
+
+
+@contextmanager
+def _standard_output() -> Iterator[None]:
+    """Let names of files that are no UTF-8 be printed, and end quietly where what reads the output has gone."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes it once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; faults of the input end with one sentence and exit status 2."""
     logging.basicConfig(format="%(message)s")
-    arguments = list(map(_at_home, sys.argv[1:] if arguments is None else arguments))
+    with _standard_output():
+        _run(list(map(_at_home, sys.argv[1:] if arguments is None else arguments)))
+
+
+def _run(arguments: list[str]) -> None:
     parse = partial(tyro.cli, Command, prog="iir-fast", description=__doc__, args=arguments)
     try:
         found = DEFAULTS[arguments[0]](arguments) if arguments and arguments[0] in DEFAULTS else None
@@ -68,6 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         log("interrupted.")
         sys.exit(INTERRUPTED)
+    except BrokenPipeError as error:
+        if _is_closed(sys.stdout):
+            raise
+        log(f"iir-fast: {error}")
+        sys.exit(2)
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         log(f"iir-fast: {error}")
         sys.exit(2)

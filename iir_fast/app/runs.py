@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from iir_fast.app.details import collect, write_details
 from iir_fast.app.progress import count_images, image_progress, log
-from iir_fast.data import LocalizationDataset, image_transform
+from iir_fast.data import LocalizationDataset, absolute_source, image_transform
 from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, Refinement, Verdict, evaluate_maps, predict
 from iir_fast.localization import Predictor
 from iir_fast.models import DEFAULT_MAP, MAPS, IIRNetwork, MapName, NetworkSpec, load_network
@@ -51,6 +52,12 @@ def load(path: str | Path, device: str = "auto") -> Predictor:
     evaluated = RunFolder(path).read_metrics().get("test", {})
     fixed = {map: metrics["fixed_threshold"] for map, metrics in evaluated.items()}
     return Predictor(model, spec, {map: FixedThreshold(**each) for map, each in fixed.items() if each})
+
+
+def result_name(config: TrainConfig, split: str, data: str | None) -> str:
+    """Name the results of a split: of other data than a run's own, "test of SOURCE", so that they stand apart."""
+    source = absolute_source(config.data if data is None else data)
+    return split if source == absolute_source(config.data) else f"{split} of {source}"
 
 
 def load_run(root: Path, split: str = "test", *, data: str | None = None, device: str = "auto") -> LoadedRun:
@@ -119,6 +126,9 @@ def evaluate_run(
 ) -> dict[MapName, Metrics]:
     """Evaluate the localizer of a run, and add the result to the run's `metrics.json`; a damaged one is set aside.
 
+    The result of other data than the run's own stands there under "test of SOURCE": the run's own stays as it is, and
+    so does the threshold that `load` takes.
+
     Args:
         root: the run's folder.
         split: which split of the data.
@@ -135,15 +145,20 @@ def evaluate_run(
     Raises:
         FileNotFoundError: the folder holds no run, or the data no such split.
     """
+    if save_maps:
+        save_maps.mkdir(parents=True, exist_ok=True)
     run = load_run(root, split, data=data, device=device)
-    metrics = evaluate(run, maps, Evaluator(split, step, fixed_threshold), save_maps, details, refinement)
+    name = result_name(run.config, split, data)
+    measured = evaluate(run, maps, Evaluator(name, step, fixed_threshold), save_maps, details, refinement)
+    source = absolute_source(run.config.data if data is None else data)
+    metrics = {map: replace(result, data=source) for map, result in measured.items()}
     first = next(iter(metrics.values()))
     if first.max_box_acc_v2 is None and first.pxap is None:
         accuracy = f"the top-1 accuracy is {first.top1_accuracy:.1f} %"
-        log(f"{split} has neither boxes nor masks: nothing is localized there, {accuracy}.")
+        log(f"{name} has neither boxes nor masks: nothing is localized there, {accuracy}.")
     folder = RunFolder(root)
     content = folder.sound_metrics()
-    part = split if refinement == "none" else f"{split}, {refinement}"
+    part = name if refinement == "none" else f"{name}, {refinement}"
     content.setdefault(part, {}).update({map: result.to_dict() for map, result in metrics.items()})
     folder.write_metrics(content)
     return metrics

@@ -33,6 +33,9 @@ FORMATS = {
 """The formats that are read, by Pillow's names, and the suffixes of their files. A Pillow may lack the last two."""
 BACKGROUND = "white"
 """What images with transparency are laid on."""
+LARGEST = "IIR_FAST_MAX_MEGAPIXELS"
+"""Environment variable: the most megapixels of an image, in place of Pillow's limit of 179. A small file may unfold to
+an image that fills the memory."""
 
 Image.init()
 OPENED = tuple(name for name in FORMATS if name in Image.OPEN)
@@ -189,11 +192,30 @@ def _turned_upright(image: Image.Image, decoded: Image.Image) -> Image.Image:
     return decoded
 
 
+def _limit() -> int | None:
+    given = os.environ.get(LARGEST)
+    try:
+        limit = None if given is None else int(float(given) * 1e6)
+    except (ValueError, OverflowError):
+        limit = 0
+    if limit is not None and limit < 1:
+        raise ValueError(f"{LARGEST} is {given!r}; a number above 0 is accepted")
+    return limit
+
+
 @contextmanager
 def _opened(root: ImageRoot, path: str) -> Iterator[Image.Image]:
     try:
+        limit = _limit()
+        if limit is not None:
+            Image.MAX_IMAGE_PIXELS = limit  # Pillow warns above it, and refuses above twice as many
         with (root / path).open("rb") as stream, Image.open(stream, formats=OPENED) as image:
+            if limit is not None and image.width * image.height > limit:
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels are more than {limit:,}")
             yield image
+    except Image.DecompressionBombError as error:
+        reason = f"{str(error).rstrip('.')}; make it smaller, or set {LARGEST} to the megapixels that are let through"
+        raise BrokenImageError(path, reason) from error
     except UnidentifiedImageError as error:
         raise BrokenImageError(path, f"cannot identify image file; accepted are {', '.join(OPENED)}") from error
     # Pillow's decoders let through whatever their parsers meet: OSError, SyntaxError, struct.error, zlib.error ...

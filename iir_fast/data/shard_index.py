@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -74,7 +75,7 @@ def index_shards(folder: Path, on_fault: OnFault) -> ShardIndex:
     status = [file.stat() for file in files]
     stamps = np.array([(each.st_size, each.st_mtime_ns) for each in status], np.int64)
     shards = tuple(file.name for file in files)
-    key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:24]
+    key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:24]
     places = folder / INDEX, cache_folder("shards") / f"{key}.npz"
     for place in places:
         kept = _load(place)

@@ -3,7 +3,7 @@
 from iir_fast.extras import needs_system
 
 with needs_system("iir_fast.evaluation"):
-    from iir_fast.evaluation.boxes import largest_box, thresholds
+    from iir_fast.evaluation.boxes import largest_box, outer_contours, thresholds
     from iir_fast.evaluation.contours import score_contours
     from iir_fast.evaluation.evaluator import Evaluator
     from iir_fast.evaluation.measurement import ScoredImage, scale_boxes
@@ -49,6 +49,7 @@ __all__ = [
     "fit_image",
     "judge",
     "largest_box",
+    "outer_contours",
     "own_threshold",
     "paired_test",
     "predict",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -66,8 +67,7 @@ def sweep_boxes(scoremap: NDArray[np.float64], taus: NDArray[np.float64]) -> Box
     rectangles: list[tuple[int, ...]] = []
     starts, largest = [], []
     for cut in levels:
-        _, binary = cv2.threshold(image, float(cut), 255, cv2.THRESH_BINARY)
-        contours, _ = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+        contours = _contours(image, int(cut), cv2.RETR_TREE)
         areas = [cv2.contourArea(contour) for contour in contours] or [0.0]
         starts.append(len(rectangles))
         largest.append(len(rectangles) + areas.index(max(areas)))
@@ -96,6 +96,29 @@ def largest_box(scoremap: NDArray[np.float64], threshold: float) -> tuple[int, i
     sweep = sweep_boxes(scoremap, np.array([threshold]))
     x0, y0, x1, y1 = sweep.boxes[sweep.largest[0]].tolist()
     return x0, y0, x1, y1
+
+
+def outer_contours(scoremap: NDArray[np.float64], threshold: float) -> list[NDArray[np.int32]]:
+    """Find what a score map falls into at one threshold: its outermost contours, the largest area first.
+
+    Args:
+        scoremap: float64 [H, W] in [0, 1].
+        threshold: tau in [0, 1), relative to the map's maximum.
+
+    Returns:
+        int32 [n, 2] each: the corners x, y of the polygon through the pixel centres. The first one's box is
+        `largest_box`.
+    """
+    image = (scoremap * 255).astype(np.uint8)
+    contours = _contours(image, int(threshold * image.max()), cv2.RETR_EXTERNAL)
+    return sorted((contour[:, 0] for contour in contours), key=cv2.contourArea, reverse=True)
+
+
+def _contours(image: NDArray[np.uint8], cut: int, which: int) -> Sequence[NDArray[np.int32]]:
+    """Cut an 8-bit map at a level: its contours, int32 [n, 1, 2]."""
+    _, binary = cv2.threshold(image, float(cut), 255, cv2.THRESH_BINARY)
+    contours, _ = cv2.findContours(binary, which, cv2.CHAIN_APPROX_SIMPLE)
+    return contours  # type: ignore[return-value]
 
 
 def box_iou(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -91,7 +91,7 @@ class Metrics:
     """The result of one evaluation: every metric in percent, None where the data does not allow it.
 
     Attributes:
-        split: name of the evaluated split.
+        split: name of the evaluated split; of other data than the run's own, with these.
         images: number of images.
         with_boxes: how many of them have a box; the figures that ask for boxes are of these.
         step: distance of two thresholds.
@@ -115,6 +115,7 @@ class Metrics:
         curves_v2: the curves behind `max_box_acc_v2`, one per delta; empty where there are no boxes.
         top_peaks: `top1_loc` and `top5_loc` by the other rule in use, for the largest contour and for any, and for each
             delta; empty where there are no boxes or nothing was classified.
+        data: the source of the evaluated data, by an absolute path, where that is known.
     """
 
     split: str
@@ -139,6 +140,7 @@ class Metrics:
     curve_v1: BoxCurve | None = None
     curves_v2: tuple[BoxCurve, ...] = ()
     top_peaks: tuple[TopPeaks, ...] = ()
+    data: str | None = None
 
     @property
     def fixed_threshold_origin(self) -> str | None:

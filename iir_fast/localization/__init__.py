@@ -3,18 +3,20 @@
 from iir_fast.extras import needs_system
 
 with needs_system("iir_fast.localization"):
-    from iir_fast.localization.export import export_network
+    from iir_fast.localization.export import check_export, export_network
+    from iir_fast.localization.outline import scale_box
     from iir_fast.localization.overlay import PREDICTED_COLOUR, TRUE_COLOUR, overlay, save_picture
     from iir_fast.localization.predictor import (
         FoundObject,
         ImageInput,
         ImageResult,
         Predictor,
-        scale_box,
     )
-    from iir_fast.localization.writing import BoxFormat, write_boxes
+    from iir_fast.localization.writing import BOX_FORMATS, FOLDERS, BoxFormat, choose_format, write_boxes
 
 __all__ = [
+    "BOX_FORMATS",
+    "FOLDERS",
     "PREDICTED_COLOUR",
     "TRUE_COLOUR",
     "BoxFormat",
@@ -22,6 +24,8 @@ __all__ = [
     "ImageInput",
     "ImageResult",
     "Predictor",
+    "check_export",
+    "choose_format",
     "export_network",
     "overlay",
     "save_picture",

@@ -57,16 +57,14 @@ def export_network(predictor: Predictor, file: str | Path, map: MapName = DEFAUL
 
     Raises:
         ValueError: `file` ends in something else, or `map` is unknown.
+        FileNotFoundError: the folder of `file` is not there.
         OSError: the file could not be written; what was there before still is.
         ModuleNotFoundError: ONNX is asked for, and onnx or onnxscript is not installed.
     """
     file = Path(file)
-    if file.suffix not in FORMATS:
-        raise ValueError(f"file is {file}; accepted are names that end in {' or '.join(FORMATS)}.")
+    check_export(file)
     if map not in MAPS:
         raise ValueError(f"map is {map!r}; accepted are {', '.join(MAPS)}.")
-    if file.suffix == ".onnx":
-        _require_onnx()
     spec, backbone = predictor.spec, predictor.network.backbone
     about = json.dumps(
         {
@@ -88,6 +86,16 @@ def export_network(predictor: Predictor, file: str | Path, map: MapName = DEFAUL
         )
         program.model.metadata_props[ABOUT] = about
         write_whole(file, program.model_proto.SerializeToString())
+
+
+def check_export(file: Path) -> None:
+    """Raise what `export_network` would because of its file, before a network is loaded for it."""
+    if file.suffix not in FORMATS:
+        raise ValueError(f"file is {file}; accepted are names that end in {' or '.join(FORMATS)}.")
+    if not file.absolute().parent.is_dir():
+        raise FileNotFoundError(f"file is {file}, and there is no folder {file.parent}.")
+    if file.suffix == ".onnx":
+        _require_onnx()
 
 
 class _Localizing(nn.Module):

@@ -7,7 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from os import PathLike
-from typing import NamedTuple, NoReturn, TypeAlias
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 import torch
@@ -18,16 +19,15 @@ from torch import Tensor
 from iir_fast.app.threads import in_order
 from iir_fast.data import BrokenImageError, Transform, find_images, image_transform, read_image, to_rgb
 from iir_fast.evaluation import (
-    PROTOCOL_SIZE,
     FixedThreshold,
     Refinement,
     check_refinement,
     fit_image,
-    largest_box,
     own_threshold,
     refine,
     resize_scoremap,
 )
+from iir_fast.localization.outline import Outline, corners, fill, find_outlines
 from iir_fast.models import DEFAULT_MAP, IIRNetwork, LocalizationMaps, MapName, NetworkSpec
 
 ImageInput: TypeAlias = str | PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -45,6 +45,7 @@ class FoundObject:
         box: x0, y0, x1, y1 in pixels of the image, of a file upright as its EXIF orientation says, x1 and y1 exclusive;
             all 0 where the map is constant.
         map: float32 [h,w] in [0,1], the class's localization map at the resolution of the features.
+        outline: [n,2], the polygon x, y that the box is drawn around, in the same pixels; None: the box itself.
     """
 
     label: str
@@ -52,12 +53,24 @@ class FoundObject:
     probability: float
     box: tuple[int, int, int, int]
     map: Tensor = field(repr=False, compare=False)
+    outline: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
     @property
     def scoremap(self) -> NDArray[np.float64]:
         """float64 [224,224] in [0,1]: the map as the box was cut out of it, unless it was refined first. Made anew each
         time, as it is large."""
         return resize_scoremap(self.map)
+
+    @property
+    def polygon(self) -> NDArray[np.float64]:
+        """[n,2]: the outline, or the corners of the box where there is none."""
+        return corners(self.box) if self.outline is None else self.outline
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the box has no area: the map is constant, or the image is tiny."""
+        x0, y0, x1, y1 = self.box
+        return x0 >= x1 or y0 >= y1
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,7 @@ class ImageResult:
         index: its place among the images that were given, from 0.
         path: its file; None for an image that came without one.
         size: width and height in pixels.
-        objects: of the most probable classes, the most probable first.
+        objects: of the most probable classes, the most probable first; of each class the largest first.
     """
 
     index: int
@@ -76,24 +89,39 @@ class ImageResult:
     size: tuple[int, int]
     objects: tuple[FoundObject, ...]
 
+    @property
+    def file(self) -> Path:
+        """Its path; ValueError: the image came without one."""
+        if self.path is None:
+            raise ValueError(f"image number {self.index} came without a file; images by their paths are accepted.")
+        return Path(self.path)
 
-def scale_box(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Bring a box of the protocol's 224x224 score map to pixels of an image, x1 and y1 exclusive.
+    @property
+    def masks(self) -> NDArray[np.uint8]:
+        """uint8 [n,height,width], 1 on each object: its outline, filled. Made anew each time, as they are large."""
+        filled = [fill(Outline(each.box, each.polygon), self.size) for each in self.objects]
+        return np.stack(filled) if filled else np.zeros((0, *self.size[::-1]), np.uint8)
 
-    The protocol clips x1 and y1 at 223, so that is where the image ends.
+    def to_supervision(self) -> Any:
+        """Make `supervision.Detections` of the objects that have an area: boxes, masks, probabilities and classes.
 
-    Args:
-        box: x0, y0, x1, y1, as `iir_fast.evaluation.largest_box` finds it.
-        size: width and height of the image in pixels.
-    """
-    edge = PROTOCOL_SIZE - 1
-    (width, height), (x0, y0, x1, y1) = size, box
-    return (
-        round(x0 * width / PROTOCOL_SIZE),
-        round(y0 * height / PROTOCOL_SIZE),
-        width if x1 >= edge else round(x1 * width / PROTOCOL_SIZE),
-        height if y1 >= edge else round(y1 * height / PROTOCOL_SIZE),
-    )
+        Raises:
+            ModuleNotFoundError: supervision is not installed.
+        """
+        try:
+            from supervision import Detections
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                'to_supervision needs supervision: pip install "iir-fast[supervision]"'
+            ) from error
+        shown = replace(self, objects=tuple(each for each in self.objects if not each.is_empty))
+        return Detections(
+            xyxy=np.array([each.box for each in shown.objects], np.float32).reshape(-1, 4),
+            mask=shown.masks.astype(bool),
+            confidence=np.array([each.probability for each in shown.objects], np.float32),
+            class_id=np.array([each.class_index for each in shown.objects], np.int64),
+            data={"class_name": np.array([each.label for each in shown.objects], str)},
+        )
 
 
 def _raise(error: BrokenImageError) -> NoReturn:
@@ -144,14 +172,15 @@ class Predictor:
         *,
         refinement: Refinement = "none",
         top_k: int = 1,
+        max_objects: int = 1,
         batch_size: int = 32,
         on_broken: Callable[[BrokenImageError], None] = _raise,
     ) -> Iterator[ImageResult]:
         """Find the objects of the most probable classes in each image.
 
-        A box is that of the largest contour of its class's own map, as the WSOL protocol has it. Images are read by
-        threads, a batch ahead of the network; neither they nor their results are kept, so that memory does not grow
-        with their number.
+        A box is that of the largest contour of its class's own map, as the WSOL protocol has it, and with `max_objects`
+        of the next ones down to a tenth of its area. Images are read by threads, a batch ahead of the network; neither
+        they nor their results are kept, so that memory does not grow with their number.
 
             for found in iir_fast.load("runs/mine").localize("photos/"):
                 print(found.path, found.objects[0].label, found.objects[0].box)
@@ -164,6 +193,7 @@ class Predictor:
                 `threshold(map, refinement)` says.
             refinement: how score maps are refined by their images, as `iir_fast.evaluation.refine` has it.
             top_k: how many classes to localize in each image.
+            max_objects: how many objects of each class at most.
             batch_size: images that the network reads at once.
             on_broken: called with the error of each image that cannot be read; if it returns, the image is left out.
                 By default the error is raised.
@@ -174,20 +204,22 @@ class Predictor:
         Raises:
             BrokenImageError: an image cannot be read; the message names it.
             FileNotFoundError: as `find_images`.
-            ValueError: as `find_images`, or a number is out of its range.
+            ValueError: as `find_images`, or a number is out of its range, or the network makes NaN of an image.
         """
         classes = len(self.spec.classes)
         if not 1 <= top_k <= classes:
             raise ValueError(f"top_k is {top_k}; accepted are 1 to {classes}, the number of the model's classes.")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; accepted is 1 or more.")
+        if max_objects < 1:
+            raise ValueError(f"max_objects is {max_objects}; accepted is 1 or more.")
         check_refinement(refinement)
         if threshold is None and (chosen := self.threshold(map, refinement)):
             threshold = chosen.value
         if threshold is not None and not 0 <= threshold < 1:
             raise ValueError(f"threshold is {threshold}; a number in [0, 1) is accepted.")
         inputs = self._read(_single_images(images), refinement != "none", batch_size, on_broken)
-        return self._localize(inputs, map, threshold, refinement, top_k, batch_size)
+        return self._localize(inputs, map, threshold, refinement, top_k, max_objects, batch_size)
 
     def _read(
         self, images: Iterable[ImageInput], refined: bool, ahead: int, on_broken: Callable[[BrokenImageError], None]
@@ -215,11 +247,13 @@ class Predictor:
         threshold: float | None,
         refinement: Refinement,
         top_k: int,
+        max_objects: int,
         batch_size: int,
     ) -> Iterator[ImageResult]:
         while batch := list(islice(inputs, batch_size)):
             ranked = self._ranked(torch.stack([each.tensor for each in batch]), map, top_k)
             probabilities = ranked[0].logits.double().softmax(dim=1).cpu()
+            _check_finite(batch, probabilities)
             objects: list[list[FoundObject]] = [[] for _ in batch]
             for found in ranked:
                 maps, labels = found.maps[map].float().cpu(), found.labels.tolist()
@@ -228,9 +262,9 @@ class Predictor:
                     if picture is not None:
                         scoremap = refine(scoremap, picture, refinement)
                     tau = own_threshold(scoremap, refinement) if threshold is None else threshold
-                    box = scale_box(largest_box(scoremap, tau), image.size)
-                    probability = float(probabilities[row, label])
-                    objects[row].append(FoundObject(self.spec.classes[label], label, probability, box, maps[row]))
+                    found_class = self.spec.classes[label], label, float(probabilities[row, label])
+                    for box, polygon in find_outlines(scoremap, tau, image.size, max_objects):
+                        objects[row].append(FoundObject(*found_class, box, maps[row], polygon))
             for (image, *_), each in zip(batch, objects, strict=True):
                 yield replace(image, objects=tuple(each))
 
@@ -243,6 +277,13 @@ class Predictor:
         logits = best.logits.scatter(1, best.labels[:, None], torch.inf)
         others = logits.argsort(dim=1, descending=True, stable=True)[:, 1:top_k].unbind(dim=1)
         return [best, *(self.network.localize(features, labels, (map,), from_features=True) for labels in others)]
+
+
+def _check_finite(batch: Sequence[_Input], probabilities: Tensor) -> None:
+    for (image, *_), is_finite in zip(batch, probabilities.isfinite().all(dim=1).tolist(), strict=True):
+        if not is_finite:
+            name = image.path or f"number {image.index}"
+            raise ValueError(f"the network makes NaN of the image {name}: its weights are broken, or too large.")
 
 
 def _single_images(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:

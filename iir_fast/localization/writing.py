@@ -1,54 +1,98 @@
-"""Boxes as JSON, CSV or COCO, written as they are found where the format allows it."""
+"""Boxes as files: the table of formats, and the two that are tables themselves, JSON and CSV."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, TextIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TextIO, TypeAlias, get_args
 
+from iir_fast.localization.coco import write_coco
+from iir_fast.localization.label_folders import write_voc, write_yolo
+from iir_fast.localization.label_studio import write_label_studio
 from iir_fast.localization.predictor import ImageResult
 
-BoxFormat = Literal["json", "csv", "coco"]
+BoxFormat = Literal["json", "csv", "coco", "coco-rle", "labelstudio", "yolo", "yolo-seg", "voc"]
+BOX_FORMATS: tuple[BoxFormat, ...] = get_args(BoxFormat)
 
 CORNERS = ("x0", "y0", "x1", "y1")
 COLUMNS = ("path", "width", "height", "label", "class_index", "probability", *CORNERS)
+SUFFIXES: dict[str, BoxFormat] = {".json": "json", ".csv": "csv"}
+"""What a file's suffix says; other formats in .json are asked for by name."""
 
 
-def write_boxes(found: Iterable[ImageResult], out: TextIO, form: BoxFormat, classes: Sequence[str]) -> None:
+def choose_format(output: Path | None, asked: BoxFormat | None = None) -> BoxFormat:
+    """Choose the format of an output, and look whether it can be written there.
+
+    Args:
+        output: the file, or the folder of a format that makes several; None: standard output.
+        asked: the format; None: as the suffix of `output` says, and JSON where it has none.
+
+    Raises:
+        ValueError: the suffix says nothing, or the format needs a folder and there is none.
+        FileExistsError, FileNotFoundError, IsADirectoryError: there is something at that place, or it is nowhere.
+    """
+    suffix = output.suffix.lower() if output else ""
+    form = asked or SUFFIXES.get(suffix) or ("json" if not suffix else None)
+    if form is None:
+        raise ValueError(f"output is {output}, whose suffix tells no format; accepted are {', '.join(BOX_FORMATS)}.")
+    if form in FOLDERS and output is None:
+        raise ValueError(f"format {form} makes several files; name a folder as output.")
+    if output and form in FOLDERS and output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise FileExistsError(f"output {output} is there; format {form} takes a new or an empty folder.")
+    if output and form not in FOLDERS and output.is_dir():
+        raise IsADirectoryError(f"output {output} is a folder; format {form} takes a file.")
+    if output and not output.resolve().parent.is_dir():
+        raise FileNotFoundError(f"output is {output}, and there is no folder {output.parent}.")
+    return form
+
+
+def write_boxes(
+    found: Iterable[ImageResult], out: TextIO | Path, form: BoxFormat, classes: Sequence[str], model: str = "iir_fast"
+) -> None:
     """Write every box that was found, with its image, class and probability.
 
     Where `found` ends with an error, what was found before is still written, as a valid document.
 
     Args:
         found: the images with their objects.
-        out: a text file; of CSV, one that leaves the ends of lines alone (`newline=""`).
+        out: a text file; of CSV, one that leaves the ends of lines alone (`newline=""`). Of a format that makes several
+            files, a new or empty folder.
         form: "json": a list with one object a line and box, box = x0, y0, x1, y1 in pixels of the image, x1 and y1
             exclusive. "csv": the same with a column for each of the four, and an apostrophe before a text that a
-            spreadsheet would run, one that begins with =, +, -, @, a tab or a carriage return. "coco": a COCO data set
-            with the box as its bbox x, y, width, height, the probability as its score, and all classes as categories,
-            numbered from 1; small entries of all images are kept until the end.
+            spreadsheet would run, one that begins with =, +, -, @, a tab or a carriage return. The others leave out
+            boxes without area: "coco" and "coco-rle", as `write_coco`, "labelstudio", as `write_label_studio`, "yolo"
+            and "yolo-seg", as `write_yolo`, and "voc", as `write_voc`.
         classes: names of all classes of the model.
+        model: name and version of what found them, where the format has a place for it.
+
+    Raises:
+        ValueError: a probability is NaN, which JSON does not have, or an image came without a file and the format needs
+            one.
+        TypeError: `out` is a file and the format makes several, or the other way round.
     """
-    if form == "json":
-        _write_json(found, out)
-    elif form == "csv":
-        _write_csv(found, out)
+    if isinstance(out, Path) != (form in FOLDERS):
+        accepted = "the path of a folder" if form in FOLDERS else "an open text file"
+        raise TypeError(f"out is a {type(out).__name__}; format {form} takes {accepted}.")
+    if isinstance(out, Path):
+        FOLDERS[form](found, out, classes, model)
     else:
-        _write_coco(found, out, classes)
+        FILES[form](found, out, classes, model)
 
 
-def _write_json(found: Iterable[ImageResult], out: TextIO) -> None:
+def _write_json(found: Iterable[ImageResult], out: TextIO, classes: Sequence[str], model: str) -> None:
     before = "["
     try:
         for row in _rows(found):
-            out.write(f"{before}\n  {json.dumps(row)}")
+            out.write(f"{before}\n  {json.dumps(row, allow_nan=False)}")
             before = ","
     finally:
         out.write("[]\n" if before == "[" else "\n]\n")
 
 
-def _write_csv(found: Iterable[ImageResult], out: TextIO) -> None:
+def _write_csv(found: Iterable[ImageResult], out: TextIO, classes: Sequence[str], model: str) -> None:
     table = csv.DictWriter(_Lines(out), COLUMNS)
     table.writeheader()
     for row in _rows(found):
@@ -86,19 +130,19 @@ def _rows(found: Iterable[ImageResult]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _write_coco(found: Iterable[ImageResult], out: TextIO, classes: Sequence[str]) -> None:
-    images: list[dict[str, Any]] = []
-    boxes: list[dict[str, Any]] = []
-    try:
-        for image in found:
-            number, (width, height) = image.index + 1, image.size
-            images.append({"id": number, "file_name": image.path, "width": width, "height": height})
-            for each in image.objects:
-                x0, y0, x1, y1 = each.box
-                what = {"id": len(boxes) + 1, "image_id": number, "category_id": each.class_index + 1}
-                where = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
-                boxes.append({**what, **where, "iscrowd": 0, "score": each.probability})
-    finally:
-        categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
-        json.dump({"images": images, "annotations": boxes, "categories": categories}, out)
-        out.write("\n")
+FileWriter: TypeAlias = Callable[[Iterable[ImageResult], TextIO, Sequence[str], str], None]
+FolderWriter: TypeAlias = Callable[[Iterable[ImageResult], Path, Sequence[str], str], None]
+FILES: dict[BoxFormat, FileWriter] = {
+    "json": _write_json,
+    "csv": _write_csv,
+    "coco": write_coco,
+    "coco-rle": partial(write_coco, rle=True),
+    "labelstudio": write_label_studio,
+}
+"""Formats of one file."""
+FOLDERS: dict[BoxFormat, FolderWriter] = {
+    "yolo": write_yolo,
+    "yolo-seg": partial(write_yolo, outlines=True),
+    "voc": write_voc,
+}
+"""Formats of a file for each image."""

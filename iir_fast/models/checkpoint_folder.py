@@ -12,6 +12,7 @@ import torch
 from iir_fast.app.files import remove_leftovers, whole_file
 from iir_fast.models.checkpoint import NetworkSpec, read_checkpoint, save_checkpoint
 from iir_fast.models.network import IIRNetwork
+from iir_fast.models.weight_files import not_finite
 
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints in the folder of a run."""
@@ -120,6 +121,7 @@ def load_network(path: str | Path, device: str | torch.device = "cpu") -> tuple[
 
     Raises:
         FileNotFoundError, ValueError: as `read_checkpoint`, or the run has no checkpoint.
+        ValueError: the network holds NaN or infinities: it would find nothing anywhere.
     """
     path = Path(path)
     if path.is_dir():
@@ -129,6 +131,8 @@ def load_network(path: str | Path, device: str | torch.device = "cpu") -> tuple[
         spec, state = found.spec, found.model
     else:
         spec, state, _ = read_checkpoint(path)
+    if broken := not_finite(state):
+        raise ValueError(f"the network in {path} is broken: {broken!r} holds NaN or infinities.")
     model = spec.build()
     model.load_state_dict(state)
     return model.to(device).eval(), spec

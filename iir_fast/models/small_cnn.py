@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+SMALL_CNN = "small_cnn"
+"""Its name among the backbones."""
 WIDTHS = (16, 32, 64, 64)
 # Striding in the first two layers leaves all the wide layers on the 16x16 map, where they are cheapest.
 STRIDES = (2, 2, 1, 1)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_fast.app.progress import count_images, image_progress
-from iir_fast.app.runs import evaluate_run, image_batches, load_run
+from iir_fast.app.runs import evaluate_run, image_batches, load_run, read_config, result_name
 from iir_fast.evaluation import thresholds
 from iir_fast.localization import PREDICTED_COLOUR, TRUE_COLOUR
 from iir_fast.models import MAPS, MapName
@@ -56,8 +56,8 @@ def write_report(
     Raises:
         FileNotFoundError: the folder holds no run, or the data no such split.
         FileExistsError: `out`, or a part of its data, is there and is no report.
-        ValueError: `limit` is below 1, `maps` is empty, `out` does not end in .html, or the evaluation in
-            `metrics.json` is of another number of images.
+        ValueError: `limit` is below 1, `maps` is empty, `out` does not end in .html or is missing for other data than
+            the run's own, or the evaluation in `metrics.json` is of another number of images.
     """
     file = out or root / "report.html"
     if limit is not None and limit < 1:
@@ -67,18 +67,21 @@ def write_report(
     if file.suffix != ".html":
         raise ValueError(f"out is {file}; a file that ends in .html is accepted.")
     check_page(file)
+    name = result_name(read_config(root), split, data)
+    if name != split and out is None:
+        raise ValueError(f"out is not given, and {file} is for the run's own data; name a page for those of {data}.")
     run = load_run(root, split, data=data, device=device)
     folder, count = RunFolder(root), len(run.dataset)
-    evaluated = folder.sound_metrics().get(split, {})
+    evaluated = folder.sound_metrics().get(name, {})
     missing = tuple(map for map in maps if map not in evaluated)
     if missing:
         evaluate_run(root, split, missing, data=data, device=device)
-        evaluated = folder.read_metrics()[split]
+        evaluated = folder.read_metrics()[name]
     metrics = {map: evaluated[map] for map in maps}
     for map, result in metrics.items():
         if result["images"] != count:
             raise ValueError(
-                f"{folder.metrics} evaluates {map} maps of {result['images']} {split} images, and the data have "
+                f"{folder.metrics} evaluates {map} maps of {result['images']} {name} images, and the data have "
                 f"{count}; evaluate the run again."
             )
     shown = min(limit or count, count)
@@ -86,7 +89,7 @@ def write_report(
     taus = _slider(metrics)
     overview = {
         "run": root.resolve().name,
-        "split": split,
+        "split": name,
         "images": count,
         "classes": run.dataset.classes,
         "taus": taus.tolist(),

@@ -46,7 +46,8 @@ class Model:
     backbone: str = "small_cnn"
     """"small_cnn" or the name of a timm model."""
     weights: str = "random"
-    """Backbone weights: "random", "timm" (downloads), "package" (tf_efficientnet_lite0 to lite2) or a file."""
+    """Backbone weights: "random", "timm" (downloads), "package" (tf_efficientnet_lite0 to lite2) or a file: .pt, .pth,
+    .pth.tar, .ckpt, .bin or .safetensors, of any training program."""
     output_stride: int | None = None
     """Stride of the feature map in pixels; the architecture's own by default."""
     out_index: int | None = None

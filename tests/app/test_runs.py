@@ -58,3 +58,32 @@ def test_load_gives_the_newest_checkpoint_with_the_thresholds_of_its_evaluation(
     assert found.objects[0].label in ("cat", "dog")
     with pytest.raises(FileNotFoundError, match=r"nowhere does not exist"):
         iir_fast.load(tmp_path / "nowhere")
+
+
+def test_other_data_change_nothing_that_the_run_says_of_its_own(tmp_path, monkeypatch):
+    for name, count in (("own", 6), ("other", 4)):
+        rows = ["path,label,x0,y0,x1,y1"]
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            (image := Image.effect_noise((40, 30), 90)).save(tmp_path / name / f"{i}.png")
+            rows.append(f"{i}.png,{('cat', 'dog')[i % 2]},{i},0,{image.width},{image.height - i}")
+        (tmp_path / name / "test.csv").write_text("\n".join(rows) + "\n")
+    spec, folder = NetworkSpec("small_cnn", ("cat", "dog"), image_size=32, hidden=8), RunFolder(tmp_path / "run")
+    folder.open(TrainConfig().with_options(data=str(tmp_path / "own"), hidden=8), "refuse")
+    torch.manual_seed(0)
+    folder.checkpoints.save(3, spec, spec.build(), {})
+    evaluate_run(folder.root, maps=("both",), fixed_threshold=FixedThreshold(0.45, "val"))
+    before = folder.read_metrics()
+    assert before["test"]["both"]["data"] == str(tmp_path / "own")
+    monkeypatch.chdir(tmp_path)
+    for refinement in ("none", "guided"):
+        evaluate_run(folder.root, maps=("both",), data="other", refinement=refinement)
+    after, name = folder.read_metrics(), f"test of {tmp_path / 'other'}"
+    assert after.keys() == {"test", name, f"{name}, guided"}
+    assert after["test"] == before["test"]
+    found = after[name]["both"]
+    assert (found["data"], found["split"], found["images"]) == (str(tmp_path / "other"), name, 4)
+    assert found["fixed_threshold"]["chosen_on"] == f"{name}, the split it is reported on"
+    assert iir_fast.load(folder.root).threshold("both") == FixedThreshold(0.45, "val")
+    evaluate_run(folder.root, maps=("both",), data="own")
+    assert folder.read_metrics()["test"] != before["test"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from iir_fast.data import read_image
+from iir_fast.data import BrokenImageError, read_image
 from iir_fast.data.find import SUFFIXES
 from iir_fast.data.images import FORMATS, read_header, read_mask
 
@@ -141,3 +141,23 @@ def test_a_mask_is_turned_with_its_image(tmp_path):
     save_lying(mask("L"), 6, tmp_path / "mask.png")
     assert read_mask(tmp_path, "mask.png", upright=True).tolist() == [[0, 1, 1, 0, 0, 0]] * 4
     assert read_mask(tmp_path, "mask.png", upright=False).shape == (6, 4)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_an_image_that_is_too_large_is_refused_with_the_way_out(picture, tmp_path, monkeypatch):
+    picture.save(tmp_path / "photo.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    way_out = r"photo\.png cannot be read: .*; make it smaller, or set IIR_FAST_MAX_MEGAPIXELS to the megapixels"
+    with pytest.raises(BrokenImageError, match=way_out):
+        read_image("photo.png", tmp_path)
+    monkeypatch.setenv("IIR_FAST_MAX_MEGAPIXELS", "0.000384")
+    assert read_image("photo.png", tmp_path).size == (24, 16)
+    monkeypatch.setenv("IIR_FAST_MAX_MEGAPIXELS", "0.000383")
+    with pytest.raises(BrokenImageError, match="24 x 16 pixels are more than 383; make it smaller, or set"):
+        read_header(tmp_path, "photo.png", upright=True)
+    for given in ("many", "-1", "inf", "nan"):
+        monkeypatch.setenv("IIR_FAST_MAX_MEGAPIXELS", given)
+        with pytest.raises(
+            BrokenImageError, match=f"IIR_FAST_MAX_MEGAPIXELS is '{given}'; a number above 0 is accepted"
+        ):
+            read_image("photo.png", tmp_path)

@@ -65,7 +65,7 @@ def test_onnx_gives_the_localizers_results_for_any_number_of_images(make_predict
         images = some_images(count)
         assert_same(session.run(None, {"images": images.numpy()}), expected(predictor, images, map))
     about = json.loads(session.get_modelmeta().custom_metadata_map["iir_fast.json"])
-    assert (about["classes"], about["map"], about["threshold"]) == (["cat", "dog", "cow"], map, 0.3)
+    assert (about["classes"], about["map"], about["threshold"]) == (["cat", "dog", "cow"], map, None)
 
 
 @pytest.mark.parametrize(("map", "changes"), VARIANTS[1:])

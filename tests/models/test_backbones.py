@@ -66,6 +66,11 @@ def test_map_from_224(name: str, output_stride: int | None, out_index: int, chan
         ("inception_v3", {}, (768, 12, 12)),
         ("vgg16", {}, (512, 14, 14)),
         ("resnet50", {"out_index": -1}, (2048, 7, 7)),
+        # Families that name stages as the EfficientNets do, and are built otherwise.
+        ("resnet50_clip", {}, (1024, 14, 14)),
+        ("repvgg_a0", {"out_index": -1}, (1280, 7, 7)),
+        ("botnet26t_256", {"size": (256, 256)}, (1024, 16, 16)),
+        ("mobilenetv5_base", {}, (512, 14, 14)),
         ("small_cnn", {"size": (64, 64)}, (64, 16, 16)),
         ("small_cnn", {"size": (65, 61), "output_stride": 4, "out_index": 0}, (64, 17, 16)),
     ],

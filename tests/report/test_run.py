@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -74,9 +75,26 @@ def test_what_is_not_accepted_is_named(run, tmp_path):
     with pytest.raises(FileExistsError, match=r"mine\.html exists and is no report"):
         write_report(run, out=tmp_path / "mine.html")
     write_report(run, maps=("cam",), limit=1)
-    fewer = tmp_path / "fewer"
-    shutil.copytree(TrainConfig.from_yaml(RunFolder(run).config.read_text()).data, fewer)
-    lines = (fewer / "test.csv").read_text().splitlines()
-    (fewer / "test.csv").write_text("\n".join(lines[:20]) + "\n")
-    with pytest.raises(ValueError, match="cam maps of 40 test images, and the data have 18; evaluate the run again"):
-        write_report(run, maps=("cam",), data=str(fewer))
+    kept = RunFolder(run).read_metrics()
+    kept["test"]["cam"]["images"] = 18
+    RunFolder(run).write_metrics(kept)
+    with pytest.raises(ValueError, match="cam maps of 18 test images, and the data have 40; evaluate the run again"):
+        write_report(run, maps=("cam",))
+
+
+def test_other_data_take_the_place_of_nothing(run, tmp_path):
+    own = TrainConfig.from_yaml(RunFolder(run).config.read_text()).data
+    page = write_report(run, maps=("cam",), limit=1)
+    before = RunFolder(run).read_metrics()["test"], page.read_bytes()
+    assert before[0]["cam"]["data"] == own
+    other = str(shutil.copytree(own, tmp_path / "other"))
+    lines = (tmp_path / "other" / "test.csv").read_text().splitlines()
+    (tmp_path / "other" / "test.csv").write_text("\n".join(lines[:20]) + "\n")
+    with pytest.raises(ValueError, match=f"out is not given, .* name a page for those of {other}"):
+        write_report(run, maps=("cam",), data=other)
+    shown = overview(write_report(run, maps=("cam",), data=other, out=tmp_path / "other.html"))
+    assert (shown["split"], shown["images"], shown["metrics"]["cam"]["data"]) == (f"test of {other}", 18, other)
+    assert shown["metrics"]["cam"]["fixed_threshold"]["chosen_on"] == f"test of {other}, the split it is reported on"
+    assert (RunFolder(run).read_metrics()["test"], page.read_bytes()) == before
+    # By any name, the run's own data are its own.
+    assert write_report(run, maps=("cam",), limit=1, data=os.path.relpath(own)) == page

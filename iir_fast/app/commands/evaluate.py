@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ from iir_fast.app.details import collect, write_details
 from iir_fast.app.progress import count_images, image_progress
 from iir_fast.app.runs import evaluate_run, read_config
 from iir_fast.app.tables import metrics_csv, metrics_table, paper_table
-from iir_fast.data import open_split, training_classes
+from iir_fast.data import absolute_source, open_split, training_classes
 from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, Refinement, StoredMaps, Verdict, evaluate_scoremaps
 from iir_fast.models import MAPS, MapName
 
@@ -32,7 +32,7 @@ class Evaluate:
     maps: tuple[MapName, ...] = MAPS
     """Localization maps: both, evidence, cam."""
     data: str | None = None
-    """What to evaluate on, as in `train`; what the run was trained on by default."""
+    """What to evaluate on, as in `train`; what the run was trained on by default. Results of other data stand apart."""
     step: float = 0.01
     """Distance of two thresholds; the protocol's training runs use 0.001."""
     threshold: float | None = None
@@ -134,7 +134,8 @@ class Score:
             on_verdict = None
             if self.details:
                 on_verdict = collect(verdicts, count_images(progress, f"errors of {name} maps", len(dataset)))
-            metrics = evaluate_scoremaps(maps, dataset, evaluator, on_image, self.predictions, on_verdict)
+            measured = evaluate_scoremaps(maps, dataset, evaluator, on_image, self.predictions, on_verdict)
+        metrics = replace(measured, data=absolute_source(self.data))
         if self.details:
             write_details(self.details, {name: verdicts}, dataset.classes)
         if form == "json":

@@ -9,7 +9,7 @@ from pathlib import Path
 import tyro
 
 from iir_fast.app.runs import load
-from iir_fast.localization import export_network
+from iir_fast.localization import check_export, export_network
 from iir_fast.models import DEFAULT_MAP, MapName
 
 
@@ -31,5 +31,6 @@ class Export:
     def run(self) -> None:
         # Its optimizer reports every operation that it leaves as it is.
         logging.getLogger("onnxscript").setLevel(logging.ERROR)
+        check_export(self.file)
         export_network(load(self.model, "cpu"), self.file, self.map)
         print(self.file)

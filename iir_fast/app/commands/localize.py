@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,23 +10,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
 
+import numpy as np
 import tyro
+from PIL import Image
 
+from iir_fast import __version__
 from iir_fast.app.files import remove_leftovers, whole_file
 from iir_fast.app.progress import image_progress, log
 from iir_fast.app.runs import load
 from iir_fast.app.tables import threshold_text
 from iir_fast.data import BrokenImageError, find_images, read_image
 from iir_fast.evaluation import Refinement
-from iir_fast.localization import PREDICTED_COLOUR, BoxFormat, ImageResult, overlay, save_picture, write_boxes
+from iir_fast.localization import (
+    FOLDERS,
+    PREDICTED_COLOUR,
+    BoxFormat,
+    ImageResult,
+    choose_format,
+    overlay,
+    save_picture,
+    write_boxes,
+)
 from iir_fast.models import DEFAULT_MAP, MapName
 
 
 @dataclass(frozen=True)
 class Localize:
-    """Find the object in images: a box, its class and the class's probability as JSON, CSV or COCO, overlays as PNG.
+    """Find the object in images: a box, its class and the class's probability in many formats; overlays, masks as PNG.
 
-    Boxes are x0, y0, x1, y1 in pixels of the upright image, x1 and y1 exclusive; in COCO x, y, width, height.
+    In JSON and CSV boxes are x0, y0, x1, y1 in pixels of the upright image, x1 and y1 exclusive.
     """
 
     images: tyro.conf.Positional[tuple[str, ...]]
@@ -42,12 +55,17 @@ class Localize:
     """Refine score maps by their images: "guided" (guided filter) or "grabcut", whose edge no box needs to choose."""
     top_k: int = 1
     """How many classes to localize in each image, the most probable first, each with a box of its own."""
+    max_objects: int = 1
+    """How many objects of each class at most, the largest first, down to a tenth of the largest one's area."""
     format: BoxFormat | None = None
-    """Form of the output; by default CSV where --output ends in .csv, else JSON."""
+    """Format of the boxes; by default the one that the suffix of --output names, .json or .csv. yolo, yolo-seg and voc
+    make a folder, --output, with links to the images; yolo-seg and coco have outlines, coco-rle has masks."""
     output: Path | None = None
-    """File for the boxes in place of standard output."""
+    """File or folder for the boxes in place of standard output."""
     overlays: Path | None = None
-    """Folder for overlays, one PNG per box, numbered as the images; further classes' end in -2, -3 and so on."""
+    """Folder for overlays, one PNG per box, numbered as the images; those of further boxes end in -2, -3 and so on."""
+    masks: Path | None = None
+    """Folder for masks of the images' size, white on the object, one PNG per box, named as overlays are."""
     batch_size: int = 32
     """Images that the network reads at once."""
     skip_broken: bool = False
@@ -56,6 +74,9 @@ class Localize:
     """Where to run the network."""
 
     def run(self) -> None:
+        form = choose_format(self.output, self.format)
+        for folder in self._picture_folders():
+            folder.mkdir(parents=True, exist_ok=True)
         paths = find_images(_named(self.images))
         if not paths:
             raise ValueError("images is empty; name at least one file, folder or glob.")
@@ -81,47 +102,72 @@ class Localize:
             self.threshold,
             refinement=self.refine,
             top_k=self.top_k,
+            max_objects=self.max_objects,
             batch_size=self.batch_size,
             on_broken=skip,
         )
-        form = self.format or ("csv" if self.output and self.output.suffix == ".csv" else "json")
+        model = f"{self.model.resolve().name}, iir-fast {__version__}"
         failures: list[BaseException] = []
-        with self._out() as out:
-            watched = self._watched(found, len(paths), bar=not out.isatty())
-            write_boxes(_until_failure(watched, failures), out, form, predictor.spec.classes)
+        with self._out(form) as out:
+            watched = self._watched(found, len(paths), bar=isinstance(out, Path) or not out.isatty())
+            write_boxes(_until_failure(watched, failures), out, form, predictor.spec.classes, model)
         if failures:
             raise failures[0]
         if broken:
             log(f"skipped {len(broken)} of {len(paths)} images that cannot be read.")
 
     @contextmanager
-    def _out(self) -> Iterator[TextIO]:
+    def _out(self, form: BoxFormat) -> Iterator[TextIO | Path]:
+        if self.output and form in FOLDERS:
+            yield self.output
+            return
         if self.output is None:
             # Taken before the bar starts: while one runs, rich sends what goes to sys.stdout to the bar's console.
             yield sys.stdout
             return
         file = self.output.resolve()  # /dev/stdout is a link
         if file.exists() and not file.is_file():  # a device or a pipe is there to be written to
-            with file.open("w", encoding="utf-8", newline="") as out:
+            with _text(file) as out:
                 yield out
             return
         remove_leftovers(file.parent)
-        with whole_file(file) as aside, aside.open("w", encoding="utf-8", newline="") as out:
+        with whole_file(file) as aside, _text(aside) as out:
             yield out
 
     def _watched(self, found: Iterable[ImageResult], total: int, bar: bool) -> Iterator[ImageResult]:
         """Draw what passes through, and count it in a bar unless the terminal shows it anyway."""
-        if self.overlays:
-            self.overlays.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self.overlays)
+        for folder in self._picture_folders():
+            remove_leftovers(folder)
+        empty: list[str] = []
         with image_progress(shown=bar) as progress:
             task = progress.add_task("localize", total=total, note="")
             for image in found:
-                if self.overlays:
-                    _draw(image, self.overlays)
+                self._draw(image)
+                empty += [str(image.path) for each in image.objects if each.is_empty]
                 progress.update(task, completed=image.index + 1)
                 yield image
             progress.update(task, completed=total)
+        if empty:
+            log(f"{len(empty)} boxes have no area, as their maps are constant or their images tiny; first: {empty[0]}.")
+
+    def _picture_folders(self) -> list[Path]:
+        return [folder for folder in (self.overlays, self.masks) if folder]
+
+    def _draw(self, image: ImageResult) -> None:
+        """Save the pictures that are asked for."""
+        picture = read_image(image.file) if self.overlays else None
+        masks = image.masks if self.masks else None
+        for rank, each in enumerate(image.objects):
+            name = f"{image.index:05d}-{image.file.stem}{f'-{rank + 1}' if rank else ''}.png"
+            if self.overlays and picture:
+                save_picture(self.overlays / name, overlay(picture, each.scoremap, [(each.box, PREDICTED_COLOUR)]))
+            if self.masks and masks is not None:
+                save_picture(self.masks / name, Image.fromarray(masks[rank] * np.uint8(255)))
+
+
+def _text(file: Path) -> TextIO:
+    """Open a file for text, names of files among it that are no UTF-8."""
+    return file.open("w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _until_failure(found: Iterable[ImageResult], failures: list[BaseException]) -> Iterator[ImageResult]:
@@ -135,14 +181,7 @@ def _until_failure(found: Iterable[ImageResult], failures: list[BaseException]) 
 def _named(images: Sequence[str]) -> Iterator[str]:
     for each in images:
         if each == "-":
-            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+            # In bytes: names of files need be no text.
+            yield from (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer if line.strip())
         else:
             yield each
-
-
-def _draw(image: ImageResult, folder: Path) -> None:
-    path = Path(str(image.path))
-    picture = read_image(path)
-    for rank, each in enumerate(image.objects, start=1):
-        name = f"{image.index:05d}-{path.stem}{'' if rank == 1 else f'-{rank}'}.png"
-        save_picture(folder / name, overlay(picture, each.scoremap, [(each.box, PREDICTED_COLOUR)]))

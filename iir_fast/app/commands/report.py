@@ -23,7 +23,8 @@ class Report:
     maps: tuple[MapName, ...] = MAPS
     """Localization maps; the page opens with the first."""
     out: Path | None = None
-    """The page, if not report.html in the run's folder. Of more than 500 images, data go to a folder beside it."""
+    """The page, if not report.html in the run's folder, which is for the run's own data. Of more than 500 images, data
+    go to a folder beside it."""
     limit: int | None = None
     """Show only so many images, evenly spaced over the split."""
     data: str | None = None
