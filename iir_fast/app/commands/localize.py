@@ -16,6 +16,7 @@ from PIL import Image
 
 from iir_fast import __version__
 from iir_fast.app.files import remove_leftovers, whole_file
+from iir_fast.app.pretrained import pretrained
 from iir_fast.app.progress import image_progress, log
 from iir_fast.app.runs import load
 from iir_fast.app.tables import threshold_text
@@ -26,12 +27,13 @@ from iir_fast.localization import (
     PREDICTED_COLOUR,
     BoxFormat,
     ImageResult,
+    Predictor,
     choose_format,
     overlay,
     save_picture,
     write_boxes,
 )
-from iir_fast.models import DEFAULT_MAP, MapName
+from iir_fast.models import MapName
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,12 @@ class Localize:
     images: tyro.conf.Positional[tuple[str, ...]]
     """Image files, folders with images at any depth, quoted globs ("photos/**/*.jpg"), or - for paths on standard
     input, one a line."""
-    model: Path
+    model: Path | None = None
     """Folder of a run, or a checkpoint."""
-    map: MapName = DEFAULT_MAP
-    """Localization map."""
+    pretrained: str | None = None
+    """In place of --model: a timm classifier, whose own classes are localized without any training."""
+    map: MapName | None = None
+    """Localization map; by default both, or cam, which is all that a classifier has."""
     threshold: float | None = None
     """Share of the map's maximum at which the object is cut out; by default the one of the run's last evaluation, or
     each image's own where there was none or maps are refined."""
@@ -80,7 +84,7 @@ class Localize:
         paths = find_images(_named(self.images))
         if not paths:
             raise ValueError("images is empty; name at least one file, folder or glob.")
-        predictor = load(self.model, self.device)
+        predictor = self._predictor()
         if self.threshold is None:
             chosen = predictor.threshold(self.map, self.refine)
             log(
@@ -106,7 +110,7 @@ class Localize:
             batch_size=self.batch_size,
             on_broken=skip,
         )
-        model = f"{self.model.resolve().name}, iir-fast {__version__}"
+        model = f"{self.model.resolve().name if self.model else self.pretrained}, iir-fast {__version__}"
         failures: list[BaseException] = []
         with self._out(form) as out:
             watched = self._watched(found, len(paths), bar=isinstance(out, Path) or not out.isatty())
@@ -115,6 +119,13 @@ class Localize:
             raise failures[0]
         if broken:
             log(f"skipped {len(broken)} of {len(paths)} images that cannot be read.")
+
+    def _predictor(self) -> Predictor:
+        if self.model and not self.pretrained:
+            return load(self.model, self.device)
+        if self.pretrained and not self.model:
+            return pretrained(self.pretrained, self.device)
+        raise ValueError("choose one of --model, a run of your own, and --pretrained, a classifier as it is.")
 
     @contextmanager
     def _out(self, form: BoxFormat) -> Iterator[TextIO | Path]:
