@@ -52,7 +52,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], str, int]] = {
     "resnet": (resnet, "layer4", 32),
     "swin": (swin, "norm", 8),
     "vit": (vit, "blocks.1.norm1", 8),
-    "vit, register tokens": (lambda: vit(reg_tokens=4), "blocks.1.norm1", 8),
+    "vit, register tokens": (lambda: vit(reg_tokens=8), "blocks.1.norm1", 8),
     "vit, pooled": (lambda: vit(global_pool="avg"), "blocks.1", 8),
     "tokens": (Tokens, "norm", 8),
 }
@@ -80,7 +80,7 @@ def channels_first(name: str, result: Tensor, grid: tuple[int, int] = (4, 4)) ->
         return result.clone()
     if name == "swin":
         return torch.stack(result.unbind(3), dim=1)
-    prefix = {"vit, register tokens": 5, "tokens": 3}.get(name, 1)
+    prefix = {"vit, register tokens": 9, "tokens": 3}.get(name, 1)
     return result[:, prefix:].transpose(1, 2).reshape(len(result), -1, *grid)
 
 
