@@ -317,7 +317,7 @@ def test_localize_takes_a_classifier_as_it_is_in_place_of_a_run(tmp_path, monkey
     classes = create_classifier("test_resnet", "random")[1].classes
     assert all(each["label"] == classes[each["class_index"]] for each in found)
     assert len(list((tmp_path / "out").iterdir())) == 4
-    assert "threshold 0.30, chosen on: nothing" in said
+    assert "threshold: each image's own, which no box has chosen." in said
     for wrong, sentence in (
         ([*options, "--map", "both"], "map is 'both'; accepted is 'cam'"),
         ([], "choose one of --model, a run of your own, and --pretrained, a classifier as it is"),

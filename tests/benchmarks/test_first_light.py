@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -117,7 +118,8 @@ def test_the_exit_status_says_whether_a_stage_failed(names, status, tmp_path, mo
     record = json.loads((tmp_path / "first_light" / "first_light_cpu.json").read_text())
     assert [stage["status"] for stage in record["stages"]] == [ENDS[name][0] for name in names]
     table = (tmp_path / "first_light" / "first_light_cpu.md").read_text()
-    assert (r"| raises | **failed** | 0 | KeyError: 'what it is \| was' |" in table) == (status == 1)
+    found = re.search(r"\| raises \| \*\*failed\*\* \| \d+ \| KeyError: 'what it is \\\| was' \|", table)
+    assert (found is not None) == (status == 1)
     printed = capsys.readouterr().out
     assert printed.splitlines()[-1].startswith("Failed: raises." if status else "Nothing failed.")
 
@@ -137,7 +139,9 @@ def test_what_cannot_be_is_refused(arguments, words, monkeypatch, capsys):
 @pytest.mark.slow
 def test_every_stage_runs_on_the_cpu(tmp_path):
     assert first_light.SHARES.keys() == STAGES.keys()
-    start = [sys.executable, "-m", "benchmarks.first_light", "--device", "cpu", "--tiny", "--out", str(tmp_path)]
+    # Beside other work a CPU may take longer than the eight minutes that a GPU's machine has.
+    options = ["--device", "cpu", "--tiny", "--minutes", "40", "--out", str(tmp_path)]
+    start = [sys.executable, "-m", "benchmarks.first_light", *options]
     # Beside other tests threads that wait for each other take a hundred times as long.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(start, cwd=ROOT, env=environment, capture_output=True, text=True)
