@@ -141,11 +141,11 @@ class Localizer(nn.Module):
     def _localize(self, reading: _Reading, labels: Tensor) -> LocalizationMaps:
         # A sample's score depends on its own maps alone: the gradient of their sum is that of every score.
         score = torch.zeros_like(reading.logits).scatter_(1, labels.unsqueeze(1), 1)
-        (gradient,) = torch.autograd.grad(reading.logits, reading.result, score, retain_graph=True, allow_unused=True)
-        if gradient is None:
+        (of_all,) = torch.autograd.grad(reading.logits, reading.result, score, retain_graph=True, allow_unused=True)
+        if of_all is None:
             raise self._independent()
-        gradient, features = (self._as_maps(each, reading.size) for each in (gradient, reading.result.detach()))
-        if reading.result.dim() == 3 and not gradient.any():
+        gradient, features = (self._as_maps(each, reading.size) for each in (of_all, reading.result.detach()))
+        if of_all.any() and not gradient.any():
             raise ValueError(
                 f"Localizer: the class does not depend on the patches' tokens of {self._source}, as the model reads "
                 "its class token alone behind it; name a layer in front of its last attention, such as "

@@ -190,6 +190,13 @@ def test_the_most_probable_classes_are_localized_in_turn_in_one_pass():
         Localizer(model, layer).localize_top(images, 1, "both")
 
 
+@pytest.mark.parametrize(("name", "classifier"), [("resnet", "fc"), ("vit", "head")])
+def test_a_classifier_that_knows_nothing_has_a_constant_map(name, classifier):
+    model, layer, stride = make(name)
+    nn.init.zeros_(model.get_submodule(classifier).weight)
+    assert not Localizer(model, layer)(images_of(stride)).maps["cam"].any()
+
+
 class Lists(nn.Module):
     def forward(self, features: Tensor) -> list[Tensor]:
         return [features]
