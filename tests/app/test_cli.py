@@ -137,7 +137,6 @@ def test_evaluate_prints_json_and_keeps_it(cli, trained, tmp_path):
     lines = dict(line.split(",", 1) for line in cli(*arguments[:-1], "--csv", *details).stdout.splitlines())
     assert float(lines["errors.none"]) == printed["cam"]["top1_loc"]
     assert (tmp_path / "details/images.csv").read_text().count("cam,images/test/") == 12
-    assert lines["figure"] == "cam"
     assert float(lines["curves_v2.1.best"]) == printed["cam"]["curves_v2"][1]["best"]
     assert "| small_cnn | iir, cam map | " in cli(*arguments[:-1], "--paper").stdout
     assert set(kept) == {"evidence", "cam", "both"}
@@ -201,11 +200,8 @@ def test_score_takes_small_maps_and_predictions_of_any_program(cli, folder, tmp_
     figures = (metrics["max_box_acc_v2"], metrics["pxap"], metrics["piou"]["best"], metrics["top5_accuracy"])
     assert [cells[i] for i in (0, 2, 3, 4)] == ["-", "50.0", "100.0", "100.0"]
     assert [cells[i] for i in (6, 10, 11, 13)] == [f"{figure:.1f}" for figure in figures]
-    with (tmp_path / "details/of/it/images.csv").open(newline="") as stream:
-        images = list(csv.DictReader(stream))
-    assert [(each["image"], each["error"]) for each in images] == [
-        (f"images/test/{i:02d}.png", "class" if i % 2 else "none") for i in range(12)
-    ]
+    lines = (tmp_path / "details/of/it/images.csv").read_text().splitlines()
+    assert [line.rpartition(",")[2] for line in lines] == ["error", *["none", "class"] * 6]
     assert "json and csv exclude each other" in cli(*arguments, "--csv", code=2).stderr
 
 
