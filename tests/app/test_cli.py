@@ -20,14 +20,12 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
-import timm
 import yaml
 
 import iir_fast
 from iir_fast.app.cli import main
 from iir_fast.data import ProceduralDataset, image_transform, read_image
 from iir_fast.methods import METHODS, SPG
-from iir_fast.models import create_classifier
 from iir_fast.training import RunFolder, TrainConfig
 
 RANKS = "top1_loc", "top5_loc", "no_box_top1_loc", "no_box_top5_loc", "top1_accuracy", "top5_accuracy"
@@ -298,30 +296,6 @@ def test_localize_keeps_its_bar_on_the_terminal_and_its_boxes_on_stdout(trained,
     assert [category["name"] for category in coco["categories"]] == [f"class_{k}" for k in range(10)]
     assert len(coco["annotations"]) == 12
     assert "12/12" in screen
-
-
-def test_localize_takes_a_classifier_as_it_is_in_place_of_a_run(tmp_path, monkeypatch, capsys):
-    create = timm.create_model  # weights without network
-    monkeypatch.setattr(timm, "create_model", lambda name, pretrained=False, **options: create(name, **options))
-    for name in "ab":
-        ProceduralDataset("test", 2).image(0).save(tmp_path / f"{name}.png")
-    options = ["--pretrained", "test_resnet", "--device", "cpu", "--top-k", "2", "--refine", "guided"]
-    main(["localize", str(tmp_path), *options, "--overlays", str(tmp_path / "out")])
-    printed, said = capsys.readouterr()
-    found = json.loads(printed)
-    assert [Path(each["path"]).name for each in found] == ["a.png", "a.png", "b.png", "b.png"]
-    classes = create_classifier("test_resnet", "random")[1].classes
-    assert all(each["label"] == classes[each["class_index"]] for each in found)
-    assert len(list((tmp_path / "out").iterdir())) == 4
-    assert "threshold: each image's own, which no box has chosen." in said
-    for wrong, sentence in (
-        ([*options, "--map", "both"], "map is 'both'; accepted is 'cam'"),
-        ([], "choose one of --model, a run of your own, and --pretrained, a classifier as it is"),
-        ([*options, "--model", str(tmp_path)], "choose one of --model"),
-    ):
-        with pytest.raises(SystemExit, match="2"):
-            main(["localize", str(tmp_path / "a.png"), *wrong])
-        assert sentence in capsys.readouterr().err
 
 
 @pytest.mark.slow

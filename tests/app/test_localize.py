@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
 from iir_fast.app.cli import main
-from iir_fast.models import IIRNetwork, NetworkSpec, save_checkpoint
+from iir_fast.data import ProceduralDataset
+from iir_fast.models import IIRNetwork, NetworkSpec, create_classifier, save_checkpoint
 
 LATIN = os.fsdecode(b"caf\xe9.png")
 """A file name of another encoding than UTF-8."""
@@ -156,3 +158,27 @@ def test_another_broken_pipe_is_an_error(model, photos, capsys, monkeypatch):
 
     monkeypatch.setattr("iir_fast.app.commands.localize.find_images", broken)
     assert "Broken pipe" in refused(capsys, photos, "--model", model)
+
+
+def test_localize_takes_a_classifier_as_it_is_in_place_of_a_run(tmp_path, monkeypatch, capsys):
+    create = timm.create_model  # weights without network
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained=False, **options: create(name, **options))
+    for name in "ab":
+        ProceduralDataset("test", 2).image(0).save(tmp_path / f"{name}.png")
+    options = ["--pretrained", "test_resnet", "--device", "cpu", "--top-k", "2", "--refine", "guided"]
+    main(["localize", str(tmp_path), *options, "--overlays", str(tmp_path / "out")])
+    printed, said = capsys.readouterr()
+    found = json.loads(printed)
+    assert [Path(each["path"]).name for each in found] == ["a.png", "a.png", "b.png", "b.png"]
+    classes = create_classifier("test_resnet", "random")[1].classes
+    assert all(each["label"] == classes[each["class_index"]] for each in found)
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    assert "threshold: each image's own, which no box has chosen." in said
+    for wrong, sentence in (
+        ([*options, "--map", "both"], "map is 'both'; accepted is 'cam'"),
+        ([], "choose one of --model, a run of your own, and --pretrained, a classifier as it is"),
+        ([*options, "--model", str(tmp_path)], "choose one of --model"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(["localize", str(tmp_path / "a.png"), *wrong])
+        assert sentence in capsys.readouterr().err

@@ -17,15 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from iir_fast.data import GroundTruth
-from iir_fast.evaluation import (
-    Evaluator,
-    FixedThreshold,
-    Metrics,
-    ScoredImage,
-    own_threshold,
-    scale_boxes,
-    score_contours,
-)
+from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, ScoredImage
 from iir_fast.evaluation.evaluator import BATCH, usable_cores
 
 Array = NDArray[Any]
@@ -272,25 +264,6 @@ def test_the_fixed_threshold_need_not_lie_on_the_grid() -> None:
         assert metrics.gt_known_loc == accuracy
         assert metrics.curve_v1 is not None
         assert metrics.curve_v1.accuracy == (100, 100, 0, 0)
-
-
-def test_without_a_box_each_image_is_cut_at_its_own_threshold() -> None:
-    ranked = [[0, 1, 2, 3, 4], [1, 2, 3, 4, 0], [1, 2, 3, 4, 5]]
-    for own, right in ((0.2, True), (0.6, False)):
-        items = [replace(two_level(0, classes), own_threshold=own) for classes in ranked]
-        found = Evaluator("test", fixed_threshold=FixedThreshold(0.8 - own, "val")).run(items)
-        assert found.no_box_gt_known_loc == 100 * right != found.gt_known_loc
-        assert found.no_box_top1_loc == pytest.approx(100 / 3 * right)
-        assert found.no_box_top5_loc == pytest.approx(200 / 3 * right)
-
-
-def test_the_own_threshold_is_the_maps_where_none_is_given() -> None:
-    image = two_level(0, None)
-    own = own_threshold(image.scoremap)
-    iou, _ = score_contours(image.scoremap, np.array([own]), scale_boxes(image.ground_truth.boxes, (224, 224)))
-    found = Evaluator("test").run([image])
-    assert found.no_box_gt_known_loc == 100 * (iou[0] >= 0.5)
-    assert found.no_box_top1_loc is found.no_box_top5_loc is None
 
 
 def test_a_threshold_chosen_here_is_said_to_be() -> None:
