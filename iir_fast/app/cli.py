@@ -26,7 +26,7 @@ from iir_fast.app.progress import log
 from iir_fast.training import Interrupted
 
 INTERRUPTED = 130
-"""Exit status of a command that SIGINT ended, as shells have it."""
+"""Exit status of a command that a signal ended, as shells have it for SIGINT."""
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
