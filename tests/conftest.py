@@ -193,19 +193,28 @@ def cli(start_python: Callable[..., Started]) -> Callable[..., subprocess.Comple
 
 
 @pytest.fixture(scope="session")
-def on_ranks(start_python: Callable[..., Started]) -> Callable[..., list[str]]:
-    """Runs `python ARGUMENTS` on so many ranks with the environment that torchrun would give them; what each prints.
+def start_ranks(start_python: Callable[..., Started]) -> Callable[..., list[Started]]:
+    """Starts `python ARGUMENTS` on so many ranks with the environment that torchrun would give them."""
 
-    Every one of them must end with the exit status `code`, 0 if not told.
-    """
-
-    def run(size: int, *arguments: object, code: int = 0) -> list[str]:
+    def start(size: int, *arguments: object) -> list[Started]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
         shared |= {"TORCHELASTIC_RUN_ID": "none", "OMP_NUM_THREADS": "1"}
-        ranks = [start_python(*arguments, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(size)]
-        return [rank.finish(code).stdout for rank in ranks]
+        return [start_python(*arguments, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(size)]
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def on_ranks(start_ranks: Callable[..., list[Started]]) -> Callable[..., list[str]]:
+    """Runs `python ARGUMENTS` on so many ranks; what each prints.
+
+    Every one of them must end with the exit status `code`, 0 if not told.
+    """
+
+    def run(size: int, *arguments: object, code: int = 0) -> list[str]:
+        return [rank.finish(code).stdout for rank in start_ranks(size, *arguments)]
 
     return run

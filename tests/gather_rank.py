@@ -29,7 +29,8 @@ def main(folder: Path, dtype: torch.dtype) -> None:
     rows = slice(rank * 8 // ranks, (rank + 1) * 8 // ranks)
     features = images[rows].to(dtype).requires_grad_()
     out = head(features, LABELS[rows])
-    loss = IIRLoss(gather=True)(out)
+    # Alone it does not gather: what gathering makes of the loss is compared with the loss itself.
+    loss = IIRLoss(gather=ranks > 1)(out)
     # The cross-entropies too: DDP averages a gradient only once every parameter has one.
     loss = loss + sum(F.cross_entropy(logits, LABELS[rows]) for logits in (out.logits_a, out.logits_b))
     loss.backward()

@@ -37,6 +37,7 @@ def test_without_labels_it_takes_the_class_of_the_largest_summed_logits(hidden):
 def test_the_two_classifiers_start_apart():
     head = DualCAMHead(5, 3)
     assert not torch.equal(head.weight[0], head.weight[1])
+    assert not torch.equal(head.bias[0], head.bias[1])
     assert not torch.equal(head.branches[0][0].weight, head.branches[1][0].weight)
 
 

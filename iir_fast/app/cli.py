@@ -30,7 +30,7 @@ from iir_fast.app.progress import log
 from iir_fast.training import Interrupted
 
 INTERRUPTED = 130
-"""Exit status of a command that SIGINT ended, as shells have it."""
+"""Exit status of a command that a signal ended, as shells have it for SIGINT."""
 BROKEN_PIPE = 141
 """Exit status of a command whose output nothing reads any more, as in `... | head -1`, as shells have it."""
 

@@ -26,6 +26,9 @@ from iir_fast.training.run import Run, Validate
 from iir_fast.training.run_folder import IfExists, RunFolder
 
 FEATURE_BATCH = 32
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""Signals that end training behind the step at hand, with a checkpoint: a terminal's, that of torchrun, Kubernetes and
+other schedulers, the warning that these are told to send before, and that of a terminal that is closed."""
 NEUTRAL = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 """Normalization until the backbone, which depends on the data's classes, says its own."""
 
@@ -89,7 +92,7 @@ def train(
         The trained model with its specification.
 
     Raises:
-        Interrupted: SIGINT came; the step at hand was finished and a checkpoint written.
+        Interrupted: one of `STOPPING` came; the step at hand was finished and a checkpoint written.
         NonFiniteLoss: the loss was NaN or infinite, and `non_finite` is "stop".
         FileExistsError: `root` exists and may not be used.
         OSError: another process trains there.
@@ -187,9 +190,9 @@ def frozen_features(
 
 @contextmanager
 def _interrupt_flag() -> Iterator[list[bool]]:
-    """Make a flag that SIGINT and SIGTERM set. A second SIGINT interrupts at once, as it always does.
+    """Make a flag that the signals `STOPPING` set. A second SIGINT interrupts at once, as it always does.
 
-    SIGTERM is what torchrun and cluster schedulers send before they kill.
+    Under nohup, which has SIGHUP ignored, that one sets nothing.
     """
     flag = [False]
 
@@ -200,8 +203,9 @@ def _interrupt_flag() -> Iterator[list[bool]]:
 
     previous: dict[int, Any] = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, on_signal)
+        for number in STOPPING:
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                previous[number] = signal.signal(number, on_signal)
     except ValueError:  # not the main thread: signals are not ours to handle
         yield flag
         return

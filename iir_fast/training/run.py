@@ -31,7 +31,7 @@ Validate = Callable[[IIRNetwork, NetworkSpec], float]
 
 
 class Interrupted(Exception):
-    """Training was asked to stop (SIGINT) and has left a checkpoint to resume from."""
+    """Training was asked to stop by a signal and has left a checkpoint to resume from."""
 
 
 class NonFiniteLoss(RuntimeError):
@@ -162,6 +162,7 @@ class Run:
             self._switch_to_training()
             for batches in self._rest_of_epoch():
                 ramp = min(1.0, self.step / (RAMP * self.total_steps))
+                self.ranks.step = self.step + 1
                 logs = (self.step + 1) % self.config.saving.log_every == 0 or self.step + 1 == self.last_step
                 record = self.updater.update(batches, ramp, wants_norm=logs)
                 self.step += 1
@@ -266,6 +267,7 @@ class Run:
             _set_random_state(state)
             better = self.best is None or metric > self.best
             self.best = metric if better else self.best
+        self.ranks.wait()
         better, self.best = self.ranks.gather_objects((better, self.best))[0]
         self.awaits_validation = False
         if better:

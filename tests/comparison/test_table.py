@@ -22,8 +22,8 @@ def metrics(v2: float, pxap: float | None = 50.0) -> dict:
     return {**figures, "curve_v1": curves[1], "curves_v2": curves}
 
 
-def printed(v2: dict[str, list[float | None]], pxap: float | None = 50.0) -> str:
-    """Tables of rows with MaxBoxAccV2 per seed; None stands for a run that failed."""
+def printed(v2: dict[str, list[float | None]], pxap: tuple[float | None, ...] = (50.0,) * 3) -> str:
+    """Tables of rows with MaxBoxAccV2 per seed, None for a run that failed, and PxAP per seed of every row."""
     seeds = tuple(range(len(next(iter(v2.values())))))
     results = []
     for row, values in v2.items():
@@ -32,7 +32,8 @@ def printed(v2: dict[str, list[float | None]], pxap: float | None = 50.0) -> str
             if value is None:
                 results.append(RunResult(run, None, None, "ValueError: no luck"))
             else:
-                results.append(RunResult(run, {"cam": metrics(value, pxap)}, Cost(60.0 + seed, 90.0, 10**9, "cpu", 2)))
+                figures = metrics(value, pxap[seed])
+                results.append(RunResult(run, {"cam": figures}, Cost(60.0 + seed, 90.0, 10**9, "cpu", 2)))
     runs = tuple(result.run for result in results)
     return tables(Comparison("T", ("cam",), tuple(v2), ("",), seeds, runs, ""), results)
 
@@ -92,11 +93,17 @@ def test_one_seed_has_no_spread():
 
 
 def test_what_is_missing_is_said():
-    text = printed({"CAM": [40.0, None], "IIR": [None, None]}, pxap=None)
+    text = printed({"CAM": [40.0, None], "IIR": [None, None]}, pxap=(None, None))
     assert cells(text, r"CAM (1 of 2 seeds)")[3:6] == ["**40.0**", "**40.0**", "-"]
     assert cells(text, r"IIR (0 of 2 seeds)")[2:] == ["-"] * 11
     assert "- CAM, seed 1: ValueError: no luck\n" in text
     assert "1 of 4 runs are complete." in text
+    assert "Best PxAP: none, no run says it." in text
+
+
+def test_no_mean_is_taken_over_fewer_seeds_than_are_said():
+    text = printed({"CAM": [40.0, 42.0], "IIR": [50.0, 50.0]}, pxap=(60.0, None))
+    assert cells(text, "CAM")[4] == cells(text, "IIR")[4] == "-"
     assert "Best PxAP: none, no run says it." in text
 
 

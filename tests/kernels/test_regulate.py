@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from iir_fast.functional import regulate
+from iir_fast.kernels import backend
 
 TINY = 1e-4
 
@@ -87,9 +88,25 @@ def test_a_constant_map_is_zero_with_zero_gradient(value):
     assert other.grad.isfinite().all()
 
 
-def test_a_map_of_rounding_noise_counts_as_constant():
-    noise = 1000 + 1e-4 * torch.rand(1, 5, 5, dtype=torch.float64)
-    assert not regulate(noise, torch.rand(1, 5, 5, dtype=torch.float64)).maps[:, 0].any()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_map_of_rounding_noise_counts_as_constant(dtype):
+    noise = 1000 + 1e-4 * torch.rand(1, 5, 5, dtype=dtype)
+    assert noise.unique().numel() > 1
+    assert not regulate(noise, torch.rand(1, 5, 5, dtype=dtype)).maps[:, 0].any()
+
+
+@pytest.mark.parametrize("given", [None, torch.full((2, 2), 0.5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_nan_leaves_no_number_in_its_map_nor_in_its_samples_terms(dtype, given, each_backend, device):
+    cam_a, cam_b = torch.randn(2, 2, 5, 5, dtype=dtype)
+    cam_a[1, 2, 3] = torch.nan
+    with backend(each_backend):
+        out = regulate(cam_a, cam_b, given if given is None else given.to(device, dtype))
+    assert out.maps[1, 0].isnan().all()
+    assert out.masks[1, 0].isnan().all()
+    assert out.terms[1].isnan().all()
+    for each in (out.maps[0], out.masks[0], out.terms[0], out.maps[1, 1], out.masks[1, 1]):
+        assert each.isfinite().all()
 
 
 def test_ties_at_the_extremes_share_the_gradient():

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from iir_fast.functional import subgroup_similarity
+from iir_fast.functional import inter_intra, subgroup_similarity
 from iir_fast.kernels import backend
 
 
@@ -45,15 +45,30 @@ def test_without_pairs_it_is_a_zero_connected_to_the_graph(count, each_backend):
     assert torch.equal(foreground.grad, torch.zeros(count, 4))
 
 
-def test_a_zero_descriptor_has_zero_gradient(each_backend):
-    foreground = torch.randn(4, 3, requires_grad=True)
-    background = torch.zeros(4, 3, requires_grad=True)
+@pytest.mark.parametrize("operator", ["subgroup_similarity", "inter_intra"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_descriptor_too_short_for_a_direction_is_zero_with_zero_gradient(dtype, operator, each_backend):
+    def run(length: float) -> list[torch.Tensor]:
+        leaves = [each.clone() for each in drawn]
+        for row, each in enumerate(leaves, 1):
+            each[row] *= length / each[row].norm()
+        foreground, background = (each.requires_grad_() for each in leaves)
+        if operator == "inter_intra":
+            regions = foreground.view(2, 2, 3), background.view(2, 2, 3)
+            labels = torch.zeros(2, dtype=torch.int64)
+            loss = inter_intra(torch.zeros(2, 2, dtype=dtype), *regions, labels, 1.0, 1.0).loss
+        else:
+            loss = subgroup_similarity(foreground, background, torch.zeros(4, dtype=torch.int64))
+        return [loss.detach(), *torch.autograd.grad(loss, leaves)]
+
+    drawn = torch.randn(2, 4, 3, dtype=dtype)
     with backend(each_backend):
-        loss = subgroup_similarity(foreground, background, torch.zeros(4, dtype=torch.int64))
-        loss.backward()
-    assert loss.isfinite()
-    assert torch.equal(background.grad, torch.zeros(4, 3))
-    assert foreground.grad.isfinite().all()
+        zero, short = run(0.0), run(1e-13)
+    assert all(each.isfinite().all() for each in short)
+    assert not short[1][1].any()
+    assert not short[2][2].any()
+    for one, other in zip(short, zero, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_singleton_changes_nothing_but_gets_no_gradient():

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from iir_fast import DualCAMHead
 from iir_fast.data import BrokenImageError, image_transform
 from iir_fast.evaluation import FixedThreshold, fit_image, largest_box, own_threshold, refine, resize_scoremap
 from iir_fast.localization import Predictor, export_network, scale_box
@@ -76,6 +77,17 @@ def test_every_class_has_the_box_of_its_own_map_the_most_probable_first(make_pre
             scoremap = resize_scoremap(maps)[0]
             np.testing.assert_allclose(each.scoremap, scoremap, atol=1e-4)
             assert each.box == scale_box(largest_box(each.scoremap, TIGHT), picture.size)
+
+
+def test_of_classes_as_probable_the_networks_own_choice_is_first_and_none_is_there_twice(
+    predictor, pictures, monkeypatch
+):
+    torch.nn.init.zeros_(predictor.network.head.weight)
+    torch.nn.init.zeros_(predictor.network.head.bias)
+    # Its choice is made of other sums than the logits are, and may be another where these are equal.
+    monkeypatch.setattr(DualCAMHead, "predict", lambda self, maps, classifiers=2: torch.full((len(maps[0]),), 2))
+    for image in predictor.localize(pictures, top_k=3):
+        assert [each.class_index for each in image.objects] == [2, 0, 1]
 
 
 def test_the_threshold_is_the_models_own_unless_another_is_asked_for(predictor, pictures):

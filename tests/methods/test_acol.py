@@ -42,6 +42,15 @@ def test_b_reads_the_map_without_what_a_is_sure_of(hidden):
     assert head.weight.grad[0].abs().sum() == 0, "A's map erases, but is not trained to"
 
 
+def test_a_pixel_right_at_the_threshold_is_erased():
+    features = torch.tensor([[[[0.0, 1.0, 2.0]]]])
+    for erase, left in ((1.0, [0.0, 1.0, 0.0]), (0.5, [0.0, 0.0, 0.0])):
+        head = ErasingHead(1, 1, None, "mean", erase)
+        torch.nn.init.ones_(head.weight)
+        (_, map_b), _ = head.read(features, torch.tensor([0]))
+        assert map_b.flatten().tolist() == left
+
+
 @pytest.mark.parametrize("hidden", [None, 6])
 def test_a_alone_decides_the_class(hidden):
     torch.manual_seed(0)

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from iir_fast.data import ProceduralDataset
 from iir_fast.methods import CAM, IIR, Learner
-from iir_fast.models import NetworkSpec
+from iir_fast.models import NetworkSpec, read_checkpoint
 from iir_fast.training import IfExists, Interrupted, RunFolder, TrainConfig, train
 from iir_fast.training.update import Updater
 
@@ -278,6 +278,49 @@ def test_a_validation_that_fails_loses_nothing_and_is_made_up_for(tmp_path):
     assert len(calls) == 3
     plain = train(TINY, tmp_path / "plain", validate=lambda model, spec: 0.0).model.state_dict()
     assert_same(plain, train(TINY, tmp_path / "run", "resume").model.state_dict())
+
+
+def test_regulation_is_turned_on_over_the_first_quarter(tmp_path, monkeypatch):
+    ramps, update = [], Updater.update
+
+    def note(self, batches, ramp, **options):
+        ramps.append(ramp)
+        return update(self, batches, ramp, **options)
+
+    monkeypatch.setattr(Updater, "update", note)
+    train(TINY.with_options(epochs=4, max_steps=7), tmp_path / "run")
+    assert ramps == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.0]), "of 20 steps, wherever they end"
+
+
+def test_what_a_validation_draws_changes_no_bit_of_training(tmp_path):
+    drawn = []
+
+    def draws(model, spec):
+        drawn.append(torch.rand(100))
+        return 0.0
+
+    config = TINY.with_options(method="cutmix")
+    validated = train(config, tmp_path / "validated", validate=draws).model.state_dict()
+    assert len(drawn) == 2
+    assert_same(validated, weights_after(config, tmp_path / "plain"))
+
+
+def test_the_best_checkpoint_outlives_a_resumption(tmp_path):
+    figures = iter([2.0])
+
+    def measures(model, spec):
+        try:
+            return next(figures)
+        except StopIteration:
+            raise ValueError("no more") from None
+
+    config = TINY.with_options(epochs=3)
+    with pytest.raises(ValueError, match="no more"):
+        train(config, tmp_path / "run", validate=measures)
+    train(config, tmp_path / "run", "resume", validate=lambda model, spec: 1.0)
+    folder = RunFolder(tmp_path / "run").checkpoints
+    assert folder.newest().training["best"] == 2.0
+    assert read_checkpoint(folder.best)[2]["step"] == 5
 
 
 def test_cuda_without_a_device_is_a_sentence(tmp_path):

@@ -89,6 +89,25 @@ def test_what_ranks_refuse_leaves_no_folder(on_ranks, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
+def test_all_ranks_end_with_a_sentence_when_one_of_them_does_not_come(start_ranks):
+    """The first one holds what the others read of each other: there its end is another case."""
+    cases = ("stopped", 0), ("stopped", 2), ("killed", 2), ("fault", 0)
+    started = [start_ranks(3, Path(__file__).with_name("missed.py"), *case) for case in cases]
+    for (kind, victim), ranks in zip(cases, started, strict=True):
+        sentence = (
+            f"RuntimeError: rank {victim} is missed in step 3: died, or stopped for 0.05 minutes and more; resume"
+        )
+        if kind == "fault":
+            sentence = f"RuntimeError: rank {victim} has ended training: the image bee/3.jpg cannot be read."
+            assert ranks[victim].finish(2).stdout == "ValueError: the image bee/3.jpg cannot be read.\n"
+        try:
+            said = [rank.finish(2).stdout for number, rank in enumerate(ranks) if number != victim]
+        finally:
+            ranks[victim].process.kill()
+        assert all(each.startswith(sentence) for each in said), said
+
+
 def test_one_rank_agrees_with_itself():
     ranks = Ranks()
     assert ranks.is_first

@@ -104,6 +104,27 @@ def test_resume_refuses_another_configuration_and_names_the_option(tmp_path):
         folder.open(CONFIG.with_options(epochs=9), "resume")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({name: 0.5} for name in ("learning_rate", "head_lr_mult", "weight_decay", "momentum", "ema_decay", "clip")),
+        *({name: 3} for name in ("accumulate", "classes_per_batch", "images_per_class", "max_steps", "hidden", "seed")),
+        *({name: True} for name in ("flip", "crop", "channels_last", "compile")),
+        {"optimizer": "sgd"},
+        {"schedule": "cosine"},
+        {"precision": "bf16"},
+        {"non_finite": "skip"},
+        {"weights": "imagenet"},
+        {"image_size": 96},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_whatever_decides_the_result_stays_as_it_was(options, tmp_path):
+    folder = finished(tmp_path / "run")
+    with pytest.raises(ValueError, match=rf"configured differently: {next(iter(options))} was"):
+        folder.check(CONFIG.with_options(**options), "resume")
+
+
 @pytest.mark.parametrize("content", ["", '{"test": {"cam"', "[]", '{"test": []}', '{"test": {"cam": 3}}'])
 def test_damaged_metrics_are_named_set_aside_and_followed_by_new_ones(content, tmp_path, capsys):
     folder = RunFolder(tmp_path)
