@@ -44,7 +44,7 @@ def choose_format(output: Path | None, asked: BoxFormat | None = None) -> BoxFor
         raise FileExistsError(f"output {output} is there; format {form} takes a new or an empty folder.")
     if output and form not in FOLDERS and output.is_dir():
         raise IsADirectoryError(f"output {output} is a folder; format {form} takes a file.")
-    if output and not output.resolve().parent.is_dir():
+    if output and not output.exists() and not output.resolve().parent.is_dir():
         raise FileNotFoundError(f"output is {output}, and there is no folder {output.parent}.")
     return form
 

@@ -134,6 +134,14 @@ def test_boxes_without_area_are_said(photos, tmp_path, capsys):
     assert (len(coco["images"]), coco["annotations"]) == (3, [])
 
 
+def test_a_pipe_is_written_to(model, photos):
+    read, write = os.pipe()
+    main(["localize", str(photos / "a.png"), "--model", str(model), "--output", f"/dev/fd/{write}"])
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert len(json.load(pipe)) == 1
+
+
 def closed_pipe() -> io.TextIOWrapper:
     """What `| true` leaves to write to."""
     read, write = os.pipe()

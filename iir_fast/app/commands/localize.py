@@ -136,11 +136,12 @@ class Localize:
             # Taken before the bar starts: while one runs, rich sends what goes to sys.stdout to the bar's console.
             yield sys.stdout
             return
-        file = self.output.resolve()  # /dev/stdout is a link
-        if file.exists() and not file.is_file():  # a device or a pipe is there to be written to
-            with _text(file) as out:
+        # Before links are followed: /dev/stdout is one, and of a pipe to a name that is no path.
+        if self.output.exists() and not self.output.is_file():  # a device or a pipe is there to be written to
+            with _text(self.output) as out:
                 yield out
             return
+        file = self.output.resolve()
         remove_leftovers(file.parent)
         with whole_file(file) as aside, _text(aside) as out:
             yield out
