@@ -103,7 +103,7 @@ def test_what_is_missing_is_said():
 
 def test_no_mean_is_taken_over_fewer_seeds_than_are_said():
     text = printed({"CAM": [40.0, 42.0], "IIR": [50.0, 50.0]}, pxap=(60.0, None))
-    assert cells(text, "CAM")[4] == cells(text, "IIR")[4] == "-"
+    assert cells(text, "CAM")[5] == cells(text, "IIR")[5] == "-"
     assert "Best PxAP: none, no run says it." in text
 
 
