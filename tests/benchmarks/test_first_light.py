@@ -83,7 +83,7 @@ def is_alive(process: int) -> bool:
 
 def test_a_stage_that_fails_however_it_does_keeps_no_other_from_running():
     # What "hangs" may take is its own part and what those before it have left.
-    shares = {name: 0.5 if name == "hangs" else 5.0 for name in ["hangs", *ENDS]}
+    shares = {name: 3.0 if name == "hangs" else 20.0 for name in ["hangs", *ENDS]}
     stages = {stage["name"]: stage for stage in run(shares, command, sum(shares.values()))}
     assert list(stages) == list(shares)
     for name, (status, reason) in ENDS.items():
