@@ -109,8 +109,7 @@ def evaluate_maps(
             save_scoremap(save_to, image.image_id, image.scoremap)
         return image
 
-    metrics = evaluator.run(range(len(dataset)), load_and_save, on_image)
-    return metrics if on_verdict is None else _judged(metrics, evaluator, len(dataset), load, on_verdict)
+    return _evaluate(evaluator, range(len(dataset)), load_and_save, load, on_image, on_verdict)
 
 
 def evaluate_scoremaps(
@@ -141,20 +140,24 @@ def evaluate_scoremaps(
         classes = ranked[i] if ranked else None
         return ScoredImage(dataset.ids[i], maps[i], dataset.labels[i], classes, dataset.ground_truth(i))
 
-    metrics = evaluator.run(range(len(dataset)), load, on_image)
-    return metrics if on_verdict is None else _judged(metrics, evaluator, len(dataset), load, on_verdict)
+    return _evaluate(evaluator, range(len(dataset)), load, load, on_image, on_verdict)
 
 
-def _judged(
-    metrics: Metrics,
+def _evaluate(
     evaluator: Evaluator,
-    images: int,
+    images: range,
     load: Callable[[int], ScoredImage],
-    on_verdict: Callable[[Verdict], None],
+    load_again: Callable[[int], ScoredImage],
+    on_image: Callable[[int], None],
+    on_verdict: Callable[[Verdict], None] | None,
 ) -> Metrics:
-    """Judge each image at the threshold that all of them chose, and add the kinds of error to the metrics."""
+    """Measure all images; where verdicts are asked for, judge each one at the threshold that all of them chose, and add
+    the kinds of error to the metrics."""
+    metrics = evaluator.run(images, load, on_image)
+    if on_verdict is None:
+        return metrics
     fixed, verdicts = metrics.fixed_threshold, []
-    for verdict in evaluator.judge(range(images), load, None if fixed is None else fixed.value):
+    for verdict in evaluator.judge(images, load_again, None if fixed is None else fixed.value):
         verdicts.append(verdict)
         on_verdict(verdict)
     return replace(metrics, errors=error_shares(verdicts))

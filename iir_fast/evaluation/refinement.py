@@ -43,7 +43,11 @@ def own_threshold(scoremap: NDArray[np.float64], refinement: Refinement = "none"
     Returns:
         tau in [0, 1/2].
     """
-    return MIDDLE if refinement == "grabcut" else min(MIDDLE, RISE * _bend(scoremap) ** 2)
+    return MIDDLE if refinement == "grabcut" else _threshold_at(_bend(scoremap))
+
+
+def _threshold_at(bend: float) -> float:
+    return min(MIDDLE, RISE * bend**2)
 
 
 def _bend(scoremap: NDArray[np.float64]) -> float:
@@ -105,9 +109,10 @@ def _guided(scoremap: NDArray[np.float64], image: NDArray[np.uint8]) -> NDArray[
 
 def _grabcut(scoremap: NDArray[np.float64], image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Cut the object out by its colours, which GrabCut learns from what the map is sure of."""
-    seed = np.where(scoremap > own_threshold(scoremap), cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    bend = _bend(scoremap)
+    seed = np.where(scoremap > _threshold_at(bend), cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     seed[scoremap > SURE_OBJECT] = cv2.GC_FGD
-    seed[scoremap < min(SURE_BACKGROUND, _bend(scoremap) / 2)] = cv2.GC_BGD
+    seed[scoremap < min(SURE_BACKGROUND, bend / 2)] = cv2.GC_BGD
     if len(np.unique(seed & 1)) < 2:  # no background at all: there are no colours to learn
         return scoremap
     cv2.setRNGSeed(0)

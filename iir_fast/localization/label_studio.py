@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 from urllib.parse import quote
 
+from iir_fast.localization.json_list import write_list
 from iir_fast.localization.predictor import FoundObject, ImageResult
 
 FROM, TO = "label", "image"
@@ -27,13 +27,7 @@ def write_label_studio(found: Iterable[ImageResult], out: TextIO, classes: Seque
         classes: names of all classes, which the labelling configuration states.
         model: what found them, the predictions' model_version.
     """
-    before = "["
-    try:
-        for image in found:
-            out.write(f"{before}\n  {json.dumps(_task(image, model), allow_nan=False)}")
-            before = ","
-    finally:
-        out.write("[]\n" if before == "[" else "\n]\n")
+    write_list((_task(image, model) for image in found), out)
 
 
 def _task(image: ImageResult, model: str) -> dict[str, Any]:

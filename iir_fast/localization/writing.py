@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeAlias, get_args
 
 from iir_fast.localization.coco import write_coco
+from iir_fast.localization.json_list import write_list
 from iir_fast.localization.label_folders import write_voc, write_yolo
 from iir_fast.localization.label_studio import write_label_studio
 from iir_fast.localization.predictor import ImageResult
@@ -83,13 +83,7 @@ def write_boxes(
 
 
 def _write_json(found: Iterable[ImageResult], out: TextIO, classes: Sequence[str], model: str) -> None:
-    before = "["
-    try:
-        for row in _rows(found):
-            out.write(f"{before}\n  {json.dumps(row, allow_nan=False)}")
-            before = ","
-    finally:
-        out.write("[]\n" if before == "[" else "\n]\n")
+    write_list(_rows(found), out)
 
 
 def _write_csv(found: Iterable[ImageResult], out: TextIO, classes: Sequence[str], model: str) -> None:

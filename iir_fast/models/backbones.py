@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iir_fast.models.pretrained import load_weights, read_weights
+from iir_fast.models.pretrained import create_timm_model, load_weights, read_weights
 from iir_fast.models.small_cnn import SMALL_CNN, SmallCNN
 
 FINE_STRIDE = 16
@@ -131,15 +131,9 @@ def create_backbone(
 
     pretrained = weights == "timm"
     tensors = None if weights in ("random", "timm") else read_weights(weights, name)
-    try:
-        net: Any = timm.create_model(name, pretrained, features_only=True, out_indices=(out_index,), **options)
-    except Exception as error:  # the architecture was built once already, by _inspect: only the weights can fail here
-        if not pretrained:
-            raise
-        raise RuntimeError(
-            f"timm could not get pretrained weights for {name!r} ({type(error).__name__}: {error}). "
-            "Without network access, give the path of a state dict as weights."
-        ) from error
+    # The architecture was built once already, by _inspect.
+    otherwise = "Without network access, give the path of a state dict as weights."
+    net = create_timm_model(name, pretrained, otherwise, features_only=True, out_indices=(out_index,), **options)
     stage = net.feature_info.info[out_index].get("stage")
     # The EfficientNet family: timm itself would compute the later stages and throw them away. Others name stages, too.
     if stage is not None and hasattr(net, "blocks"):

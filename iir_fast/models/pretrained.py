@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -52,6 +53,27 @@ def read_weights(weights: str, name: str) -> dict[str, Tensor]:
     with torch.device("meta"):  # neither memory nor random numbers are spent
         model = SmallCNN() if name == SMALL_CNN else timm.create_model(name)
     return own_names(read_weight_file(path), model.state_dict().keys(), weights, _heads(model))
+
+
+def create_timm_model(name: str, pretrained: bool, otherwise: str, **options: Any) -> Any:
+    """Create a timm model; where its pretrained weights do not come, say how else to get some.
+
+    Args:
+        name: of the model.
+        pretrained: fetch timm's weights.
+        otherwise: a sentence that says how else to get some.
+        options: as `timm.create_model` takes them.
+
+    Raises:
+        RuntimeError: timm could not get its weights.
+    """
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options)
+    except Exception as error:
+        if not pretrained:
+            raise
+        found = f"{type(error).__name__}: {error}"
+        raise RuntimeError(f"timm could not get pretrained weights for {name!r} ({found}). {otherwise}") from error
 
 
 def has_package(name: str) -> bool:
