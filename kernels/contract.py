@@ -4,6 +4,9 @@ Precision: a float32 result or gradient differs from the float64 reference by at
 it; where the terms of its formula cancel, by at most 4 / tau + 3 roundings (2^-24 each; 43 with tau = 0.1) of the
 largest sum of the terms' magnitudes, in the result and in the gradient alike. So the gradient of a map of two pixels,
 which is zero because the map is 0 and 1 whatever its CAM, may be off by all of itself.
+
+Range: that holds where features and descriptors are at most 1e17 and CAMs at most 1e37 in magnitude. Beyond, a square
+or a difference may overflow float32; what depends on it is then NaN or infinite, never a wrong number.
 """
 
 from __future__ import annotations
@@ -42,6 +45,11 @@ class Factors(NamedTuple):
 def accumulation_dtype(*tensors: Tensor) -> torch.dtype:
     """Return float64 when any tensor is float64, else float32: the dtype of sums and of every small result."""
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+
+
+def nan_if_infinite(divisor: Tensor) -> Tensor:
+    """Make what has overflowed NaN: to divide by infinity would give zeros that look like a result."""
+    return divisor + (divisor - divisor)
 
 
 _NOTHING: AbstractContextManager[None] = nullcontext()

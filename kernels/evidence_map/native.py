@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from iir_fast.kernels import native
-from iir_fast.kernels.contract import SHORT_NORM
+from iir_fast.kernels.contract import SHORT_NORM, nan_if_infinite
 
 MAX_VECTORS = 4
 
@@ -18,6 +18,6 @@ def supports(features: Tensor, vectors: Tensor) -> bool:
 
 def forward(features: Tensor, vectors: Tensor) -> Tensor:
     dots, _, squares = native.sums(features, vectors, None, squares=True)
-    norm = squares.sqrt_().unsqueeze(1)
+    norm = nan_if_infinite(squares.sqrt_()).unsqueeze(1)
     evidence: Tensor = (dots / norm.masked_fill(norm <= SHORT_NORM, torch.inf)).unflatten(2, features.shape[2:])
     return evidence

@@ -101,6 +101,8 @@ def _divide_kernel(
         dots += tl.load(start + number * P + pixel, mask=inside, other=0)
         squares += tl.load(start + R * P + pixel, mask=pixel < P, other=0)
     norm = tl.sqrt(squares)
+    # NaN if the sum has overflowed, where dots / norm were 0.
+    norm += norm - norm
     norm = tl.where(norm <= _SHORT_NORM, float("inf"), norm)
     tl.store(evidence + (sample * R + number) * P + pixel, dots / norm, mask=inside)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iir_fast.kernels.contract import SHORT_NORM
+from iir_fast.kernels.contract import SHORT_NORM, nan_if_infinite
 from iir_fast.kernels.inter_intra.reference import Inputs, incoming
 from iir_fast.kernels.selection import may_run_triton
 from iir_fast.kernels.subgroup_similarity import native as subgroup_similarity
@@ -18,7 +18,7 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
     inputs = Inputs(*arguments)
     intra = inputs.terms[:, inputs.column].to(inputs.dtype).sum() / max(len(inputs.terms), 1)
     backgrounds = inputs.backgrounds
-    inverse = torch.linalg.vector_norm(backgrounds, dim=1)
+    inverse = nan_if_infinite(torch.linalg.vector_norm(backgrounds, dim=1))
     # The inverse length of a vector without a direction is 0: then so is its unit vector.
     inverse = torch.where(inverse <= SHORT_NORM, 0, 1 / inverse)
     own = backgrounds * inverse.unsqueeze(1)

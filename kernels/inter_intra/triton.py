@@ -68,6 +68,8 @@ def _inverse_lengths(rows, inverse, program, N, C: tl.constexpr, ROWS: tl.conste
         values = tl.load(rows + row[:, None] * C + channel, mask=(row[:, None] < N) & (channel < C), other=0)
         squares += values * values
     length = tl.sqrt(tl.sum(squares, 1))
+    # NaN if the sum has overflowed, where 1 / length were 0.
+    length += length - length
     tl.store(inverse + row, tl.where(length <= _SHORT_NORM, 0, 1 / length), mask=row < N)
 
 

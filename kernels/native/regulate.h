@@ -77,9 +77,10 @@ static Prepared prepare(const Regulation& work, long number, float* scratch) {
     }
     const float largest = __builtin_fmaxf(__builtin_fabsf(own.low), __builtin_fabsf(own.high));
     own.span = own.high - own.low;
+    const float overflow = own.span - own.span;
     // Dividing by infinity gives a constant map the value 0 and the gradient 0.
     if (own.span <= work.flat_relative * largest + work.flat_absolute) own.span = __builtin_inff();
-    own.span += sum(flaw);
+    own.span += sum(flaw) + overflow;
     Floats total = {};
     for (long pixel = 0; pixel < width; pixel += LANES) {
         const Floats map = (load(values + pixel) - splat(own.low)) / splat(own.span);

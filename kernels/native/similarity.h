@@ -16,7 +16,8 @@ INLINE float product(const float* one, const float* other, long count) {
 
 INLINE float inverse(float squared_length, float shortest) {
     const float length = __builtin_sqrtf(squared_length);
-    return length <= shortest ? 0 : 1 / length;
+    // A length that has overflowed less itself is NaN, where 1 / length were 0.
+    return length <= shortest ? 0 : 1 / length + (length - length);
 }
 
 // What a row brings to each of its pairs: 1/|f|, 1/|g| and e.

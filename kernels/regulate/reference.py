@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iir_fast.kernels.contract import FLAT_ABSOLUTE, FLAT_RELATIVE, MEAN_MARGIN, accumulation_dtype
+from iir_fast.kernels.contract import FLAT_ABSOLUTE, FLAT_RELATIVE, MEAN_MARGIN, accumulation_dtype, nan_if_infinite
 
 
 class Inputs(NamedTuple):
@@ -39,7 +39,7 @@ def normalize(cam: Tensor) -> Tensor:
     low, high = cam.amin(dim=(1, 2), keepdim=True), cam.amax(dim=(1, 2), keepdim=True)
     span = high - low
     flat = span <= FLAT_RELATIVE * torch.maximum(low.abs(), high.abs()) + FLAT_ABSOLUTE
-    return (cam - low) / torch.where(flat, torch.inf, span)
+    return (cam - low) / torch.where(flat, torch.inf, nan_if_infinite(span))
 
 
 def regulate(

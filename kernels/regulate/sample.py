@@ -88,6 +88,7 @@ def prepare(cam, given, offset, number, dtype: tl.constexpr, P: tl.constexpr, BL
         # A minimum may skip a NaN; a value minus itself is 0 if it is finite, else NaN.
         flaw += tl.sum(values - values)
     span = high - low
+    flaw += span - span
     flat = span <= tl.maximum(tl.abs(low), tl.abs(high)) * _FLAT_RELATIVE + _FLAT_ABSOLUTE
     # Dividing by infinity gives a constant map the value 0 and the gradient 0.
     span = tl.where(flat, float("inf"), span) + flaw

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from iir_fast.kernels import native
-from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype, is_fake
+from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype, is_fake, nan_if_infinite
 
 ROWS_OF_A_PART = 8
 # Above so many partners per row on average.
@@ -133,7 +133,7 @@ class _Sorted(NamedTuple):
 
 def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Unit rows and their norms [N,1]; a row without length becomes zero and has norm inf, so its gradient is zero."""
-    norm = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    norm = nan_if_infinite(torch.linalg.vector_norm(vectors, dim=1, keepdim=True))
     norm = norm.masked_fill(norm <= SHORT_NORM, torch.inf)
     return vectors / norm, norm
 

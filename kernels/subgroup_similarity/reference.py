@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype
+from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype, nan_if_infinite
 
 
 def unit(vectors: Tensor) -> Tensor:
     """Divide each row by its L2 norm; a row without length stays zero, with zero gradient."""
     squared = vectors.square().sum(dim=1, keepdim=True)
     short = squared <= SHORT_NORM**2
-    return torch.where(short, 0.0, vectors) / torch.where(short, 1.0, squared).sqrt()
+    return torch.where(short, 0.0, vectors) / nan_if_infinite(torch.where(short, 1.0, squared).sqrt())
 
 
 def subgroup_similarity(foreground: Tensor, background: Tensor, groups: Tensor) -> Tensor:

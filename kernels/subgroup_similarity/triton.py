@@ -64,8 +64,9 @@ def _row(matrix, inverse, mean, stride, row, C: tl.constexpr, BLOCK: tl.constexp
 
 @triton.jit
 def _inverse(squared_norm):
-    """Compute 1 / |x|; 0 for a vector that is too short to have a direction."""
+    """Compute 1 / |x|; 0 for a vector that is too short to have a direction, NaN for a square that overflowed."""
     norm = tl.sqrt(squared_norm)
+    norm += norm - norm
     return tl.where(norm <= _SHORT_NORM, 0, 1 / norm)
 
 
