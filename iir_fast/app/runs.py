@@ -13,7 +13,16 @@ from torch.utils.data import DataLoader
 from iir_fast.app.details import collect, write_details
 from iir_fast.app.progress import count_images, image_progress, log
 from iir_fast.data import LocalizationDataset, absolute_source, image_transform
-from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, Refinement, Verdict, evaluate_maps, predict
+from iir_fast.evaluation import (
+    Evaluator,
+    FixedThreshold,
+    Metrics,
+    Refinement,
+    Verdict,
+    evaluate_maps,
+    predict,
+    refined_name,
+)
 from iir_fast.localization import Predictor
 from iir_fast.models import DEFAULT_MAP, MAPS, IIRNetwork, MapName, NetworkSpec, load_network
 from iir_fast.training import RunFolder, TrainConfig, Validate, frozen_features, open_data, pick_device
@@ -158,7 +167,7 @@ def evaluate_run(
         log(f"{name} has neither boxes nor masks: nothing is localized there, {accuracy}.")
     folder = RunFolder(root)
     content = folder.sound_metrics()
-    part = name if refinement == "none" else f"{name}, {refinement}"
+    part = refined_name(name, refinement)
     content.setdefault(part, {}).update({map: result.to_dict() for map, result in metrics.items()})
     folder.write_metrics(content)
     return metrics

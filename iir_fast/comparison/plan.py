@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from iir_fast.evaluation import REFINEMENTS, Refinement
 from iir_fast.models import MAPS, MapName
 from iir_fast.training import TrainConfig, flat_options, read_yaml
 
-KEYS = ("title", "seeds", "maps", "base", "data", "rows")
+KEYS = ("title", "seeds", "maps", "refinements", "base", "data", "rows")
 DEFAULT_MAPS = ["cam", "evidence", "both"]
+Choice = TypeVar("Choice", bound=str)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Comparison:
         seeds: every row runs from each of these.
         runs: seed by seed, so that an unfinished comparison has all rows early.
         text: the YAML.
+        refinements: how every map is refined by its image, once in each of these ways.
     """
 
     title: str
@@ -59,15 +62,17 @@ class Comparison:
     seeds: tuple[int, ...]
     runs: tuple[PlannedRun, ...]
     text: str
+    refinements: tuple[Refinement, ...] = ("none",)
 
 
 def read_comparison(file: Path, data: str | None = None) -> Comparison:
     """Read the comparison that a YAML file describes.
 
     Its keys: `title`; `seeds`, a number n for 0 to n - 1 or a list; `maps`, a list of cam, evidence and both (all of
-    them by default); `base`, options of `TrainConfig` for every run; `data`, a mapping from names of data variants to
-    the options that make them; `rows`, a mapping from names of rows to their options. A row's options go before those
-    of a data variant, these before the base. Options of a method stand in rows of that method.
+    them by default); `refinements`, a list of none, guided and grabcut (none by default); `base`, options of
+    `TrainConfig` for every run; `data`, a mapping from names of data variants to the options that make them; `rows`, a
+    mapping from names of rows to their options. A row's options go before those of a data variant, these before the
+    base. Options of a method stand in rows of that method.
 
     Args:
         file: the YAML file.
@@ -102,12 +107,13 @@ def read_comparison(file: Path, data: str | None = None) -> Comparison:
                 runs.append(PlannedRun(row, variant, seed, TrainConfig.from_options(options, where), folder))
     return Comparison(
         str(content.get("title", file.stem)),
-        _maps(content.get("maps", DEFAULT_MAPS), file),
+        _choices(content.get("maps", DEFAULT_MAPS), MAPS, f"{file}: maps"),
         tuple(rows),
         tuple(variants),
         seeds,
         tuple(runs),
         text,
+        _choices(content.get("refinements", ["none"]), REFINEMENTS, f"{file}: refinements"),
     )
 
 
@@ -120,9 +126,9 @@ def _seeds(value: Any, file: Path) -> tuple[int, ...]:
     return seeds
 
 
-def _maps(value: Any, file: Path) -> tuple[MapName, ...]:
-    if not isinstance(value, list) or not value or any(map not in MAPS for map in value):
-        raise ValueError(f"{file}: maps is {value!r}; accepted is a list of {', '.join(MAPS)}.")
+def _choices(value: Any, accepted: tuple[Choice, ...], where: str) -> tuple[Choice, ...]:
+    if not isinstance(value, list) or not value or any(each not in accepted for each in value):
+        raise ValueError(f"{where} is {value!r}; accepted is a list of {', '.join(accepted)}.")
     return tuple(dict.fromkeys(value))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from iir_fast.app.files import read_object, set_aside
 from iir_fast.comparison.plan import Comparison, PlannedRun
-from iir_fast.models import MapName
+from iir_fast.evaluation import refined_name
 from iir_fast.training import RunFolder
 
 SPLIT = "test"
@@ -41,13 +42,14 @@ class RunResult:
 
     Attributes:
         run: the run.
-        metrics: for every map what `Metrics.to_dict` says; None unless the run is complete.
+        metrics: for every map and refinement, by their `refined_name`, what `Metrics.to_dict` says; None unless the run
+            is complete.
         cost: what it took; None unless the run is complete, and where that is lost.
         failure: why it is not complete, if it failed.
     """
 
     run: PlannedRun
-    metrics: dict[MapName, dict[str, Any]] | None
+    metrics: dict[str, dict[str, Any]] | None
     cost: Cost | None
     failure: str = ""
 
@@ -78,20 +80,24 @@ def read_cost(folder: RunFolder) -> Cost | None:
         return None
 
 
-def read_result(run: PlannedRun, root: Path, maps: tuple[MapName, ...], failure: str = "") -> RunResult:
+def read_result(run: PlannedRun, root: Path, comparison: Comparison, failure: str = "") -> RunResult:
     """Read what a comparison's folder holds of a run.
 
     Args:
         run: the run.
         root: the comparison's folder.
-        maps: the localization maps that a complete run has been evaluated with.
+        comparison: says which maps a complete run has been evaluated with, and how refined.
         failure: why the run's process failed; empty if it did not, or has not run.
     """
     folder = run_folder(root, run)
-    metrics, cost = folder.sound_metrics().get(SPLIT, {}), read_cost(folder)
-    if any(map not in metrics for map in maps):
+    metrics, cost = folder.sound_metrics(), read_cost(folder)
+    found = {
+        refined_name(map, refinement): metrics.get(refined_name(SPLIT, refinement), {}).get(map)
+        for map, refinement in product(comparison.maps, comparison.refinements)
+    }
+    if None in found.values():
         return RunResult(run, None, None, failure)
-    return RunResult(run, {map: metrics[map] for map in maps}, cost, failure)
+    return RunResult(run, found, cost, failure)
 
 
 def to_json(comparison: Comparison, results: list[RunResult]) -> dict[str, Any]:
@@ -99,6 +105,7 @@ def to_json(comparison: Comparison, results: list[RunResult]) -> dict[str, Any]:
     return {
         "title": comparison.title,
         "maps": comparison.maps,
+        "refinements": comparison.refinements,
         "runs": [
             {
                 "row": result.run.row,

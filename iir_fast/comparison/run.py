@@ -68,11 +68,11 @@ def _carry_out(
     comparison: Comparison, root: Path, jobs: int, command: str, log: Callable[[str], None]
 ) -> list[RunResult]:
     remove_leftovers(root)
-    results = [read_result(run, root, comparison.maps) for run in comparison.runs]
+    results = [read_result(run, root, comparison) for run in comparison.runs]
     open_runs = [index for index, result in enumerate(results) if result.metrics is None]
     threads = max(1, torch.get_num_threads() // jobs)
     tasks = [
-        Task(str(run_folder(root, run).root), run.config.to_yaml(), comparison.maps, threads)
+        Task(str(run_folder(root, run).root), run.config.to_yaml(), comparison.maps, comparison.refinements, threads)
         for run in (comparison.runs[index] for index in open_runs)
     ]
     log(f"{len(results) - len(tasks)} of {len(results)} runs are complete; logs stand beside the runs in {root}.")
@@ -87,7 +87,7 @@ def _carry_out(
         with closing(run_workers(tasks, jobs)) as ended:
             for done, (number, failure) in enumerate(ended, 1):
                 run = comparison.runs[open_runs[number]]
-                results[open_runs[number]] = read_result(run, root, comparison.maps, failure)
+                results[open_runs[number]] = read_result(run, root, comparison, failure)
                 write()
                 left = timedelta(seconds=round((time.monotonic() - started) * (len(tasks) - done) / done))
                 outcome = f"failed: {failure}" if failure else "done"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import hypot
 from statistics import mean, median, stdev
 from typing import Any
@@ -12,6 +13,7 @@ from iir_fast.app.machine import describe_machine
 from iir_fast.app.tables import markdown_table
 from iir_fast.comparison.plan import Comparison
 from iir_fast.comparison.results import Cost, RunResult
+from iir_fast.evaluation import refined_name
 from iir_fast.models import MapName
 
 METRICS = (("MaxBoxAccV2", "max_box_acc_v2"), ("MaxBoxAcc", "max_box_acc"), ("PxAP", "pxap"), ("Top-1 Loc", "top1_loc"))
@@ -49,16 +51,23 @@ def difference_spread(one: Sequence[float], other: Sequence[float]) -> float | N
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of a table: one row of the comparison under one localization map, over the seeds that are complete."""
+    """A row of a table: one row of the comparison under one localization map, over the seeds that are complete.
+
+    Attributes:
+        row: the row's name.
+        map: the map's, and that of its refinement.
+        metrics: of each seed.
+        costs: of each seed.
+    """
 
     row: str
-    map: MapName
+    map: str
     metrics: tuple[dict[str, Any], ...]
     costs: tuple[Cost, ...]
 
     @property
     def name(self) -> str:
-        return f"{self.row}, {MAP_NAMES[self.map]} map"
+        return f"{self.row}, {self.map} map"
 
     def values(self, key: str) -> list[float]:
         """Give a metric of every seed; none where the data or the version that ran does not have it, or no seed is
@@ -131,8 +140,13 @@ def _entries(comparison: Comparison, results: Sequence[RunResult], row: str, var
     runs = [result for result in results if (result.run.row, result.run.variant) == (row, variant)]
     costs = tuple(result.cost for result in runs if result.cost)
     return [
-        Entry(row, map, tuple(result.metrics[map] for result in runs if result.metrics), costs)
-        for map in comparison.maps
+        Entry(
+            row,
+            refined_name(MAP_NAMES[map], refinement),
+            tuple(result.metrics[refined_name(map, refinement)] for result in runs if result.metrics),
+            costs,
+        )
+        for map, refinement in product(comparison.maps, comparison.refinements)
     ]
 
 
@@ -144,7 +158,7 @@ def _table(entries: Sequence[Entry], seeds: int) -> str:
         complete = len(entry.metrics)
         name = entry.row if complete == seeds else f"{entry.row} ({complete} of {seeds} seeds)"
         metrics = [_metric(entry.values(key), max(means[key], default=0.0)) for _, key in COLUMNS]
-        rows.append([name, MAP_NAMES[entry.map], *metrics, *_thresholds(entry), *_costs(entry)])
+        rows.append([name, entry.map, *metrics, *_thresholds(entry), *_costs(entry)])
     return markdown_table(header, rows, text_columns=2)
 
 

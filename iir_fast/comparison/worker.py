@@ -22,6 +22,7 @@ import torch
 from iir_fast.app.files import write_whole
 from iir_fast.app.runs import evaluate_run
 from iir_fast.comparison.results import SPLIT, Cost, cost_file, read_cost
+from iir_fast.evaluation import Refinement
 from iir_fast.models import MapName
 from iir_fast.training import Interrupted, RunFolder, TrainConfig, pick_device, train
 
@@ -41,12 +42,14 @@ class Task:
         folder: of the run; all that the process prints goes to the file `<folder>.log`.
         config: the YAML of its `TrainConfig`.
         maps: the localization maps to evaluate.
+        refinements: how they are refined, once in each of these ways.
         threads: of torch.
     """
 
     folder: str
     config: str
     maps: tuple[MapName, ...]
+    refinements: tuple[Refinement, ...]
     threads: int
 
     @property
@@ -148,7 +151,8 @@ def _train_and_evaluate(task: Task) -> None:
     try:
         train(config, folder.root, "resume", evaluated=(SPLIT,))
         with folder.locked():
-            evaluate_run(folder.root, SPLIT, tuple(task.maps), device=config.device)
+            for refinement in task.refinements:
+                evaluate_run(folder.root, SPLIT, tuple(task.maps), device=config.device, refinement=refinement)
     finally:
         if folder.root.is_dir():
             cost = Cost(

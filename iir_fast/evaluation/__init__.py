@@ -16,6 +16,7 @@ with needs_system("iir_fast.evaluation"):
         fit_image,
         own_threshold,
         refine,
+        refined_name,
     )
     from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, resize_scoremap, save_scoremap
     from iir_fast.evaluation.significance import Interval, PairedTest, bootstrap_interval, paired_test
@@ -54,6 +55,7 @@ __all__ = [
     "paired_test",
     "predict",
     "refine",
+    "refined_name",
     "resize_scoremap",
     "save_scoremap",
     "scale_boxes",

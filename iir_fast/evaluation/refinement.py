@@ -56,6 +56,11 @@ def _bend(scoremap: NDArray[np.float64]) -> float:
     return level / 255
 
 
+def refined_name(name: str, refinement: Refinement) -> str:
+    """Name a map, or a split's figures, with its refinement, if any: "both, grabcut"."""
+    return name if refinement == "none" else f"{name}, {refinement}"
+
+
 def check_refinement(refinement: str) -> None:
     """Raise ValueError unless `refine` knows a refinement."""
     if refinement not in REFINEMENTS:

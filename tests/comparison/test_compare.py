@@ -36,21 +36,20 @@ def written(folder: Path, **keys: object) -> Path:
 
 @pytest.fixture(scope="module")
 def done(cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A comparison of two rows from two seeds, and what it printed."""
+    """A comparison of two rows from two seeds, with refined maps, too, and what it printed."""
     folder = tmp_path_factory.mktemp("compare")
-    return folder / "out", cli("compare", written(folder), folder / "out", "--jobs", 2).stdout
+    file = written(folder, refinements=["none", "guided"])
+    return folder / "out", cli("compare", file, folder / "out", "--jobs", 2).stdout
 
 
 def test_it_prints_and_writes_one_table(done):
     out, printed = done
     rows = [line.split("|")[1:3] for line in printed.splitlines() if line.startswith("| ")]
     assert [(name.strip(), map.strip()) for name, map in rows[2:]] == [
-        ("CAM", "CAM"),
-        ("CAM", "evidence"),
-        ("CAM", "both"),
-        ("IIR", "CAM"),
-        ("IIR", "evidence"),
-        ("IIR", "both"),
+        (row, map + refinement)
+        for row in ("CAM", "IIR")
+        for map in ("CAM", "evidence", "both")
+        for refinement in ("", ", guided")
     ]
     assert printed.count("Best MaxBoxAccV2: ") == printed.count("Best PxAP: ") == 1
     table = (out / "table.md").read_text()
@@ -64,15 +63,18 @@ def test_it_prints_and_writes_one_table(done):
         assert run["cost"]["seconds"] > 0
         assert run["cost"]["cpu_seconds"] > 0
         assert 10**8 < run["cost"]["memory_bytes"] < 10**10
-        kept = json.loads((out / run["folder"] / "metrics.json").read_text())["test"]
-        assert run["metrics"]["cam"]["pxap"] == kept["cam"]["pxap"]
+        kept = json.loads((out / run["folder"] / "metrics.json").read_text())
+        assert run["metrics"]["cam"]["pxap"] == kept["test"]["cam"]["pxap"]
+        assert run["metrics"]["cam, guided"]["pxap"] == kept["test, guided"]["cam"]["pxap"]
+        assert kept["test, guided"]["cam"]["pxap"] != kept["test"]["cam"]["pxap"]
         assert "accuracy" not in run["metrics"]["cam"]["curve_v1"]
 
 
 def test_what_is_complete_is_kept_and_a_crash_costs_itself_alone(cli, done):
     out, printed = done
     before = [file.stat().st_mtime_ns for file in sorted(out.glob("runs/*/*/checkpoints/*.pt"))]
-    result = cli("compare", written(out.parent, rows={**ROWS, "broken": {"backbone": "nonsense"}}), out, code=1)
+    rows = {**ROWS, "broken": {"backbone": "nonsense"}}
+    result = cli("compare", written(out.parent, rows=rows, refinements=["none", "guided"]), out, code=1)
     assert "4 of 6 runs are complete" in result.stderr
     assert "| broken (0 of 2 seeds) " in result.stdout
     assert "- broken, seed 1: ValueError: Unknown backbone 'nonsense'" in result.stdout
@@ -92,10 +94,10 @@ def test_damaged_files_of_a_run_are_set_aside_and_cost_no_evaluation(tmp_path, c
         folder.write_metrics({"test": {"cam": {"pxap": 5}}})
         (folder.root / "cost.json").write_text("" if run is cam else '{"seconds": 3}')
     for run in (cam, iir):
-        assert read_result(run, tmp_path, ("cam",)) == RunResult(run, {"cam": {"pxap": 5}}, None)
+        assert read_result(run, tmp_path, comparison) == RunResult(run, {"cam": {"pxap": 5}}, None)
     assert capsys.readouterr().err.count("it is kept as cost.json.damaged-1.") == 2
     run_folder(tmp_path, iir).metrics.write_text('{"test": {')
-    assert read_result(iir, tmp_path, ("cam",)) == RunResult(iir, None, None)
+    assert read_result(iir, tmp_path, comparison) == RunResult(iir, None, None)
     assert "metrics.json is damaged: " in capsys.readouterr().err
 
 
