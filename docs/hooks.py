@@ -8,9 +8,7 @@ import re
 from contextlib import redirect_stdout
 from typing import Any
 
-import tyro
-
-from iir_fast.app.cli import Command
+from iir_fast.app import cli
 
 _HELP = re.compile(r"^<!-- help: (.*) -->$", re.MULTILINE)
 
@@ -25,7 +23,7 @@ def _help_of(command: list[str]) -> str:
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):
-            tyro.cli(Command, prog="iir-fast", args=[*command, "--help"])
+            cli.main([*command, "--help"])
     except SystemExit as end:
         if end.code:
             raise ValueError(f"iir-fast has no command {' '.join(command)!r}.") from None

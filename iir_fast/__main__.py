@@ -13,6 +13,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         print(f"iir-fast: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted.", file=sys.stderr)
+        sys.exit(130)
     cli.main()
 
 

@@ -168,7 +168,7 @@ def start_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Star
     otherwise, most of them for torch and timm.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["iir_fast.app.cli"])
+    context.set_forkserver_preload(["iir_fast.app.commands.train", "iir_fast.comparison", "iir_fast.report"])
     folder, numbers = tmp_path_factory.mktemp("python"), count()
 
     def start(*arguments: object, **variables: str) -> Started:

@@ -7,49 +7,56 @@ import os
 import re
 import select
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from difflib import get_close_matches
+from functools import reduce
 from io import TextIOWrapper
-from typing import Annotated, TextIO
+from operator import or_
+from pkgutil import resolve_name
+from typing import Annotated, Any, TextIO
 
 import tyro
 
-from iir_fast.app.commands.compare import Compare
-from iir_fast.app.commands.confidence import Confidence
-from iir_fast.app.commands.data import Data
-from iir_fast.app.commands.demo import Demo
-from iir_fast.app.commands.doctor import Doctor
-from iir_fast.app.commands.evaluate import Evaluate, Score
-from iir_fast.app.commands.export import Export
-from iir_fast.app.commands.localize import Localize
-from iir_fast.app.commands.plan import Plan, plan_defaults
-from iir_fast.app.commands.report import Report
-from iir_fast.app.commands.train import Train, train_defaults
-from iir_fast.app.progress import log
-from iir_fast.training import Interrupted
+from iir_fast import __version__
+from iir_fast.app.interruption import Interrupted
+from iir_fast.app.progress import hide_progress, log
 
 INTERRUPTED = 130
 """Exit status of a command that a signal ended, as shells have it for SIGINT."""
 BROKEN_PIPE = 141
 """Exit status of a command whose output nothing reads any more, as in `... | head -1`, as shells have it."""
 
-Command = (
-    Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Score, tyro.conf.subcommand("score")]
-    | Annotated[Confidence, tyro.conf.subcommand("confidence")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
-    | Annotated[Localize, tyro.conf.subcommand("localize")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
-    | Annotated[Compare, tyro.conf.subcommand("compare")]
-    | Annotated[Data, tyro.conf.subcommand("data")]
-    | Annotated[Plan, tyro.conf.subcommand("plan")]
-    | Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-)
-DEFAULTS: dict[str, Callable[[Sequence[str]], Train | Plan | None]] = {"train": train_defaults, "plan": plan_defaults}
+COMMANDS = {
+    "train": ("train:Train", "train a localizer, then evaluate it on the test split"),
+    "evaluate": ("evaluate:Evaluate", "evaluate the localizer of a run by the field's metrics"),
+    "score": ("evaluate:Score", "evaluate score maps on disk, whoever made them"),
+    "confidence": ("confidence:Confidence", "95 % intervals of an evaluation, or a test of two"),
+    "report": ("report:Report", "write one HTML page of a run's evaluation"),
+    "localize": ("localize:Localize", "find the object in images: boxes, overlays, masks"),
+    "export": ("export:Export", "write a localizer as one file, .pt2 or .onnx"),
+    "compare": ("compare:Compare", "train and evaluate the rows of a YAML file, in one table"),
+    "data": ("data:Data", "check a data set, or pack it into shards"),
+    "plan": ("plan:Plan", "count the memory of a training step per device"),
+    "demo": ("demo:Demo", "train CAM and IIR on generated images, in minutes"),
+    "doctor": ("doctor:Doctor", "print versions and devices, check the operators"),
+}
+"""Every command: where it is, below `iir_fast.app.commands`, and what it does. It is imported when it is called."""
+DEFAULTS = {"train": "train:train_defaults", "plan": "plan:plan_defaults"}
 """Commands whose options depend on other options, and what finds their defaults."""
+_LISTED = "\n".join(f"  {name:<12}{summary}" for name, (_, summary) in COMMANDS.items())
+HELP = f"""usage: iir-fast [-h] [--version] [--quiet] COMMAND ...
+
+Train localizers on image labels alone, measure them, look at them, use them.
+
+commands:
+{_LISTED}
+
+options:
+  -h, --help  show this help and exit; COMMAND --help tells a command's options
+  --version   print the version and exit
+  --quiet     show no progress, with any command; results, remarks and faults are printed all the same
+"""
 
 
 def _at_home(argument: str) -> str:
@@ -90,11 +97,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> None:
-    parse = partial(tyro.cli, Command, prog="iir-fast", description=__doc__, args=arguments)
+    hide_progress("--quiet" in arguments)
+    arguments = [each for each in arguments if each != "--quiet"]
     try:
-        found = DEFAULTS[arguments[0]](arguments) if arguments and arguments[0] in DEFAULTS else None
-        command = parse(default=found) if found else parse()
-        command.run()
+        if answer := _answer(arguments):
+            print(answer)
+            return
+        read_command(arguments).run()
     except Interrupted as interruption:
         log(str(interruption))
         sys.exit(INTERRUPTED)
@@ -109,3 +118,50 @@ def _run(arguments: list[str]) -> None:
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         log(f"iir-fast: {error}")
         sys.exit(2)
+
+
+def _answer(arguments: Sequence[str]) -> str | None:
+    """Say what needs no command; None where one is called.
+
+    Raises:
+        ValueError: there is no such command.
+    """
+    first = arguments[0] if arguments else None
+    if first in ("-h", "--help"):
+        return HELP.rstrip()
+    if first == "--version":
+        return f"iir-fast {__version__}"
+    if first in COMMANDS or (first or "").startswith("--tyro-"):
+        return None
+    if first is None:
+        raise ValueError(f"a command is missing; accepted are {', '.join(COMMANDS)}.")
+    meant = get_close_matches(first, COMMANDS, 1)
+    accepted = f"did you mean {meant[0]}?" if meant else f"accepted are {', '.join(COMMANDS)}."
+    raise ValueError(f"command is {first!r}; {accepted}")
+
+
+def read_command(arguments: Sequence[str]) -> Any:
+    """Read the command that arguments name, with its options: an object whose `run` runs it.
+
+    Ends the process, as tyro does, where an option is at fault or help is asked for.
+
+    Args:
+        arguments: the command's name and its options; or tyro's own, which write the completion of a shell.
+    """
+    name, *options = arguments
+    if name not in COMMANDS:
+        named: list[Any] = [Annotated[command_class(each), tyro.conf.subcommand(each)] for each in COMMANDS]
+        every: Any = reduce(or_, named)
+        return tyro.cli(every, prog="iir-fast", args=arguments)
+    default = _resolve(DEFAULTS[name])(options) if name in DEFAULTS else None
+    given = {} if default is None else {"default": default}
+    return tyro.cli(command_class(name), prog=f"iir-fast {name}", args=options, **given)
+
+
+def command_class(name: str) -> Any:
+    """Import a command's class."""
+    return _resolve(COMMANDS[name][0])
+
+
+def _resolve(place: str) -> Any:
+    return resolve_name(f"iir_fast.app.commands.{place}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
+from datetime import timedelta
+from itertools import product
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,6 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from rich.table import Table
 
+from iir_fast.app.progress import log
 from iir_fast.app.runs import LoadedRun, evaluate_run, load_run
 from iir_fast.app.tables import tabulate
 from iir_fast.comparison import METRICS, with_spread
@@ -36,32 +40,40 @@ Results: TypeAlias = dict[tuple[MethodName, MapName], list[Metrics]]
 """For every method and map, the metrics of each seed."""
 
 
-def run_demo(config: TrainConfig, root: Path, seeds: int = 3) -> tuple[Results, Path]:
+def run_demo(config: TrainConfig, root: Path, seeds: int = 3, resume: bool = False) -> tuple[Results, Path]:
     """Train CAM and IIR from `seeds` seeds each, evaluate all maps, and draw the first seed's.
 
     Args:
         config: budget and network; method and seed are set by the demo.
-        root: a new folder for the runs and the picture.
+        root: a folder for the runs and the picture.
         seeds: number of seeds, counted from `config.seed`.
+        resume: go on with the runs that are in the folder.
 
     Returns:
         The metrics, and the file of the picture.
 
     Raises:
-        FileExistsError: `root` exists.
-        ValueError: `seeds` is below 1.
+        FileExistsError: `root` exists and `resume` is not set.
+        ValueError: `seeds` is below 1, or the runs to resume were configured differently.
     """
     if seeds < 1:
         raise ValueError(f"seeds is {seeds}; accepted is 1 or more.")
-    if root.exists():
-        raise FileExistsError(f"output folder {root} exists; name a new one.")
+    if root.exists() and not resume:
+        raise FileExistsError(f"output folder {root} exists; choose to resume it, or name a new one.")
     metrics: Results = {(method, map): [] for _, method, map in ROWS}
-    for seed in range(config.seed, config.seed + seeds):
-        for method in METHODS:
-            folder = root / f"{method}-seed{seed}"
-            train(config.with_options(method=method, seed=seed), folder)
-            for map, each in evaluate_run(folder, maps=MAPS).items():
-                metrics[method, map].append(each)
+    runs_to_do = list(product(range(config.seed, config.seed + seeds), METHODS))
+    seconds: list[float] = []
+    for number, (seed, method) in enumerate(runs_to_do):
+        folder = root / f"{method}-seed{seed}"
+        is_new, started = not folder.exists(), time.monotonic()
+        each_takes = sum(seconds) / len(seconds) if seconds else None
+        left = each_takes and f", about {timedelta(seconds=round(each_takes * (len(runs_to_do) - number)))} left"
+        log(f"run {number + 1} of {len(runs_to_do)}: {method}, seed {seed}{left or ''}")
+        train(config.with_options(method=method, seed=seed), folder, "resume" if resume else "refuse")
+        for map, each in evaluate_run(folder, maps=MAPS).items():
+            metrics[method, map].append(each)
+        if is_new:  # what was there before takes less
+            seconds.append(time.monotonic() - started)
     runs = {method: load_run(root / f"{method}-seed{config.seed}") for method in METHODS}
     picture = root / "localizations.png"
     save_picture(picture, draw_grid(runs, metrics, range(min(SHOWN, len(runs["cam"].dataset)))))

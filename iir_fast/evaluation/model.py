@@ -16,11 +16,12 @@ from iir_fast.evaluation.evaluator import Evaluator
 from iir_fast.evaluation.measurement import ScoredImage
 from iir_fast.evaluation.metrics import Metrics
 from iir_fast.evaluation.ranked_classes import read_ranked_classes
-from iir_fast.evaluation.refinement import Refinement, fit_image, own_threshold, refine
+from iir_fast.evaluation.refinement import fit_image, own_threshold, refine
 from iir_fast.evaluation.scoremaps import resize_scoremap, save_scoremap
 from iir_fast.evaluation.stored_maps import StoredMaps
 from iir_fast.evaluation.verdicts import Verdict, error_shares
 from iir_fast.models import IIRNetwork, MapName
+from iir_fast.names import Refinement
 
 RANKED = 5
 

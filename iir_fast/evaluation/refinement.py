@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,10 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE
-
-Refinement = Literal["none", "guided", "grabcut"]
-"""How a score map is refined by its image."""
-REFINEMENTS: tuple[Refinement, ...] = ("none", "guided", "grabcut")
+from iir_fast.names import REFINEMENTS, Refinement
 
 RADIUS = 16
 EPSILON = 1e-3

@@ -1,6 +1,7 @@
 """What a trained predictor is for: from images to boxes, their pictures, their files, and networks to hand on."""
 
 from iir_fast.extras import needs_system
+from iir_fast.names import BOX_FORMATS, BoxFormat
 
 with needs_system("iir_fast.localization"):
     from iir_fast.localization.export import check_export, export_network
@@ -12,7 +13,7 @@ with needs_system("iir_fast.localization"):
         ImageResult,
         Predictor,
     )
-    from iir_fast.localization.writing import BOX_FORMATS, FOLDERS, BoxFormat, choose_format, write_boxes
+    from iir_fast.localization.writing import FOLDERS, choose_format, write_boxes
 
 __all__ = [
     "BOX_FORMATS",

@@ -6,16 +6,14 @@ import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TextIO, TypeAlias, get_args
+from typing import Any, TextIO, TypeAlias
 
 from iir_fast.localization.coco import write_coco
 from iir_fast.localization.json_list import write_list
 from iir_fast.localization.label_folders import write_voc, write_yolo
 from iir_fast.localization.label_studio import write_label_studio
 from iir_fast.localization.predictor import ImageResult
-
-BoxFormat = Literal["json", "csv", "coco", "coco-rle", "labelstudio", "yolo", "yolo-seg", "voc"]
-BOX_FORMATS: tuple[BoxFormat, ...] = get_args(BoxFormat)
+from iir_fast.names import BOX_FORMATS, BoxFormat
 
 CORNERS = ("x0", "y0", "x1", "y1")
 COLUMNS = ("path", "width", "height", "label", "class_index", "probability", *CORNERS)

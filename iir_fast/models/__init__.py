@@ -1,6 +1,7 @@
 """Networks: backbones that turn images into feature maps, the network, its checkpoints, and classifiers as they are."""
 
 from iir_fast.extras import needs_system
+from iir_fast.names import DEFAULT_MAP, MAPS, MapName
 
 with needs_system("iir_fast.models"):
     from iir_fast.models.backbones import Backbone, create_backbone
@@ -9,7 +10,7 @@ with needs_system("iir_fast.models"):
     from iir_fast.models.classifier import ClassifierSpec, create_classifier
     from iir_fast.models.erasing_head import ErasingHead
     from iir_fast.models.localizer import Localizer
-    from iir_fast.models.network import DEFAULT_MAP, MAPS, IIRNetwork, LocalizationMaps, MapName
+    from iir_fast.models.network import IIRNetwork, LocalizationMaps
     from iir_fast.models.small_cnn import SmallCNN
 
 __all__ = [

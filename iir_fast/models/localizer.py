@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from iir_fast.functional import label_cam, regulate
 from iir_fast.kernels.contract import accumulation_dtype, check_integer_vector, check_range
-from iir_fast.models.network import LocalizationMaps, MapName, next_classes
+from iir_fast.models.network import LocalizationMaps, next_classes
+from iir_fast.names import MapName
 
 MAX_PREFIX = 16
 """Tokens in front of those of the patches, where a model does not say how many."""

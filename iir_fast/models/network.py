@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,8 @@ from iir_fast.functional import evidence_map, regulate
 from iir_fast.head import DualCAMHead, HeadOutput, ThresholdKind
 from iir_fast.models.backbones import create_backbone
 from iir_fast.models.erasing_head import ErasingHead
+from iir_fast.names import DEFAULT_MAP, MAPS, MapName
 from iir_fast.prototypes import ClassPrototypes
-
-MapName = Literal["both", "evidence", "cam"]
-"""A localization map, as `IIRNetwork.localize` makes it."""
-MAPS: tuple[MapName, ...] = ("both", "evidence", "cam")
-"""All of them."""
-DEFAULT_MAP: MapName = "both"
-"""What boxes are cut from unless another map is named."""
 
 
 class LocalizationMaps(NamedTuple):

@@ -1,5 +1,6 @@
 """Training: configuration, feature cache, the loop and the folder of a run."""
 
+from iir_fast.app.interruption import Interrupted
 from iir_fast.extras import needs_system
 
 with needs_system("iir_fast.training"):
@@ -8,7 +9,7 @@ with needs_system("iir_fast.training"):
     from iir_fast.training.loop import TrainResult, frozen_features, pick_device, train
     from iir_fast.training.options import from_options, read_yaml
     from iir_fast.training.parts import Execution, Images, Model, Optimization, Saving
-    from iir_fast.training.run import Interrupted, NonFiniteLoss, Validate
+    from iir_fast.training.run import NonFiniteLoss, Validate
     from iir_fast.training.run_folder import IfExists, RunFolder
 
 __all__ = [

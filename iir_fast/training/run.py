@@ -12,6 +12,7 @@ from rich.progress import Progress, TaskID
 from torch.utils.tensorboard import SummaryWriter
 
 from iir_fast.app.files import write_whole
+from iir_fast.app.interruption import Interrupted
 from iir_fast.app.progress import log
 from iir_fast.data import LocalizationDataset, SubgroupSampler
 from iir_fast.methods import Learner
@@ -28,10 +29,6 @@ RAMP = 0.25
 
 Validate = Callable[[IIRNetwork, NetworkSpec], float]
 """The metric by which the best checkpoint is chosen, larger is better; the model is in eval mode."""
-
-
-class Interrupted(Exception):
-    """Training was asked to stop by a signal and has left a checkpoint to resume from."""
 
 
 class NonFiniteLoss(RuntimeError):

@@ -397,4 +397,4 @@ def test_demo_prints_six_rows_and_saves_a_picture(cli, tmp_path):
         assert sum(line.split("  ")[0].strip(" │|") == row for line in lines) == 1, row
     assert "±" in result.stdout
     assert (out / "localizations.png").stat().st_size > 10_000
-    assert "exists; name a new one" in cli("demo", out, code=2).stderr
+    assert "choose to resume it, or name a new one" in cli("demo", out, code=2).stderr

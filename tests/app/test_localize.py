@@ -164,7 +164,7 @@ def test_another_broken_pipe_is_an_error(model, photos, capsys, monkeypatch):
     def broken(*_: object) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("iir_fast.app.commands.localize.find_images", broken)
+    monkeypatch.setattr("iir_fast.data.find_images", broken)
     assert "Broken pipe" in refused(capsys, photos, "--model", model)
 
 

@@ -22,3 +22,29 @@ def test_a_remark_is_one_line_with_its_brackets(monkeypatch, capsys):
     monkeypatch.setattr(progress, "console", Console(stderr=True, width=20))
     progress.log("skipped: a/path/longer/than/the/terminal/is/wide/[0].png")
     assert capsys.readouterr().err == "skipped: a/path/longer/than/the/terminal/is/wide/[0].png\n"
+
+
+def test_a_log_gets_a_line_at_intervals_and_a_terminal_none(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    for terminal in (False, True):
+        monkeypatch.setattr(progress, "console", Console(stderr=True, width=20, force_terminal=terminal))
+        with progress.image_progress() as bar:
+            task = bar.add_task("train iir", total=80, note="")
+            bar.update(task, completed=40, note="total 1.5")
+            shown = capsys.readouterr().err
+            assert ("train iir  40/80" in shown) != terminal
+            assert (shown.splitlines() or [""])[-1].endswith("  total 1.5") != terminal
+    monkeypatch.setattr(progress, "console", Console(stderr=True))
+    assert list(progress.tracked("ab", "Checking", 2, shown_from=1)) == ["a", "b"]
+    assert "Checking" in capsys.readouterr().err
+
+
+def test_hidden_progress_says_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_hidden", False)
+    progress.hide_progress(True)
+    with progress.image_progress() as bar:
+        progress.count_images(bar, "localize", 2)(1)
+    assert list(progress.tracked("ab", "Checking", 2, shown_from=1)) == ["a", "b"]
+    progress.log("said")
+    assert capsys.readouterr().err == "said\n"

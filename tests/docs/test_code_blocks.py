@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from torch.distributed.run import parse_args as parse_torchrun
@@ -118,8 +118,8 @@ def commands_of(call: list[str]) -> list[str] | None:
 def invoke(arguments: list[str], run: bool) -> None:
     """Parse the arguments of iir-fast as the program does, and run the command if asked to."""
     with pytest.MonkeyPatch.context() as patch:
-        for command in get_args(cli.Command) if not run else ():
-            patch.setattr(get_args(command)[0], "run", lambda self: None)
+        for name in cli.COMMANDS if not run else ():
+            patch.setattr(cli.command_class(name), "run", lambda self: None)
         try:
             cli.main(arguments)
         except SystemExit as stopped:

@@ -35,14 +35,9 @@ def functions_of(package: ModuleType) -> Iterator[tuple[str, FunctionType]]:
                 yield f"{name}.{attribute}", function
 
 
-def test_every_command_has_its_help(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
-    with pytest.raises(SystemExit):
-        cli.main(["--help"])
-    commands = re.search(r"\{([\w,-]+)\}", capsys.readouterr().out)
-    assert commands
+def test_every_command_has_its_help():
     described = re.findall(r"<!-- help: (.*) -->", PAGES["commands"])
-    assert {command.split()[0] for command in described} == set(commands[1].split(","))
+    assert {command.split()[0] for command in described} == set(cli.COMMANDS)
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)

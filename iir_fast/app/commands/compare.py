@@ -10,7 +10,6 @@ from pathlib import Path
 import tyro
 
 from iir_fast.app.progress import log
-from iir_fast.comparison import read_comparison, run_comparison, tables
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,8 @@ class Compare:
     """Runs at a time; they share torch's threads."""
 
     def run(self) -> None:
+        from iir_fast.comparison import read_comparison, run_comparison, tables
+
         comparison = read_comparison(self.file, self.data)
         options = ["--data", self.data] if self.data else []
         options += ["--jobs", str(self.jobs)] if self.jobs > 1 else []

@@ -6,15 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 
-from iir_fast.app.details import JudgedImage, read_images
 from iir_fast.app.tables import tabulate
-from iir_fast.evaluation import Interval, PairedTest, bootstrap_interval, paired_test
+
+if TYPE_CHECKING:
+    from iir_fast.app.details import JudgedImage
+    from iir_fast.evaluation import Interval, PairedTest
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class Confidence:
     """Print JSON in place of the table: every digit."""
 
     def run(self) -> None:
+        from iir_fast.app.details import read_images
+        from iir_fast.evaluation import bootstrap_interval, paired_test
+
         first = read_images(self.first)
         if self.second is None:
             intervals = {

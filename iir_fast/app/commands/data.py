@@ -12,7 +12,6 @@ import tyro
 from rich.console import Console
 
 from iir_fast.app.progress import log
-from iir_fast.data import check_data, pack_split
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,8 @@ class Check:
     """Print JSON, with every fault, in place of the page."""
 
     def run(self) -> None:
+        from iir_fast.data import check_data
+
         report = check_data(self.source, self.decode, self.raw_orientation)
         if self.json:
             print(json.dumps(report.to_dict()))
@@ -59,6 +60,8 @@ class Pack:
     """Boxes are in the pixels of the images as they are stored; by default one's own images are read upright."""
 
     def run(self) -> None:
+        from iir_fast.data import pack_split
+
         packed = pack_split(self.source, self.out, self.split, raw_orientation=self.raw_orientation)
         print(f"{packed.folder}: {packed.images:,} images, {packed.boxes:,} boxes; shards: {packed.shards:,}")
         if packed.masks_left_out:

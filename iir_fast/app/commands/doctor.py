@@ -8,9 +8,6 @@ from typing import Literal
 
 from rich.console import Console
 
-from iir_fast.app.doctor import describe, examine, tabulate_checks
-from iir_fast.training import pick_device
-
 
 @dataclass(frozen=True)
 class Doctor:
@@ -20,6 +17,9 @@ class Doctor:
     """Which device to check."""
 
     def run(self) -> None:
+        from iir_fast.app.doctor import describe, examine, tabulate_checks
+        from iir_fast.training import pick_device
+
         device = pick_device(self.device)
         print(*describe(), sep="\n")
         checks = list(examine(device))

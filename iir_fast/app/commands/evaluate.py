@@ -6,19 +6,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 from rich.console import Console
-from torchvision.transforms.functional import pil_to_tensor  # type: ignore[import-untyped]
 
-from iir_fast.app.details import collect, write_details
 from iir_fast.app.progress import count_images, image_progress
-from iir_fast.app.runs import evaluate_run, read_config
 from iir_fast.app.tables import metrics_csv, metrics_table, paper_table
-from iir_fast.data import absolute_source, open_split, training_classes
-from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, Refinement, StoredMaps, Verdict, evaluate_scoremaps
-from iir_fast.models import MAPS, MapName
+from iir_fast.names import MAPS, MapName, Refinement
+
+if TYPE_CHECKING:
+    from iir_fast.evaluation import FixedThreshold, Metrics, Verdict
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,8 @@ class Evaluate:
     """Print a row per map as papers have it, in Markdown, with every threshold and the split that chose it."""
 
     def run(self) -> None:
+        from iir_fast.app.runs import evaluate_run, read_config
+
         form = _form(json=self.json, csv=self.csv, paper=self.paper)
         metrics = evaluate_run(
             self.run_folder,
@@ -117,6 +117,12 @@ class Score:
     """Print a row per map as papers have it, in Markdown, with every threshold and the split that chose it."""
 
     def run(self) -> None:
+        from torchvision.transforms.functional import pil_to_tensor  # type: ignore[import-untyped]
+
+        from iir_fast.app.details import collect, write_details
+        from iir_fast.data import absolute_source, open_split, training_classes
+        from iir_fast.evaluation import Evaluator, StoredMaps, evaluate_scoremaps
+
         form = _form(json=self.json, csv=self.csv, paper=self.paper)
         evaluator = Evaluator(self.split, self.step, _fixed_threshold(self.threshold, self.threshold_from))
         raw, classes = self.raw_orientation, None
@@ -162,6 +168,8 @@ def _print(metrics: Mapping[str, Metrics] | Mapping[MapName, Metrics], form: str
 
 
 def _fixed_threshold(value: float | None, chosen_on: str | None) -> FixedThreshold | None:
+    from iir_fast.evaluation import FixedThreshold
+
     if (value is None) != (chosen_on is None):
         raise ValueError("threshold and threshold_from belong together: a figure must say which split chose it.")
     return None if value is None else FixedThreshold(value, str(chosen_on))

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from iir_fast.app.runs import load
-from iir_fast.localization import check_export, export_network
-from iir_fast.models import DEFAULT_MAP, MapName
+from iir_fast.names import DEFAULT_MAP, MapName
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,9 @@ class Export:
     """Localization map."""
 
     def run(self) -> None:
+        from iir_fast.app.runs import load
+        from iir_fast.localization import check_export, export_network
+
         # Its optimizer reports every operation that it leaves as it is.
         logging.getLogger("onnxscript").setLevel(logging.ERROR)
         check_export(self.file)

@@ -8,32 +8,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
-import numpy as np
 import tyro
-from PIL import Image
 
 from iir_fast import __version__
 from iir_fast.app.files import remove_leftovers, whole_file
-from iir_fast.app.pretrained import pretrained
 from iir_fast.app.progress import image_progress, log
-from iir_fast.app.runs import load
 from iir_fast.app.tables import threshold_text
-from iir_fast.data import BrokenImageError, find_images, read_image
-from iir_fast.evaluation import Refinement
-from iir_fast.localization import (
-    FOLDERS,
-    PREDICTED_COLOUR,
-    BoxFormat,
-    ImageResult,
-    Predictor,
-    choose_format,
-    overlay,
-    save_picture,
-    write_boxes,
-)
-from iir_fast.models import MapName
+from iir_fast.names import BoxFormat, MapName, Refinement
+
+if TYPE_CHECKING:
+    from iir_fast.localization import ImageResult, Predictor
 
 
 @dataclass(frozen=True)
@@ -78,6 +64,9 @@ class Localize:
     """Where to run the network."""
 
     def run(self) -> None:
+        from iir_fast.data import BrokenImageError, find_images
+        from iir_fast.localization import choose_format, write_boxes
+
         form = choose_format(self.output, self.format)
         for folder in self._picture_folders():
             folder.mkdir(parents=True, exist_ok=True)
@@ -121,6 +110,9 @@ class Localize:
             log(f"skipped {len(broken)} of {len(paths)} images that cannot be read.")
 
     def _predictor(self) -> Predictor:
+        from iir_fast.app.pretrained import pretrained
+        from iir_fast.app.runs import load
+
         if self.model and not self.pretrained:
             return load(self.model, self.device)
         if self.pretrained and not self.model:
@@ -129,6 +121,8 @@ class Localize:
 
     @contextmanager
     def _out(self, form: BoxFormat) -> Iterator[TextIO | Path]:
+        from iir_fast.localization import FOLDERS
+
         if self.output and form in FOLDERS:
             yield self.output
             return
@@ -167,6 +161,12 @@ class Localize:
 
     def _draw(self, image: ImageResult) -> None:
         """Save the pictures that are asked for."""
+        import numpy as np
+        from PIL import Image
+
+        from iir_fast.data import read_image
+        from iir_fast.localization import PREDICTED_COLOUR, overlay, save_picture
+
         picture = read_image(image.file) if self.overlays else None
         masks = image.masks if self.masks else None
         for rank, each in enumerate(image.objects):

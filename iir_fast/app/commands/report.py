@@ -8,8 +8,7 @@ from typing import Literal
 
 import tyro
 
-from iir_fast.models import MAPS, MapName
-from iir_fast.report import write_report
+from iir_fast.names import MAPS, MapName
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,8 @@ class Report:
     """Where to run the network."""
 
     def run(self) -> None:
+        from iir_fast.report import write_report
+
         page = write_report(
             self.run_folder, self.split, self.maps, out=self.out, limit=self.limit, data=self.data, device=self.device
         )
