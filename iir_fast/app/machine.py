@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def memory_bytes() -> int | None:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
 
 
+@cache
 def commit() -> str | None:
     """Name the commit that this package runs from, and whether files differ from it; None outside a git checkout."""
     here = Path(__file__)

@@ -11,6 +11,7 @@ from rich.progress import Progress
 from torch.utils.data import DataLoader
 
 from iir_fast.app.details import collect, write_details
+from iir_fast.app.history import add_to_history
 from iir_fast.app.progress import count_images, image_progress, log
 from iir_fast.data import LocalizationDataset, absolute_source, image_transform
 from iir_fast.evaluation import (
@@ -170,6 +171,7 @@ def evaluate_run(
     part = refined_name(name, refinement)
     content.setdefault(part, {}).update({map: result.to_dict() for map, result in metrics.items()})
     folder.write_metrics(content)
+    add_to_history(root, f"evaluate {part}", source, run.dataset)
     return metrics
 
 

@@ -14,6 +14,7 @@ from rich.progress import Progress
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
+from iir_fast.app.history import add_to_history
 from iir_fast.app.progress import image_progress, log
 from iir_fast.data import AugmentedDataset, LocalizationDataset, image_transform
 from iir_fast.methods import Learner
@@ -158,6 +159,8 @@ def _train(
             torch.manual_seed(config.seed + (ranks.rank << 32))
         if if_exists == "resume":
             run.restore()
+        if ranks.is_first:
+            add_to_history(folder.root, "train", config.data, dataset, ranks.size)
         writing = SummaryWriter(str(folder.root)) if ranks.is_first else nullcontext()
         with _interrupt_flag() as interrupted, writing as writer:
             run.train(progress, writer, interrupted, validate)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from iir_fast.app.files import PARTS, read_object, remove_leftovers, set_aside, write_whole
+from iir_fast.app.history import HISTORY
 from iir_fast.app.lock import LOCK, OWNER, locked
 from iir_fast.app.progress import log
 from iir_fast.models import CHECKPOINTS, CheckpointFolder
@@ -25,8 +26,8 @@ RESULTS = (
 )
 """What a run that finished a step leaves in its folder, for `Path.glob`; `checkpoint.pt` is an earlier version's."""
 TRACES = (
-    *("cost.json", "events.out.tfevents.*", "non_finite_step*_rank*.json"),
-    *("metrics.json.damaged-*", "cost.json.damaged-*", PARTS, f"{CHECKPOINTS}/{PARTS}"),
+    *("cost.json", HISTORY, "events.out.tfevents.*", "non_finite_step*_rank*.json"),
+    *("metrics.json.damaged-*", "cost.json.damaged-*", f"{HISTORY}.damaged-*", PARTS, f"{CHECKPOINTS}/{PARTS}"),
 )
 """What any run may leave there beside `config.yaml`."""
 

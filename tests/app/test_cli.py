@@ -82,6 +82,9 @@ def test_train_leaves_configuration_checkpoint_metrics_and_scalars(trained, fold
     assert metrics["cam"]["fixed_threshold"]["chosen_on"] == "test, the split it is reported on"
     assert (trained / "checkpoints" / "00000003.pt").is_file()
     assert list(trained.glob("events.out.tfevents.*"))
+    for did, images in zip(json.loads((trained / "history.json").read_text()), (60, 12), strict=True):
+        assert did["command"].endswith(f"train {trained} --data {folder} {' '.join(SMALL)}")
+        assert (did["data"]["source"], did["data"]["images"]) == (str(folder), images)
 
 
 @pytest.mark.slow
@@ -103,7 +106,7 @@ def test_overwrite_removes_all_that_was_written_and_nothing_else(cli, trained, f
     said = cli("train", run, "--data", folder, *SMALL, "--overwrite").stderr
     assert f"left in {run}, as no run wrote it: notes.txt.\n" in said
     names = {file.name.partition(".tfevents")[0] for file in run.iterdir()}
-    assert names == {"checkpoints", "config.yaml", "events.out", "metrics.json", "notes.txt", ".lock"}
+    assert names == {"checkpoints", "config.yaml", "events.out", "history.json", "metrics.json", "notes.txt", ".lock"}
     assert len(list(run.glob("events.*"))) == 1
 
 
