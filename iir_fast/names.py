@@ -17,3 +17,6 @@ REFINEMENTS: tuple[Refinement, ...] = get_args(Refinement)
 
 BoxFormat = Literal["json", "csv", "coco", "coco-rle", "labelstudio", "yolo", "yolo-seg", "voc"]
 BOX_FORMATS: tuple[BoxFormat, ...] = get_args(BoxFormat)
+
+PictureFormat = Literal["png", "jpg", "webp"]
+PICTURE_FORMATS: tuple[PictureFormat, ...] = get_args(PictureFormat)

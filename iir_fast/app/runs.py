@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from iir_fast.app.details import collect, write_details
 from iir_fast.app.history import add_to_history
 from iir_fast.app.progress import count_images, image_progress, log
+from iir_fast.app.tables import metrics_table
 from iir_fast.data import LocalizationDataset, absolute_source, image_transform
 from iir_fast.evaluation import (
     Evaluator,
@@ -41,6 +42,17 @@ class LoadedRun(NamedTuple):
     """How it was trained."""
     dataset: LocalizationDataset
     """The split, its images transformed as the localizer wants them."""
+
+    def __repr__(self) -> str:
+        network = f"{self.spec.backbone}, {len(self.spec.classes)} classes"
+        return f"LoadedRun({network}, {len(self.dataset)} {self.dataset.split} images)"
+
+
+class Evaluation(dict[MapName, Metrics]):
+    """The metrics of each map; a notebook shows them as a table."""
+
+    def _repr_mimebundle_(self, include: Sequence[str], exclude: Sequence[str], **options: Any) -> dict[str, str]:
+        return metrics_table(self)._repr_mimebundle_(include, exclude, **options)
 
 
 def load(path: str | Path, device: str = "auto") -> Predictor:
@@ -133,7 +145,7 @@ def evaluate_run(
     save_maps: Path | None = None,
     details: Path | None = None,
     refinement: Refinement = "none",
-) -> dict[MapName, Metrics]:
+) -> Evaluation:
     """Evaluate the localizer of a run, and add the result to the run's `metrics.json`; a damaged one is set aside.
 
     The result of other data than the run's own stands there under "test of SOURCE": the run's own stays as it is, and
@@ -161,7 +173,7 @@ def evaluate_run(
     name = result_name(run.config, split, data)
     measured = evaluate(run, maps, Evaluator(name, step, fixed_threshold), save_maps, details, refinement)
     source = absolute_source(run.config.data if data is None else data)
-    metrics = {map: replace(result, data=source) for map, result in measured.items()}
+    metrics = Evaluation({map: replace(result, data=source) for map, result in measured.items()})
     first = next(iter(metrics.values()))
     if first.max_box_acc_v2 is None and first.pxap is None:
         accuracy = f"the top-1 accuracy is {first.top1_accuracy:.1f} %"

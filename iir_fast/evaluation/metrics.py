@@ -147,6 +147,11 @@ class Metrics:
         """The split that chose the fixed threshold, in words that tell when it is the evaluated one itself."""
         return None if self.fixed_threshold is None else self._origin(self.fixed_threshold.chosen_on)
 
+    def __repr__(self) -> str:
+        known = {name: getattr(self, name) for name in ("max_box_acc_v2", "gt_known_loc", "pxap", "top1_accuracy")}
+        figures = [f"{name} {value:.1f}" for name, value in known.items() if value is not None]
+        return f"Metrics({self.split}, {self.images} images: {', '.join(figures)})"
+
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as a dictionary that `json` can write."""
         fixed, curve_v1 = self.fixed_threshold, self.curve_v1

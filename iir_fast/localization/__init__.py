@@ -7,12 +7,8 @@ with needs_system("iir_fast.localization"):
     from iir_fast.localization.export import check_export, export_network
     from iir_fast.localization.outline import scale_box
     from iir_fast.localization.overlay import PREDICTED_COLOUR, TRUE_COLOUR, overlay, save_picture
-    from iir_fast.localization.predictor import (
-        FoundObject,
-        ImageInput,
-        ImageResult,
-        Predictor,
-    )
+    from iir_fast.localization.predictor import ImageInput, Predictor
+    from iir_fast.localization.results import FoundObject, ImageResult, Results
     from iir_fast.localization.writing import FOLDERS, choose_format, write_boxes
 
 __all__ = [
@@ -25,6 +21,7 @@ __all__ = [
     "ImageInput",
     "ImageResult",
     "Predictor",
+    "Results",
     "check_export",
     "choose_format",
     "export_network",

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_fast.localization.predictor import ImageResult
+from iir_fast.localization.results import ImageResult
 
 
 def write_coco(

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import yaml
 
 from iir_fast.app.files import write_whole
-from iir_fast.localization.predictor import FoundObject, ImageResult
+from iir_fast.localization.results import FoundObject, ImageResult
 
 NOT_XML = "[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 """What has no place in XML, https://www.w3.org/TR/xml/#charsets; what has none in UTF-8 is part of it."""

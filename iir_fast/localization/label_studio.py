@@ -8,7 +8,7 @@ from typing import Any, TextIO
 from urllib.parse import quote
 
 from iir_fast.localization.json_list import write_list
-from iir_fast.localization.predictor import FoundObject, ImageResult
+from iir_fast.localization.results import FoundObject, ImageResult
 
 FROM, TO = "label", "image"
 """Names of the control and the image in the labelling configuration that the predictions are for."""

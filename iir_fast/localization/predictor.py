@@ -7,8 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from os import PathLike
-from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
+from typing import NamedTuple, NoReturn, TypeAlias, cast, overload
 
 import numpy as np
 import torch
@@ -27,101 +26,14 @@ from iir_fast.evaluation import (
     refine,
     resize_scoremap,
 )
-from iir_fast.localization.outline import Outline, corners, fill, find_outlines
+from iir_fast.localization.outline import find_outlines
+from iir_fast.localization.results import FoundObject, ImageResult, Results
 from iir_fast.models import ClassifierSpec, IIRNetwork, Localizer, MapName, NetworkSpec
 
 ImageInput: TypeAlias = str | PathLike[str] | Image.Image | NDArray[np.uint8]
 """A file, a folder or a glob as `find_images` takes them, a PIL image, or uint8 [H,W] or [H,W,3], RGB."""
-
-
-@dataclass(frozen=True)
-class FoundObject:
-    """The object of one class in one image.
-
-    Attributes:
-        label: name of the class.
-        class_index: its number, from 0.
-        probability: of that class, softmax of `DualCAMHead.class_logits`.
-        box: x0, y0, x1, y1 in pixels of the image, of a file upright as its EXIF orientation says, x1 and y1 exclusive;
-            all 0 where the map is constant.
-        map: float32 [h,w] in [0,1], the class's localization map at the resolution of the features.
-        outline: [n,2], the polygon x, y that the box is drawn around, in the same pixels; None: the box itself.
-    """
-
-    label: str
-    class_index: int
-    probability: float
-    box: tuple[int, int, int, int]
-    map: Tensor = field(repr=False, compare=False)
-    outline: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def scoremap(self) -> NDArray[np.float64]:
-        """float64 [224,224] in [0,1]: the map as the box was cut out of it, unless it was refined first. Made anew each
-        time, as it is large."""
-        return resize_scoremap(self.map)
-
-    @property
-    def polygon(self) -> NDArray[np.float64]:
-        """[n,2]: the outline, or the corners of the box where there is none."""
-        return corners(self.box) if self.outline is None else self.outline
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the box has no area: the map is constant, or the image is tiny."""
-        x0, y0, x1, y1 = self.box
-        return x0 >= x1 or y0 >= y1
-
-
-@dataclass(frozen=True)
-class ImageResult:
-    """One image with what was found in it.
-
-    Attributes:
-        index: its place among the images that were given, from 0.
-        path: its file; None for an image that came without one.
-        size: width and height in pixels.
-        objects: of the most probable classes, the most probable first; of each class the largest first.
-    """
-
-    index: int
-    path: str | None
-    size: tuple[int, int]
-    objects: tuple[FoundObject, ...]
-
-    @property
-    def file(self) -> Path:
-        """Its path; ValueError: the image came without one."""
-        if self.path is None:
-            raise ValueError(f"image number {self.index} came without a file; images by their paths are accepted.")
-        return Path(self.path)
-
-    @property
-    def masks(self) -> NDArray[np.uint8]:
-        """uint8 [n,height,width], 1 on each object: its outline, filled. Made anew each time, as they are large."""
-        filled = [fill(Outline(each.box, each.polygon), self.size) for each in self.objects]
-        return np.stack(filled) if filled else np.zeros((0, *self.size[::-1]), np.uint8)
-
-    def to_supervision(self) -> Any:
-        """Make `supervision.Detections` of the objects that have an area: boxes, masks, probabilities and classes.
-
-        Raises:
-            ModuleNotFoundError: supervision is not installed.
-        """
-        try:
-            from supervision import Detections
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                'to_supervision needs supervision: pip install "iir-fast[supervision]"'
-            ) from error
-        shown = replace(self, objects=tuple(each for each in self.objects if not each.is_empty))
-        return Detections(
-            xyxy=np.array([each.box for each in shown.objects], np.float32).reshape(-1, 4),
-            mask=shown.masks.astype(bool),
-            confidence=np.array([each.probability for each in shown.objects], np.float32),
-            class_id=np.array([each.class_index for each in shown.objects], np.int64),
-            data={"class_name": np.array([each.label for each in shown.objects], str)},
-        )
+SINGLE = (str, PathLike, Image.Image, np.ndarray)
+"""Types of one input."""
 
 
 def _raise(error: BrokenImageError) -> NoReturn:
@@ -162,6 +74,11 @@ class Predictor:
                 "ClassifierSpec of a Localizer, and a NetworkSpec of an IIRNetwork."
             )
 
+    def __repr__(self) -> str:
+        return (
+            f"Predictor({self.spec.backbone}, {len(self.spec.classes)} classes, maps: {', '.join(self.network.maps)})"
+        )
+
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of the channels that images in [0, 1] are normalized with."""
@@ -182,6 +99,34 @@ class Predictor:
         """
         return self.thresholds.get(map or self.network.maps[0]) if refinement == "none" else None
 
+    @overload
+    def localize(  # type: ignore[overload-overlap]  # a text is texts, too
+        self,
+        images: ImageInput,
+        map: MapName | None = None,
+        threshold: float | None = None,
+        *,
+        refinement: Refinement = ...,
+        top_k: int = ...,
+        max_objects: int = ...,
+        batch_size: int = ...,
+        on_broken: Callable[[BrokenImageError], None] = ...,
+    ) -> Results: ...
+
+    @overload
+    def localize(
+        self,
+        images: Iterable[ImageInput],
+        map: MapName | None = None,
+        threshold: float | None = None,
+        *,
+        refinement: Refinement = ...,
+        top_k: int = ...,
+        max_objects: int = ...,
+        batch_size: int = ...,
+        on_broken: Callable[[BrokenImageError], None] = ...,
+    ) -> Iterator[ImageResult]: ...
+
     def localize(
         self,
         images: ImageInput | Iterable[ImageInput],
@@ -193,15 +138,18 @@ class Predictor:
         max_objects: int = 1,
         batch_size: int = 32,
         on_broken: Callable[[BrokenImageError], None] = _raise,
-    ) -> Iterator[ImageResult]:
+    ) -> Results | Iterator[ImageResult]:
         """Find the objects of the most probable classes in each image.
 
         A box is that of the largest contour of its class's own map, as the WSOL protocol has it, and with `max_objects`
-        of the next ones down to a tenth of its area. Images are read by threads, a batch ahead of the network; neither
-        they nor their results are kept, so that memory does not grow with their number.
+        of the next ones down to a tenth of its area. Images are read by threads, a batch ahead of the network. Of
+        several inputs neither images nor results are kept, so that memory does not grow with their number; a folder
+        may be the only one, `["photos/"]`.
 
-            for found in iir_fast.load("runs/mine").localize("photos/"):
+            predictor = iir_fast.load("runs/mine")
+            for found in predictor.localize(["photos/"]):
                 print(found.path, found.objects[0].label, found.objects[0].box)
+            predictor.localize("holiday.jpg")[0].plot()
 
         Args:
             images: one, or any number of them. A file of another format than the suffixes of images say, or a folder
@@ -217,7 +165,8 @@ class Predictor:
                 By default the error is raised.
 
         Returns:
-            One result per image, in the images' order.
+            One result per image, in the images' order: for one input, be it a folder, a list that a notebook shows; for
+            several an iterator.
 
         Raises:
             BrokenImageError: an image cannot be read; the message names it.
@@ -238,7 +187,8 @@ class Predictor:
         if threshold is not None and not 0 <= threshold < 1:
             raise ValueError(f"threshold is {threshold}; a number in [0, 1) is accepted.")
         inputs = self._read(_single_images(images), refinement != "none", batch_size, on_broken)
-        return self._localize(inputs, map, threshold, refinement, top_k, max_objects, batch_size)
+        found = self._localize(inputs, map, threshold, refinement, top_k, max_objects, batch_size)
+        return Results(found) if isinstance(images, SINGLE) else found
 
     def _read(
         self, images: Iterable[ImageInput], refined: bool, ahead: int, on_broken: Callable[[BrokenImageError], None]
@@ -296,7 +246,7 @@ def _check_finite(batch: Sequence[_Input], probabilities: Tensor) -> None:
 
 
 def _single_images(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:
-    for each in [images] if isinstance(images, str | PathLike | Image.Image | np.ndarray) else images:
+    for each in [images] if isinstance(images, SINGLE) else images:
         if isinstance(each, str | PathLike):
             yield from find_images([each])
         else:
@@ -313,7 +263,7 @@ def _read_input(transform: Transform, refined: bool, index: int, image: ImageInp
             picture = to_rgb(image if isinstance(image, Image.Image) else _from_array(image))
         except ValueError as error:
             raise BrokenImageError(f"number {index}", str(error)) from error
-    result = ImageResult(index, path, picture.size, ())
+    result = ImageResult(index, path, picture.size, (), None if path else picture)
     return _Input(result, transform(picture), fit_image(picture) if refined else None)
 
 

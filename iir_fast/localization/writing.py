@@ -12,7 +12,7 @@ from iir_fast.localization.coco import write_coco
 from iir_fast.localization.json_list import write_list
 from iir_fast.localization.label_folders import write_voc, write_yolo
 from iir_fast.localization.label_studio import write_label_studio
-from iir_fast.localization.predictor import ImageResult
+from iir_fast.localization.results import ImageResult
 from iir_fast.names import BOX_FORMATS, BoxFormat
 
 CORNERS = ("x0", "y0", "x1", "y1")

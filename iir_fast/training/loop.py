@@ -50,6 +50,11 @@ class TrainResult:
     skipped: tuple[str, ...]
     by_first_rank: bool = True
 
+    def __repr__(self) -> str:
+        return (
+            f"TrainResult({self.spec.backbone}, {len(self.spec.classes)} classes, {len(self.skipped)} images skipped)"
+        )
+
 
 def pick_device(name: str) -> torch.device:
     """Find the device that a command's `--device` means.

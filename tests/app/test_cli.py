@@ -21,6 +21,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import yaml
+from PIL import Image
 
 import iir_fast
 from iir_fast.app.cli import main
@@ -46,8 +47,6 @@ def write_folder(root: Path) -> None:
             truth = dataset.ground_truth(i)
             box = ",".join(str(int(edge)) for edge in truth.boxes[0])
             rows.append(f"{path},{dataset.classes[dataset.labels[i]]},{box}")
-            from PIL import Image
-
             Image.fromarray(truth.masks[0] * 255).save(root / "masks" / path)
         (root / f"{split}.csv").write_text("\n".join(rows) + "\n")
 
@@ -82,9 +81,6 @@ def test_train_leaves_configuration_checkpoint_metrics_and_scalars(trained, fold
     assert metrics["cam"]["fixed_threshold"]["chosen_on"] == "test, the split it is reported on"
     assert (trained / "checkpoints" / "00000003.pt").is_file()
     assert list(trained.glob("events.out.tfevents.*"))
-    for did, images in zip(json.loads((trained / "history.json").read_text()), (60, 12), strict=True):
-        assert did["command"].endswith(f"train {trained} --data {folder} {' '.join(SMALL)}")
-        assert (did["data"]["source"], did["data"]["images"]) == (str(folder), images)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import resource
 import signal
@@ -109,6 +110,8 @@ def test_quiet_leaves_remarks_and_results(cli, tmp_path):
     assert "4/4" in loud.stderr
     assert quiet.stderr == f"run in {tmp_path / 'quiet'}\n"
     assert "MaxBoxAccV2" in quiet.stdout
+    for did in json.loads((tmp_path / "quiet/history.json").read_text()):
+        assert did["command"].endswith(f"train {tmp_path / 'quiet'} {' '.join(map(str, small))} --quiet")
 
 
 def test_the_demo_says_how_far_it_is_and_goes_on(cli, tmp_path):

@@ -14,7 +14,7 @@ from PIL import Image
 import iir_fast
 from iir_fast.app.history import add_to_history, read_history
 from iir_fast.app.machine import commit
-from iir_fast.app.runs import evaluate_run
+from iir_fast.app.runs import evaluate_run, load_run
 from iir_fast.data import open_split
 from iir_fast.training import TrainConfig, train
 
@@ -32,8 +32,12 @@ def test_training_its_resumption_and_evaluations_are_written_down(tmp_path, monk
     photos, root = write_photos(tmp_path / "photos"), tmp_path / "run"
     options = {"image_size": 32, "hidden": 8, "classes_per_batch": 2, "images_per_class": 2, "epochs": 1}
     config = TrainConfig().with_options(data=str(photos), **options)
-    train(config, root)
-    evaluate_run(root, maps=("cam",))
+    assert repr(train(config, root)) == "TrainResult(small_cnn, 2 classes, 0 images skipped)"
+    evaluation = evaluate_run(root, maps=("cam",))
+    assert repr(load_run(root)) == "LoadedRun(small_cnn, 2 classes, 2 test images)"
+    shown = evaluation._repr_mimebundle_([], [])
+    assert "Top-1 Cls" in shown["text/html"]
+    assert len(repr(evaluation)) < 100
     (photos / "cat/0.png").touch()  # a time of modification is all that changes
     train(config, root, "resume")
     first, evaluated, resumed = found = read_history(root)

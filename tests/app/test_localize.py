@@ -71,7 +71,12 @@ def test_names_that_are_no_text_are_escaped_in_every_format(model, photos, tmp_p
     assert (tmp_path / "overlays" / f"00002-{LATIN}").is_file()
     main([*command, "--format", "coco", "--output", str(tmp_path / "a.json")])
     assert json.loads((tmp_path / "a.json").read_text())["images"][2]["file_name"] == str(photos / LATIN)
-    main([*command, "--format", "yolo", "--output", str(tmp_path / "yolo"), "--max-objects", "3"])
+    several = ["--max-objects", "3", "--threshold", "0.9", "--masks", str(tmp_path / "masks")]
+    main(
+        [*command, "--format", "yolo", "--output", str(tmp_path / "yolo"), *several, "--overlays", str(tmp_path / "o")]
+    )
+    assert len(list((tmp_path / "o").iterdir())) == 3  # all objects of a class in one picture
+    assert len(list((tmp_path / "masks").iterdir())) > 3
     assert (tmp_path / "yolo/images" / f"00002-{LATIN}").resolve() == photos / LATIN
     main([*command, "--format", "voc", "--output", str(tmp_path / "voc")])
     assert "<filename>00002-caf\\xe9.png</filename>" in (tmp_path / "voc/Annotations/00002-caf\udce9.xml").read_text()
@@ -174,13 +179,17 @@ def test_localize_takes_a_classifier_as_it_is_in_place_of_a_run(tmp_path, monkey
     for name in "ab":
         ProceduralDataset("test", 2).image(0).save(tmp_path / f"{name}.png")
     options = ["--pretrained", "test_resnet", "--device", "cpu", "--top-k", "2", "--refine", "guided"]
-    main(["localize", str(tmp_path), *options, "--overlays", str(tmp_path / "out")])
+    drawn = ["--overlay-format", "jpg", "--overlay-size", "32", "--overlay-opacity", "0"]
+    main(["localize", str(tmp_path), *options, "--overlays", str(tmp_path / "out"), *drawn])
     printed, said = capsys.readouterr()
     found = json.loads(printed)
     assert [Path(each["path"]).name for each in found] == ["a.png", "a.png", "b.png", "b.png"]
     classes = create_classifier("test_resnet", "random")[1].classes
     assert all(each["label"] == classes[each["class_index"]] for each in found)
-    assert len(list((tmp_path / "out").iterdir())) == 4
+    names = [f"{image}{rank}.jpg" for image in ("00000-a", "00001-b") for rank in ("-2", "")]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == names
+    with Image.open(tmp_path / "out" / names[0]) as picture:
+        assert (picture.format, picture.size) == ("JPEG", (32, 32))
     assert "threshold: each image's own, which no box has chosen." in said
     for wrong, sentence in (
         ([*options, "--map", "both"], "map is 'both'; accepted is 'cam'"),

@@ -16,7 +16,7 @@ from iir_fast import __version__
 from iir_fast.app.files import remove_leftovers, whole_file
 from iir_fast.app.progress import image_progress, log
 from iir_fast.app.tables import threshold_text
-from iir_fast.names import BoxFormat, MapName, Refinement
+from iir_fast.names import BoxFormat, MapName, PictureFormat, Refinement
 
 if TYPE_CHECKING:
     from iir_fast.localization import ImageResult, Predictor
@@ -53,9 +53,17 @@ class Localize:
     output: Path | None = None
     """File or folder for the boxes in place of standard output."""
     overlays: Path | None = None
-    """Folder for overlays, one PNG per box, numbered as the images; those of further boxes end in -2, -3 and so on."""
+    """Folder for overlays, numbered as the images: one for each class, with its map and boxes; those of further classes
+    end in -2, -3 and so on."""
+    overlay_format: PictureFormat = "png"
+    """Format of the overlays."""
+    overlay_size: int | None = None
+    """Longest side of the overlays in pixels; by default, and at most, that of the images."""
+    overlay_opacity: float = 0.45
+    """Of the map over the image, 0 to 1."""
     masks: Path | None = None
-    """Folder for masks of the images' size, white on the object, one PNG per box, named as overlays are."""
+    """Folder for masks of the images' size, white on the object, one PNG per box, numbered as the images; those of
+    further boxes end in -2, -3 and so on."""
     batch_size: int = 32
     """Images that the network reads at once."""
     skip_broken: bool = False
@@ -164,17 +172,19 @@ class Localize:
         import numpy as np
         from PIL import Image
 
-        from iir_fast.data import read_image
-        from iir_fast.localization import PREDICTED_COLOUR, overlay, save_picture
+        from iir_fast.localization import save_picture
 
-        picture = read_image(image.file) if self.overlays else None
-        masks = image.masks if self.masks else None
-        for rank, each in enumerate(image.objects):
-            name = f"{image.index:05d}-{image.file.stem}{f'-{rank + 1}' if rank else ''}.png"
-            if self.overlays and picture:
-                save_picture(self.overlays / name, overlay(picture, each.scoremap, [(each.box, PREDICTED_COLOUR)]))
-            if self.masks and masks is not None:
-                save_picture(self.masks / name, Image.fromarray(masks[rank] * np.uint8(255)))
+        def name(rank: int, form: str) -> str:
+            return f"{image.index:05d}-{image.file.stem}{f'-{rank + 1}' if rank else ''}.{form}"
+
+        if self.overlays:
+            whole = image.image
+            for rank in range(len(image.by_class)):
+                drawn = image.draw(rank, size=self.overlay_size, opacity=self.overlay_opacity, image=whole)
+                save_picture(self.overlays / name(rank, self.overlay_format), drawn)
+        if self.masks:
+            for rank, mask in enumerate(image.masks):
+                save_picture(self.masks / name(rank, "png"), Image.fromarray(mask * np.uint8(255)))
 
 
 def _text(file: Path) -> TextIO:
