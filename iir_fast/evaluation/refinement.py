@@ -72,7 +72,7 @@ def refine(scoremap: NDArray[np.float64], image: NDArray[np.uint8], refinement: 
         image: uint8 [H, W, 3], RGB, at the map's size.
         refinement: "none"; "guided": the guided filter (He, Sun and Tang, "Guided Image Filtering", PAMI 2013),
             stretched to [0, 1]; "grabcut": GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004) from the map as its
-            seed, and the mean of map and result, so that the result's edge lies at 1/2.
+            seed, and the mean of the guided map and the result, so that the result's edge lies at 1/2.
 
     Returns:
         float64 [H, W] in [0, 1]. A constant map stays as it is.
@@ -120,4 +120,4 @@ def _grabcut(scoremap: NDArray[np.float64], image: NDArray[np.uint8]) -> NDArray
     cv2.setRNGSeed(0)
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.grabCut(image, seed, None, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
-    return (scoremap + (seed & 1)) / 2
+    return (_guided(scoremap, image) + (seed & 1)) / 2

@@ -61,6 +61,13 @@ def test_guided_is_the_windows_regression_on_the_colours(square):
     np.testing.assert_allclose(refined, expected, atol=1e-9)
 
 
+def test_grabcut_lifts_the_guided_map_where_it_finds_the_object(square):
+    image, mask, scoremap = square
+    lifted = 2 * refine(scoremap, image, "grabcut") - refine(scoremap, image, "guided")
+    np.testing.assert_allclose(lifted, lifted.round(), atol=1e-12)
+    assert iou(lifted > 0.5, mask) > 0.94
+
+
 def slope(scale: float) -> np.ndarray:
     """A map with an object of any score on a background whose scores fall off at `scale`."""
     random = np.random.default_rng(0)
