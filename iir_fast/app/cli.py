@@ -55,7 +55,7 @@ commands:
 options:
   -h, --help  show this help and exit; COMMAND --help tells a command's options
   --version   print the version and exit
-  --quiet     show no progress, with any command; results, remarks and faults are printed all the same
+  --quiet     with any command: no progress; results, remarks and faults remain
 """
 
 

@@ -54,7 +54,7 @@ def _bend(scoremap: NDArray[np.float64]) -> float:
 
 
 def refined_name(name: str, refinement: Refinement) -> str:
-    """Name a map, or a split's figures, with its refinement, if any: "both, grabcut"."""
+    """Give a map's or a result's `name` its `refinement`, if any: "both, grabcut"."""
     return name if refinement == "none" else f"{name}, {refinement}"
 
 
