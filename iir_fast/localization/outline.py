@@ -43,6 +43,10 @@ def scale_box(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int,
     )
 
 
+NOWHERE = Outline((0, 0, 0, 0), np.zeros((0, 2)))
+"""Of what is not there."""
+
+
 def find_outlines(
     scoremap: NDArray[np.float64], threshold: float, size: tuple[int, int], most: int = 1
 ) -> list[Outline]:
@@ -62,7 +66,7 @@ def find_outlines(
     contours = outer_contours(scoremap, threshold)[:most]
     areas = [cv2.contourArea(contour) for contour in contours]
     kept = [contour for contour, area in zip(contours, areas, strict=True) if area >= SMALLEST * areas[0]]
-    return [_outline(contour, size) for contour in kept] or [Outline((0, 0, 0, 0), np.zeros((0, 2)))]
+    return [_outline(contour, size) for contour in kept] or [NOWHERE]
 
 
 def corners(box: Sequence[int]) -> NDArray[np.float64]:

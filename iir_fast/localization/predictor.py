@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -26,7 +26,7 @@ from iir_fast.evaluation import (
     refine,
     resize_scoremap,
 )
-from iir_fast.localization.outline import find_outlines
+from iir_fast.localization.outline import NOWHERE, find_outlines
 from iir_fast.localization.results import FoundObject, ImageResult, Results
 from iir_fast.models import ClassifierSpec, IIRNetwork, Localizer, MapName, NetworkSpec
 
@@ -109,6 +109,7 @@ class Predictor:
         refinement: Refinement = ...,
         top_k: int = ...,
         max_objects: int = ...,
+        without_object: Collection[str] = ...,
         batch_size: int = ...,
         on_broken: Callable[[BrokenImageError], None] = ...,
     ) -> Results: ...
@@ -123,6 +124,7 @@ class Predictor:
         refinement: Refinement = ...,
         top_k: int = ...,
         max_objects: int = ...,
+        without_object: Collection[str] = ...,
         batch_size: int = ...,
         on_broken: Callable[[BrokenImageError], None] = ...,
     ) -> Iterator[ImageResult]: ...
@@ -136,6 +138,7 @@ class Predictor:
         refinement: Refinement = "none",
         top_k: int = 1,
         max_objects: int = 1,
+        without_object: Collection[str] = (),
         batch_size: int = 32,
         on_broken: Callable[[BrokenImageError], None] = _raise,
     ) -> Results | Iterator[ImageResult]:
@@ -160,6 +163,8 @@ class Predictor:
             refinement: how score maps are refined by their images, as `iir_fast.evaluation.refine` has it.
             top_k: how many classes to localize in each image.
             max_objects: how many objects of each class at most.
+            without_object: names of classes that have no object, such as "normal" of an inspection: they get a box
+                without area, and their probability says how sure it is that there is nothing.
             batch_size: images that the network reads at once.
             on_broken: called with the error of each image that cannot be read; if it returns, the image is left out.
                 By default the error is raised.
@@ -180,6 +185,9 @@ class Predictor:
             raise ValueError(f"batch_size is {batch_size}; accepted is 1 or more.")
         if max_objects < 1:
             raise ValueError(f"max_objects is {max_objects}; accepted is 1 or more.")
+        if unknown := sorted(set(without_object) - set(self.spec.classes)):
+            known = ", ".join(self.spec.classes[:10]) + (", ..." if classes > 10 else "")
+            raise ValueError(f"without_object names {', '.join(unknown)}; the model's classes are {known}.")
         check_refinement(refinement)
         map = map or self.network.maps[0]
         if threshold is None and (chosen := self.threshold(map, refinement)):
@@ -187,7 +195,9 @@ class Predictor:
         if threshold is not None and not 0 <= threshold < 1:
             raise ValueError(f"threshold is {threshold}; a number in [0, 1) is accepted.")
         inputs = self._read(_single_images(images), refinement != "none", batch_size, on_broken)
-        found = self._localize(inputs, map, threshold, refinement, top_k, max_objects, batch_size)
+        found = self._localize(
+            inputs, map, threshold, refinement, top_k, max_objects, frozenset(without_object), batch_size
+        )
         return Results(found) if isinstance(images, SINGLE) else found
 
     def _read(
@@ -216,6 +226,7 @@ class Predictor:
         refinement: Refinement,
         top_k: int,
         max_objects: int,
+        without_object: frozenset[str],
         batch_size: int,
     ) -> Iterator[ImageResult]:
         while batch := list(islice(inputs, batch_size)):
@@ -227,12 +238,15 @@ class Predictor:
             for found in ranked:
                 maps, labels = found.maps[map].float().cpu(), found.labels.tolist()
                 for row, ((image, _, picture), label) in enumerate(zip(batch, labels, strict=True)):
-                    scoremap = resize_scoremap(maps[row])
-                    if picture is not None:
-                        scoremap = refine(scoremap, picture, refinement)
-                    tau = own_threshold(scoremap, refinement) if threshold is None else threshold
                     found_class = self.spec.classes[label], label, float(probabilities[row, label])
-                    for box, polygon in find_outlines(scoremap, tau, image.size, max_objects):
+                    outlines = [NOWHERE]
+                    if found_class[0] not in without_object:
+                        scoremap = resize_scoremap(maps[row])
+                        if picture is not None:
+                            scoremap = refine(scoremap, picture, refinement)
+                        tau = own_threshold(scoremap, refinement) if threshold is None else threshold
+                        outlines = find_outlines(scoremap, tau, image.size, max_objects)
+                    for box, polygon in outlines:
                         objects[row].append(FoundObject(*found_class, box, maps[row], polygon))
             for (image, *_), each in zip(batch, objects, strict=True):
                 yield replace(image, objects=tuple(each))

@@ -32,7 +32,7 @@ class FoundObject:
         class_index: its number, from 0.
         probability: of that class, softmax of `DualCAMHead.class_logits`.
         box: x0, y0, x1, y1 in pixels of the image, of a file upright as its EXIF orientation says, x1 and y1 exclusive;
-            all 0 where the map is constant.
+            all 0 where the map is constant or the class has no object.
         map: float32 [h,w] in [0,1], the class's localization map at the resolution of the features.
         outline: [n,2], the polygon x, y that the box is drawn around, in the same pixels; None: the box itself.
     """

@@ -45,3 +45,7 @@ def test_the_map_and_the_batches_are_those_that_were_asked_for(map, tmp_path, mo
     map = map or DEFAULT_MAP
     assert boxes == found[map]
     assert asked == [(2, (map,)), (2, (map,)), (1, (map,))]
+    main(["localize", *paths, "--model", str(tmp_path / "model.pt"), "--without-object", "cat", "dog"])
+    printed = capsys.readouterr()
+    assert all(each["box"] == [0, 0, 0, 0] and each["probability"] > 0.5 for each in json.loads(printed.out))
+    assert "no area" not in printed.err

@@ -211,3 +211,17 @@ def test_a_classifier_has_one_map_and_no_graph(classifier, predictor, pictures, 
     for network, spec in ((classifier.network, predictor.spec), (predictor.network, classifier.spec)):
         with pytest.raises(TypeError, match=r"spec is a .*; accepted are a ClassifierSpec of a Localizer, and a Net"):
             Predictor(network, spec)
+
+
+def test_a_class_without_an_object_has_a_probability_and_no_box(predictor, pictures):
+    nothing, *others = predictor.spec.classes
+    plain = list(predictor.localize(pictures, top_k=3, threshold=TIGHT))
+    for before, after in zip(
+        plain, predictor.localize(pictures, top_k=3, threshold=TIGHT, without_object=[nothing]), strict=True
+    ):
+        assert [each.probability for each in after.objects] == [each.probability for each in before.objects]
+        for one, other in zip(before.objects, after.objects, strict=True):
+            assert not one.is_empty
+            assert other.box == ((0, 0, 0, 0) if one.label == nothing else one.box)
+    with pytest.raises(ValueError, match="without_object names norml; the model's classes are .*, "):
+        predictor.localize(pictures, without_object=["norml", others[0]])

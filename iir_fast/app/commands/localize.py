@@ -47,6 +47,9 @@ class Localize:
     """How many classes to localize in each image, the most probable first, each with a box of its own."""
     max_objects: int = 1
     """How many objects of each class at most, the largest first, down to a tenth of the largest one's area."""
+    without_object: tuple[str, ...] = ()
+    """Classes that have no object, such as the "normal" of an inspection: their boxes have no area, and their
+    probability says how sure it is that there is nothing."""
     format: BoxFormat | None = None
     """Format of the boxes; by default the one that the suffix of --output names, .json or .csv. yolo, yolo-seg and voc
     make a folder, --output, with links to the images; yolo-seg and coco have outlines, coco-rle has masks."""
@@ -104,6 +107,7 @@ class Localize:
             refinement=self.refine,
             top_k=self.top_k,
             max_objects=self.max_objects,
+            without_object=self.without_object,
             batch_size=self.batch_size,
             on_broken=skip,
         )
@@ -157,7 +161,8 @@ class Localize:
             task = progress.add_task("localize", total=total, note="")
             for image in found:
                 self._draw(image)
-                empty += [str(image.path) for each in image.objects if each.is_empty]
+                shown = (each for each in image.objects if each.label not in self.without_object)
+                empty += [str(image.path) for each in shown if each.is_empty]
                 progress.update(task, completed=image.index + 1)
                 yield image
             progress.update(task, completed=total)
