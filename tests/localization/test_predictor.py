@@ -223,5 +223,5 @@ def test_a_class_without_an_object_has_a_probability_and_no_box(predictor, pictu
         for one, other in zip(before.objects, after.objects, strict=True):
             assert not one.is_empty
             assert other.box == ((0, 0, 0, 0) if one.label == nothing else one.box)
-    with pytest.raises(ValueError, match="without_object names norml; the model's classes are .*, "):
+    with pytest.raises(ValueError, match=r"without_object names norml; the model's classes are .*, "):
         predictor.localize(pictures, without_object=["norml", others[0]])
