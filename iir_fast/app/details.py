@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from iir_fast.app.files import write_whole
+from iir_fast.app.tables import inert
 from iir_fast.evaluation import ERRORS, V1_DELTA, Verdict
-from iir_fast.localization.writing import inert
 
 IMAGES, CLASSES = "images.csv", "classes.csv"
 IMAGE_COLUMNS = ("map", "image", "class", "predicted", "iou", "threshold", "error")

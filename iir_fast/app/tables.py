@@ -88,14 +88,20 @@ def metrics_csv(metrics: Mapping[str, Metrics] | Mapping[MapName, Metrics]) -> s
     """Write all that `Metrics.to_dict` says, a line per figure and a column per map, with every digit.
 
     A figure is named by its place there, e.g. ``piou.best`` or, for the second IoU at the third threshold,
-    ``curves_v2.1.accuracy.2``. What the data does not allow is left out, or empty where it allows it of another map.
+    ``curves_v2.1.accuracy.2``. What the data does not allow is left out, or empty where it allows it of another map. An
+    apostrophe goes before a text that a spreadsheet would run.
     """
     columns = [dict(_flat(each.to_dict())) for each in metrics.values()]
     names = dict.fromkeys(name for column in columns for name in column)
     lines = csv.writer(text := StringIO(), lineterminator="\n")
-    lines.writerow(["figure", *metrics])
-    lines.writerows([name, *(column.get(name) for column in columns)] for name in names)
+    lines.writerow(map(inert, ["figure", *metrics]))
+    lines.writerows(map(inert, [name, *(column.get(name) for column in columns)]) for name in names)
     return text.getvalue()
+
+
+def inert(value: Any) -> Any:
+    """Put an apostrophe before a text that a spreadsheet would run as a formula; numbers stay numbers."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def threshold_text(threshold: float, step: float = 0.01) -> str:

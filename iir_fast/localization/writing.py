@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
+from iir_fast.app.tables import inert
 from iir_fast.localization.coco import write_coco
 from iir_fast.localization.json_list import write_list
 from iir_fast.localization.label_folders import write_voc, write_yolo
@@ -100,11 +101,6 @@ class _Lines:
 
     def write(self, line: str) -> None:
         self._out.write(line.removesuffix("\r\n") + "\n")
-
-
-def inert(value: Any) -> Any:
-    """Put an apostrophe before a text that a spreadsheet would run as a formula; numbers stay numbers."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _rows(found: Iterable[ImageResult]) -> Iterator[dict[str, Any]]:

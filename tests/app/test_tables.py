@@ -106,3 +106,10 @@ def test_csv_holds_every_digit_of_every_figure() -> None:
     assert found["piou.chosen_on"] == ["test, the split it is reported on", ""]
     leaves = sum(len(value) - 1 + len(value["accuracy"]) for value in ALL.to_dict()["curves_v2"])
     assert sum(name.startswith("curves_v2.") for name in found) == leaves
+
+
+def test_csv_names_no_formula_that_a_spreadsheet_runs() -> None:
+    text = metrics_csv({"=cmd()": replace(ALL, data="@folder"), "cam": CLASSIFIED})
+    found = {name: values for name, *values in csv.reader(StringIO(text))}
+    assert found["figure"] == ["'=cmd()", "cam"]
+    assert found["data"][0] == "'@folder"
