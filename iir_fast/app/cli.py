@@ -7,6 +7,7 @@ import os
 import re
 import select
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
@@ -56,6 +57,7 @@ options:
   -h, --help  show this help and exit; COMMAND --help tells a command's options
   --version   print the version and exit
   --quiet     with any command: no progress; results, remarks and faults remain
+  --debug     with any command: show the traceback of a fault
 """
 
 
@@ -90,15 +92,15 @@ def _standard_output() -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; faults of the input end with one sentence and exit status 2."""
+    """Run a command; faults of the input end with one sentence and exit status 2, with `--debug` after a traceback."""
     logging.basicConfig(format="%(message)s")
     with _standard_output():
         _run(list(map(_at_home, sys.argv[1:] if arguments is None else arguments)))
 
 
-def _run(arguments: list[str]) -> None:
-    hide_progress("--quiet" in arguments)
-    arguments = [each for each in arguments if each != "--quiet"]
+def _run(given: list[str]) -> None:
+    hide_progress("--quiet" in given)
+    arguments = [each for each in given if each not in ("--quiet", "--debug")]
     try:
         if answer := _answer(arguments):
             print(answer)
@@ -115,8 +117,12 @@ def _run(arguments: list[str]) -> None:
             raise
         log(f"iir-fast: {error}")
         sys.exit(2)
-    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
-        log(f"iir-fast: {error}")
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError, MemoryError) as error:
+        if "--debug" in given:
+            traceback.print_exc()
+        # Below it, torch's errors have advice and the stack of its C++.
+        first_line = str(error).strip().partition("\n")[0]
+        log(f"iir-fast: {first_line or 'there is not enough memory.'}")
         sys.exit(2)
 
 

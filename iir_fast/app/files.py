@@ -76,6 +76,23 @@ def remove_leftovers(folder: Path) -> None:
                 os.close(descriptor)
 
 
+def read_text(file: Path) -> str:
+    """Read text in UTF-8.
+
+    Raises:
+        ValueError: the file holds something else; the message names it.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeError as error:
+        raise ValueError(f"{file} is no text in UTF-8: {error}.") from error
+
+
+def in_short(error: BaseException) -> str:
+    """Say in one line what the error of a library says, which may be a page, quote a file or be empty."""
+    return next(iter(str(error).strip().splitlines()), "")[:200] or type(error).__name__
+
+
 def read_object(file: Path) -> dict[str, Any]:
     """Read the JSON object that a file holds.
 
@@ -84,7 +101,7 @@ def read_object(file: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} is damaged: it holds no JSON object")

@@ -11,6 +11,7 @@ from rich.progress import Progress
 from torch.utils.data import DataLoader
 
 from iir_fast.app.details import collect, write_details
+from iir_fast.app.files import read_text
 from iir_fast.app.history import add_to_history
 from iir_fast.app.progress import count_images, image_progress, log
 from iir_fast.app.tables import metrics_table
@@ -72,8 +73,9 @@ def load(path: str | Path, device: str = "auto") -> Predictor:
     path = Path(path).expanduser()
     model, spec = load_network(path, pick_device(device))
     evaluated = RunFolder(path).read_metrics().get("test", {})
-    fixed = {map: metrics["fixed_threshold"] for map, metrics in evaluated.items()}
-    return Predictor(model, spec, {map: FixedThreshold(**each) for map, each in fixed.items() if each})
+    fixed = {map: metrics.get("fixed_threshold") for map, metrics in evaluated.items()}
+    chosen = {map: FixedThreshold(each["value"], each["chosen_on"]) for map, each in fixed.items() if each}
+    return Predictor(model, spec, chosen)
 
 
 def result_name(config: TrainConfig, split: str, data: str | None) -> str:
@@ -106,7 +108,7 @@ def read_config(root: Path) -> TrainConfig:
     file = RunFolder(root).config
     if not file.is_file():
         raise FileNotFoundError(f"run {root} has no {file.name}; it is not the folder of a run.")
-    return TrainConfig.from_yaml(file.read_text(encoding="utf-8"), str(file))
+    return TrainConfig.from_yaml(read_text(file), str(file))
 
 
 def _with_data(

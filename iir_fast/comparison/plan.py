@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from iir_fast.app.files import read_text
 from iir_fast.evaluation import REFINEMENTS, Refinement
 from iir_fast.models import MAPS, MapName
 from iir_fast.training import TrainConfig, flat_options, read_yaml
@@ -85,7 +86,7 @@ def read_comparison(file: Path, data: str | None = None) -> Comparison:
         FileNotFoundError: there is no such file.
         ValueError: a key or an option is unknown or has a wrong value; the message says where.
     """
-    text = file.read_text(encoding="utf-8")
+    text = read_text(file)
     content = read_yaml(text, str(file))
     if unknown := sorted(map(str, set(content) - set(KEYS))):
         raise ValueError(f"{file} names {', '.join(unknown)}; known keys are {', '.join(KEYS)}.")

@@ -10,10 +10,12 @@ from typing import Any
 from iir_fast.app.files import read_object, set_aside
 from iir_fast.comparison.plan import Comparison, PlannedRun
 from iir_fast.evaluation import refined_name
-from iir_fast.training import RunFolder
+from iir_fast.training import RunFolder, from_options
 
 SPLIT = "test"
 """What every run is evaluated on."""
+BELIEVED = 1e18
+"""No run takes so many seconds or bytes."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class Cost:
     memory_bytes: int = 0
     device: str = ""
     threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "cpu_seconds", "memory_bytes", "threads"):
+            if not 0 <= (value := getattr(self, name)) < BELIEVED:
+                raise ValueError(f"{name} is {value}; accepted is a number of 0 or more, and below {BELIEVED:g}.")
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ def read_cost(folder: RunFolder) -> Cost | None:
         content = read_object(file)
         if content.keys() != asdict(Cost()).keys():
             raise ValueError(f"{file} is damaged: it does not hold what a run took")
-        return Cost(**content)
+        return from_options(Cost, content, f"{file} is damaged")
     except ValueError as error:
         set_aside(file, error)
         return None
@@ -125,4 +132,5 @@ def _without_curves(metrics: dict[str, Any]) -> dict[str, Any]:
     def best(curve: dict[str, Any] | None) -> dict[str, Any] | None:
         return curve and {name: value for name, value in curve.items() if name != "accuracy"}
 
-    return metrics | {"curve_v1": best(metrics["curve_v1"]), "curves_v2": [*map(best, metrics["curves_v2"])]}
+    curve_v1, curves_v2 = metrics.get("curve_v1"), metrics.get("curves_v2", ())
+    return metrics | {"curve_v1": best(curve_v1), "curves_v2": [*map(best, curves_v2)]}

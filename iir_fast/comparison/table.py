@@ -170,9 +170,9 @@ def _metric(values: Sequence[float], best: float) -> str:
 
 
 def _thresholds(entry: Entry) -> tuple[str, str]:
-    curves_v2 = [[curve["threshold"] for curve in each["curves_v2"]] for each in entry.metrics]
-    curves_v1 = [each["curve_v1"]["threshold"] for each in entry.metrics if each["curve_v1"]]
-    v2 = " ".join(f"{mean(taus):.2f}" for taus in zip(*curves_v2, strict=True))
+    curves_v2 = [[curve["threshold"] for curve in each.get("curves_v2", ())] for each in entry.metrics]
+    curves_v1 = [each["curve_v1"]["threshold"] for each in entry.metrics if each.get("curve_v1")]
+    v2 = " ".join(f"{mean(taus):.2f}" for taus in zip(*curves_v2, strict=False))
     return v2 or MISSING, f"{mean(curves_v1):.2f}" if curves_v1 else MISSING
 
 

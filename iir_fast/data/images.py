@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from iir_fast.app.files import in_short
+
 with suppress(ModuleNotFoundError):
     from pillow_heif import register_heif_opener
 
@@ -220,4 +222,4 @@ def _opened(root: ImageRoot, path: str) -> Iterator[Image.Image]:
         raise BrokenImageError(path, f"cannot identify image file; accepted are {', '.join(OPENED)}") from error
     # Pillow's decoders let through whatever their parsers meet: OSError, SyntaxError, struct.error, zlib.error ...
     except Exception as error:
-        raise BrokenImageError(path, getattr(error, "strerror", None) or str(error)) from error
+        raise BrokenImageError(path, getattr(error, "strerror", None) or in_short(error)) from error

@@ -27,6 +27,8 @@ FaultKind: TypeAlias = Literal[
     "in two splits",
 ]
 
+LONGEST = 2000
+"""Characters of a fault's message."""
 SOME_CLASSES = 100_000
 """So many classes are believed, however few the images of a split are."""
 
@@ -40,6 +42,8 @@ class Fault(ValueError):
     """
 
     def __init__(self, kind: FaultKind, message: str) -> None:
+        # What a file that is no text has in place of a line may be all of it.
+        message = message if len(message) <= LONGEST else f"{message[:LONGEST]} ..."
         super().__init__(kind, message)
         self.kind: FaultKind = kind
         self.message = message
@@ -93,8 +97,8 @@ def at(file: Path, line: int) -> str:
 
 
 def check_path(path: str, where: str) -> None:
-    """Raise a fault unless a path is relative and stays below its root."""
-    if not path or path.startswith("/") or ".." in path.split("/"):
+    """Raise a fault unless a path is one line, relative, and stays below its root."""
+    if not path or path.startswith("/") or ".." in path.split("/") or "\n" in path or "\0" in path:
         raise Fault("corrupt line", f"{where}: path must be relative to the root and stay below it, got {path!r}")
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import tarfile
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -203,7 +202,7 @@ def _boxes(text: str, where: str) -> list[tuple[float, ...]]:
         return [parse_box([str(edge) for edge in box], where, inclusive=True) for box in boxes]
     except Fault:
         raise
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         accepted = 'a JSON object is accepted, whose "boxes" is a list of [x0, y0, x1, y1]'
         raise Fault("corrupt line", f"{where}: {accepted}: {error}") from error
 
@@ -212,9 +211,27 @@ def _load(file: Path) -> ShardIndex | None:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             content = dict(arrays)
-            return ShardIndex(**content | {name: _split(content[name]) for name in ("shards", "names")})
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):  # none there, or none of ours
+            index = ShardIndex(**content | {name: _split(content[name]) for name in ("shards", "names")})
+            return index if _is_sound(index) else None
+    # There is none, or none of ours. The parsers of zipfile and numpy let through whatever they meet.
+    except Exception:
         return None
+
+
+def _is_sound(index: ShardIndex) -> bool:
+    """Tell whether all parts of an index fit together, and lie in the shards."""
+    shards, images = len(index.shards), len(index.names)
+    shapes = {"stamps": (shards, 2), "counts": (shards,), "offsets": (images,), "sizes": (images,), "labels": (images,)}
+    arrays = [index.boxes, *(getattr(index, name) for name in shapes)]
+    if [each.dtype.name for each in arrays] != ["float64", *["int64"] * len(shapes)]:
+        return False
+    if index.boxes.shape[1:] != (5,) or any(getattr(index, name).shape != shape for name, shape in shapes.items()):
+        return False
+    if min(map(int, (each.min(initial=0) for each in arrays))) < 0 or index.counts.sum() != images:
+        return False
+    ends = index.stamps[:, 0].repeat(index.counts)
+    fits = (index.offsets <= ends) & (index.sizes <= ends - index.offsets) & (index.labels < MAX_CLASSES)
+    return bool(fits.all() and np.isfinite(index.boxes).all() and (index.boxes[:, 0] < images).all())
 
 
 def _keep(index: ShardIndex, folder: Path, places: Iterable[Path]) -> None:

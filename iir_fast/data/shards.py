@@ -11,6 +11,7 @@ from typing import BinaryIO, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from iir_fast.app.files import read_text
 from iir_fast.data.dataset import Transform
 from iir_fast.data.listing import ListedBox, ListedDataset, Listing
 from iir_fast.data.records import Fault, OnFault, class_limit, raise_fault
@@ -154,7 +155,7 @@ def read_classes(root: Path) -> tuple[str, ...] | None:
     file = root / CLASSES
     if not file.is_file():
         return None
-    return tuple(file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n"))
+    return tuple(read_text(file).removesuffix("\n").split("\n"))
 
 
 def _class_names(root: Path, split: str, count: int, given: Sequence[str] | None, on_fault: OnFault) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from iir_fast.app.files import in_short
+
 _PARSE = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _DEFLATED = 1032
 """How many bytes one deflated byte can stand for."""
@@ -74,9 +76,7 @@ def _opened(file: Path) -> Iterator[tuple[IO[bytes], Header]]:
             yield stream, _header(stream, size)
     # The parsers of zipfile and numpy let through whatever they meet: BadZipFile, zlib.error, RecursionError ...
     except Exception as error:
-        # numpy quotes a whole header.
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(f"{file} cannot be read as an array of numbers: {reason}") from error
+        raise ValueError(f"{file} cannot be read as an array of numbers: {in_short(error)}") from error
 
 
 def _header(stream: IO[bytes], size: int) -> Header:

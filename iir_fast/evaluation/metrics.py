@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, is_dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,6 +182,36 @@ class Metrics:
 
     def _origin(self, chosen_on: str) -> str:
         return f"{chosen_on}, the split it is reported on" if chosen_on == self.split else chosen_on
+
+
+def check_stored(metrics: Mapping[str, Any]) -> None:
+    """Raise ValueError unless what JSON has of each figure could be what `Metrics.to_dict` makes of one.
+
+    Figures may be missing, as in what earlier versions wrote, and there may be others.
+    """
+    for name, hint in get_type_hints(Metrics).items():
+        if name in metrics and not _fits(metrics[name], hint):
+            raise ValueError(f"{name} is {str(metrics[name])[:80]}")
+    if fixed := metrics.get("fixed_threshold"):
+        FixedThreshold(fixed["value"], fixed["chosen_on"])
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether JSON could have got a value from one of that type."""
+    inside = get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, list) and all(_fits(each, inside[0]) for each in value)
+    if get_origin(hint) is Mapping:
+        return isinstance(value, dict) and all(_fits(each, inside[1]) for each in value.values())
+    if get_origin(hint) is Literal:
+        return value in inside
+    if inside:
+        return any(_fits(value, each) for each in inside)
+    if is_dataclass(hint):
+        return isinstance(value, dict) and all(_fits(value.get(name), of) for name, of in get_type_hints(hint).items())
+    if hint is float:
+        return type(value) in (int, float) and abs(value) < 1e300  # NaN fails, too
+    return type(value) is hint
 
 
 def peak(values: NDArray[np.float64], taus: NDArray[np.float64]) -> Peak:

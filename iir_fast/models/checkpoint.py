@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from iir_fast.app.files import whole_file
+from iir_fast.app.files import in_short, whole_file
 from iir_fast.head import ThresholdKind
 from iir_fast.models.network import IIRNetwork
+from iir_fast.models.weight_files import is_odd
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,23 @@ def read_checkpoint(path: Path) -> tuple[NetworkSpec, dict[str, Any], dict[str, 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         spec = NetworkSpec(**{**content["spec"], "classes": tuple(content["spec"]["classes"])})
+        _check(spec, content["model"])
         return spec, content["model"], content["training"]
     except Exception as error:
-        raise ValueError(f"checkpoint {path} cannot be read as one of iir_fast: {error}") from error
+        raise ValueError(f"checkpoint {path} cannot be read as one of iir_fast: {in_short(error)}") from error
+
+
+def _check(spec: NetworkSpec, state: dict[str, Any]) -> None:
+    """Raise unless a state is that of such a network, which takes no memory here."""
+    if (
+        type(spec.image_size) is not int
+        or spec.image_size < 1
+        or not all(isinstance(each, str) for each in spec.classes)
+    ):
+        raise ValueError("its image size is no size, or its classes have no names")
+    with torch.device("meta"):
+        wanted = spec.build().state_dict()
+    for name in {**wanted, **state}:
+        given = state.get(name)
+        if name not in wanted or not isinstance(given, Tensor) or given.shape != wanted[name].shape or is_odd(given):
+            raise ValueError(f"{name!r} is not what the network that it names has")

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from iir_fast.app.files import in_short
+
 SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
 """Of weight files, in any case; all but the last are pickled."""
 WRAPPERS = (
@@ -50,7 +52,7 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
         tensors = _state_dict(content)
     except Exception as error:  # pickle, zip and safetensors each raise errors of their own on a damaged file
         # torch puts its own error behind a page of advice.
-        reason = str(error.__context__ or error).strip().partition("\n")[0] or type(error).__name__
+        reason = in_short(error.__context__ or error)
         raise ValueError(f"Weights file {str(path)!r} cannot be read as a state dict: {reason}") from error
     if not tensors:
         held = f"a dict of {', '.join(map(repr, content))}" if isinstance(content, Mapping) and content else "no dict"
@@ -100,6 +102,11 @@ def own_names(
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """Name the first tensor that holds NaN or infinities."""
     return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None)
+
+
+def is_odd(tensor: Tensor) -> bool:
+    """Tell whether a tensor is sparse, quantized or without memory, which no weights of this package are."""
+    return tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta"
 
 
 def _is_beyond(name: str, children: Mapping[str, Collection[str]]) -> bool:
@@ -156,4 +163,7 @@ def _state_dict(content: Any) -> dict[str, Tensor]:
     for name in WRAPPERS:
         if found := _state_dict(content.get(name)):
             return found
-    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    found = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if odd := next((name for name, tensor in found.items() if is_odd(tensor)), None):
+        raise ValueError(f"{odd!r} is sparse, quantized or without memory")
+    return found

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from iir_fast.app.files import in_short
 from iir_fast.kernels.dual_cam import native as dual_cam
 from iir_fast.kernels.inter_intra import native as inter_intra
 from iir_fast.models import IIRNetwork
@@ -129,7 +130,8 @@ def plan(setup: TrainingSetup, batch: int) -> MemoryPlan:
     Raises:
         ValueError: `batch` is below 1, or the backbone is unknown or cannot have that stride or image size.
     """
-    return _Counter(setup).plan(batch)
+    with _laid_out(setup):
+        return _Counter(setup).plan(batch)
 
 
 class LargestBatch(NamedTuple):
@@ -152,11 +154,22 @@ def largest_batch(setup: TrainingSetup, memory: int) -> LargestBatch:
     Raises:
         ValueError: as `plan` says.
     """
-    # One plan serves both searches.
-    count = cache(_Counter(setup).plan)
-    return LargestBatch(
-        _largest(memory, lambda batch: count(batch).total), _largest(memory, lambda batch: count(batch).total_without)
-    )
+    with _laid_out(setup):
+        # One plan serves both searches.
+        count = cache(_Counter(setup).plan)
+        return LargestBatch(
+            _largest(memory, lambda batch: count(batch).total),
+            _largest(memory, lambda batch: count(batch).total_without),
+        )
+
+
+@contextmanager
+def _laid_out(setup: TrainingSetup) -> Iterator[None]:
+    """Say in a sentence where torch has no tensors of such sizes, not even fake ones."""
+    try:
+        yield
+    except (TypeError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"no step can be laid out of {setup}: {in_short(error)}") from error
 
 
 def _largest(memory: int, total: Callable[[int], int]) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iir_fast.app.files import read_text
 from iir_fast.app.progress import count_images, image_progress
 from iir_fast.app.runs import evaluate_run, image_batches, load_run, read_config, result_name
 from iir_fast.evaluation import thresholds
@@ -79,9 +80,9 @@ def write_report(
         evaluated = folder.read_metrics()[name]
     metrics = {map: evaluated[map] for map in maps}
     for map, result in metrics.items():
-        if result["images"] != count:
+        if result.get("images") != count:
             raise ValueError(
-                f"{folder.metrics} evaluates {map} maps of {result['images']} {name} images, and the data have "
+                f"{folder.metrics} evaluates {map} maps of {result.get('images')} {name} images, and the data have "
                 f"{count}; evaluate the run again."
             )
     shown = min(limit or count, count)
@@ -95,7 +96,7 @@ def write_report(
         "taus": taus.tolist(),
         "start": {map: int(np.abs(taus - _fixed_threshold(result)).argmin()) for map, result in metrics.items()},
         "metrics": metrics,
-        "configuration": folder.config.read_text(encoding="utf-8"),
+        "configuration": read_text(folder.config),
         "version": version("iir-fast"),
         "colours": {"true": TRUE_COLOUR, "predicted": PREDICTED_COLOUR},
     }
@@ -108,7 +109,7 @@ def write_report(
 
 
 def _fixed_threshold(result: dict[str, Any]) -> float:
-    fixed = result["fixed_threshold"]
+    fixed = result.get("fixed_threshold")
     return fixed["value"] if fixed else START
 
 

@@ -22,6 +22,8 @@ EARLIER = (
     *("adl_rate", "adl_threshold", "cutmix_beta", "cutmix_rate"),
 )
 """Options of methods as earlier versions wrote all of them into every run's folder; the first five were IIR's."""
+LARGEST = 2**31 - 1
+"""The largest whole number that any option may be."""
 GONE = {"hard": False}
 """Options that are gone, with the value that files of earlier versions may still give them."""
 
@@ -64,6 +66,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.method, Method):
             raise ValueError(f"method is {self.method!r}; accepted is one of iir_fast.methods, such as HaS(grid=16).")
+        for name, value in self.options().items():
+            if type(value) is int and abs(value) > LARGEST:
+                raise ValueError(f"{name} is {value}; accepted is {LARGEST} at most.")
         images, model, method = self.images, self.model, self.method
         if method.guides_maps and model.freeze_backbone and model.hidden is None:
             raise ValueError(

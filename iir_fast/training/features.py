@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from iir_fast.app.cache import cache_folder
-from iir_fast.app.files import FULL, remove_leftovers, set_aside, whole_file
+from iir_fast.app.files import FULL, in_short, remove_leftovers, set_aside, whole_file
 from iir_fast.data import LocalizationDataset
 from iir_fast.models import Backbone
 
@@ -105,11 +105,11 @@ def _kept(file: Path, count: int) -> NDArray[np.float32] | None:
         return None
     try:
         maps: NDArray[np.float32] = np.load(file, mmap_mode="r")
-        if len(maps) != count:
-            raise ValueError(f"it holds {len(maps)} of {count} images")
+        if maps.dtype != np.float32 or maps.ndim != 4 or len(maps) != count:
+            raise ValueError(f"it is {maps.dtype} {list(maps.shape)}, not float32 maps of {count} images")
         return maps
-    except (ValueError, EOFError) as error:
-        set_aside(file, f"feature cache {file} is damaged: {error}")
+    except Exception as error:  # numpy's parser lets through whatever it meets: EOFError, TokenError, OverflowError ...
+        set_aside(file, f"feature cache {file} is damaged: {in_short(error)}")
         return None
 
 

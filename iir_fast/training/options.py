@@ -15,6 +15,9 @@ Record = TypeVar("Record")
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "text", NoneType: "null"}
 
+LARGEST = 100_000
+"""Values of a YAML, which a few lines of aliases can multiply beyond any memory."""
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 with one change: `1e-3` is the number it looks like, not text for want of a point."""
@@ -35,11 +38,26 @@ def read_yaml(text: str, origin: str) -> dict[str, Any]:
     """
     try:
         values = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    # PyYAML's constructors let through whatever they meet: a date without a month, a recursion, numbers beyond any.
+    except Exception as error:
         raise ValueError(f"{origin} is no YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict):
         raise ValueError(f"{origin} holds no mapping of options to values.")
+    if _is_beyond(LARGEST, values):
+        raise ValueError(f"{origin} unfolds to more than {LARGEST:,} values; write out what it repeats by aliases.")
     return values
+
+
+def _is_beyond(count: int, value: Any) -> bool:
+    """Tell whether a value has more parts than that, each counted as often as an alias names it, without end if within
+    itself."""
+    waiting = [value]
+    while waiting and count >= 0:
+        part = waiting.pop()
+        count -= 1
+        if isinstance(part, Mapping | list | tuple | set):
+            waiting.extend(part.values() if isinstance(part, Mapping) else part)
+    return count < 0
 
 
 def from_options(record: type[Record], options: Mapping[str, Any], origin: str) -> Record:
@@ -61,7 +79,7 @@ def from_options(record: type[Record], options: Mapping[str, Any], origin: str) 
     for name, value in options.items():
         try:
             values[name] = _convert(value, hints[name])
-        except TypeError:
+        except (TypeError, OverflowError):
             raise ValueError(f"{origin}: {name} is {value!r}; accepted is {_words(hints[name])}.") from None
     try:
         return record(**values)

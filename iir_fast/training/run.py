@@ -11,7 +11,7 @@ import torch
 from rich.progress import Progress, TaskID
 from torch.utils.tensorboard import SummaryWriter
 
-from iir_fast.app.files import write_whole
+from iir_fast.app.files import in_short, write_whole
 from iir_fast.app.interruption import Interrupted
 from iir_fast.app.progress import log
 from iir_fast.data import LocalizationDataset, SubgroupSampler
@@ -121,7 +121,7 @@ class Run:
             for reason in found.damaged:
                 log(f"{reason} Going on from {found.path}.")
         training = found.training
-        if training is None:
+        if not isinstance(training, dict) or not isinstance(training.get("rng"), list):
             raise ValueError(f"checkpoint {found.path} holds no training state to resume from.")
         if len(training["rng"]) != self.ranks.size:
             raise ValueError(
@@ -129,6 +129,15 @@ class Run:
                 f"{self.ranks.size}; start as many."
             )
         self.network.load_state_dict(found.model)
+        try:
+            self._take_up(training)
+        except Exception as error:  # optimizers and schedules let through whatever they meet
+            text = f"checkpoint {found.path} holds no training state of such a run: {in_short(error)}."
+            raise ValueError(text) from error
+        if self.ranks.is_first:
+            log(f"resumed at step {self.step} of {self.last_step}.")
+
+    def _take_up(self, training: dict[str, Any]) -> None:
         if training["weights"] is not None:
             self.model.load_state_dict(training["weights"])
         self.updater.load_state_dict(training)
@@ -136,8 +145,6 @@ class Run:
         # Earlier versions validated before they saved.
         self.awaits_validation = training.get("awaits_validation", False)
         _set_random_state(training["rng"][self.ranks.rank])
-        if self.ranks.is_first:
-            log(f"resumed at step {self.step} of {self.last_step}.")
 
     def train(
         self, progress: Progress, writer: SummaryWriter | None, interrupted: list[bool], validate: Validate | None

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from iir_fast.app.files import PARTS, read_object, remove_leftovers, set_aside, write_whole
+from iir_fast.app.files import PARTS, read_object, read_text, remove_leftovers, set_aside, write_whole
 from iir_fast.app.history import HISTORY
 from iir_fast.app.lock import LOCK, OWNER, locked
 from iir_fast.app.progress import log
+from iir_fast.evaluation.metrics import check_stored
 from iir_fast.models import CHECKPOINTS, CheckpointFolder
 from iir_fast.training.config import TOP, TrainConfig
 from iir_fast.training.options import read_yaml
@@ -113,6 +114,12 @@ class RunFolder:
         by_map = [each for split in content.values() if isinstance(split, dict) for each in split.values()]
         if not all(isinstance(each, dict) for each in (*content.values(), *by_map)):
             raise ValueError(f"{self.metrics} is damaged: it does not hold metrics by split and map")
+        for split, maps in content.items():
+            for map, metrics in maps.items():
+                try:
+                    check_stored(metrics)
+                except ValueError as error:
+                    raise ValueError(f"{self.metrics} is damaged: {split}, {map}: {error}") from error
         return content
 
     def sound_metrics(self) -> dict[str, Any]:
@@ -150,7 +157,7 @@ class RunFolder:
         """Read `config.yaml`, if a run wrote it: of any version, it has all that no part of the options holds."""
         if not self.config.is_file():
             raise ValueError(f"it has no {self.config.name}")
-        text = self.config.read_text(encoding="utf-8")
+        text = read_text(self.config)
         if missing := [name for name in (*TOP, "method") if name not in read_yaml(text, self.config.name)]:
             raise ValueError(f"its {self.config.name} does not name {', '.join(missing)}")
         return TrainConfig.from_yaml(text, self.config.name)

@@ -134,3 +134,10 @@ def test_different_images_are_not_compared(tmp_path: Path, capsys: pytest.Captur
         main(["confidence", str(tmp_path / "one"), str(tmp_path / "two")])
     assert ended.value.code == 2
     assert "'b/1.jpg' is not in both with one class and box" in capsys.readouterr().err
+
+
+def test_a_seed_that_none_can_have_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["confidence", str(tmp_path), "--seed", "-1"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "iir-fast: seed is -1; accepted is a whole number of 0 or more.\n"

@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from iir_fast.app.files import PARTS, read_object, remove_leftovers, scratch_folder, set_aside, whole_file, write_whole
+from iir_fast.app.files import (
+    PARTS,
+    in_short,
+    read_object,
+    read_text,
+    remove_leftovers,
+    scratch_folder,
+    set_aside,
+    whole_file,
+    write_whole,
+)
 
 
 def killed_within(work: Callable[[], object]) -> None:
@@ -108,7 +118,7 @@ def test_what_a_killed_process_leaves_is_removed_and_what_others_write_is_not(tm
 
 def test_damaged_files_are_named_and_kept_under_other_names(tmp_path, capsys):
     file = tmp_path / "metrics.json"
-    for number, content in enumerate(("", "[1]", '{"test": '), 1):
+    for number, content in enumerate(("", "[1]", '{"test": ', "[" * 100_000), 1):
         file.write_text(content)
         with pytest.raises(ValueError, match=f"^{file} is damaged: ") as caught:
             read_object(file)
@@ -116,3 +126,18 @@ def test_damaged_files_are_named_and_kept_under_other_names(tmp_path, capsys):
         assert f"metrics.json is damaged: {caught.value.args[0].split(': ', 1)[1]}" in capsys.readouterr().err
         assert (tmp_path / f"metrics.json.damaged-{number}").read_text() == content
         assert not file.exists()
+
+
+def test_what_is_no_text_is_named(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_bytes(b"\xef\xbb\xbfseed: 3")
+    assert read_text(file) == "seed: 3"
+    file.write_bytes("seed: 3".encode("utf-16"))
+    with pytest.raises(ValueError, match=f"^{file} is no text in UTF-8: "):
+        read_text(file)
+
+
+def test_errors_of_libraries_in_short():
+    assert in_short(ValueError("\n one\nframe #0: two")) == "one"
+    assert in_short(KeyError()) == "KeyError"
+    assert len(in_short(ValueError("x" * 5000))) == 200

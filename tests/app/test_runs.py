@@ -45,7 +45,9 @@ def test_load_gives_the_newest_checkpoint_with_the_thresholds_of_its_evaluation(
     model = spec.build().eval()
     file = folder.checkpoints.save(3, spec, model, {})
     fixed = {"value": 0.45, "chosen_on": "val"}
-    folder.write_metrics({"test": {"cam": {"fixed_threshold": fixed}, "both": {"fixed_threshold": None}}})
+    folder.write_metrics(
+        {"test": {"cam": {"fixed_threshold": fixed}, "both": {"fixed_threshold": None}, "evidence": {}}}
+    )
     predictor = iir_fast.load(tmp_path / "run", device="cpu")
     assert predictor.spec == spec
     assert torch.equal(predictor.network.head.weight, model.head.weight)

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from iir_fast.app.lock import locked
-from iir_fast.comparison import RunResult, read_comparison, run_comparison
-from iir_fast.comparison.results import read_result, run_folder
+from iir_fast.comparison import RunResult, read_comparison, run_comparison, tables
+from iir_fast.comparison.results import Cost, read_result, run_folder, to_json
 from iir_fast.training import RunFolder
 
 BASE = {"train_images": 40, "test_images": 10, "epochs": 1, "classes_per_batch": 4, "images_per_class": 2, "hidden": 8}
@@ -96,6 +96,17 @@ def test_damaged_files_of_a_run_are_set_aside_and_cost_no_evaluation(tmp_path, c
     for run in (cam, iir):
         assert read_result(run, tmp_path, comparison) == RunResult(run, {"cam": {"pxap": 5}}, None)
     assert capsys.readouterr().err.count("it is kept as cost.json.damaged-1.") == 2
+    sound = {"seconds": 3, "cpu_seconds": 2.5, "memory_bytes": 10, "device": "cpu", "threads": 2}
+    file = run_folder(tmp_path, cam).root / "cost.json"
+    file.write_text(json.dumps(sound))
+    kept = read_result(cam, tmp_path, ("cam",))
+    assert kept.cost == Cost(3.0, 2.5, 10, "cpu", 2)
+    assert "| CAM" in tables(comparison, [kept])  # though earlier versions wrote no curves
+    assert to_json(comparison, [kept])["runs"][0]["metrics"]["cam"]["pxap"] == 5
+    for name, value in {"seconds": "3", "memory_bytes": None, "device": 3, "threads": -1, "cpu_seconds": 1e30}.items():
+        file.write_text(json.dumps(sound | {name: value}))
+        assert read_result(cam, tmp_path, ("cam",)).cost is None
+        assert f"{file} is damaged: {name} is {value!r}; accepted is " in capsys.readouterr().err
     run_folder(tmp_path, iir).metrics.write_text('{"test": {')
     assert read_result(iir, tmp_path, comparison) == RunResult(iir, None, None)
     assert "metrics.json is damaged: " in capsys.readouterr().err

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from iir_fast.data import BrokenImageError, FolderDataset, listing
+from iir_fast.data.folder import list_folder
 from iir_fast.data.images import Header, read_header
 
 
@@ -316,3 +317,16 @@ def test_headers_are_read_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
     data = load(root)
     assert data.check() == data.check()
     assert sorted(opened) == ["a/1.jpg", "a/2.png", "b/3.png"]
+
+
+def test_a_path_of_two_lines_is_refused(root: Path) -> None:
+    (root / "train.csv").write_text('path,label\n"a\nb.png",ant\n')
+    with pytest.raises(ValueError, match=r"train\.csv, line 3: path must be .*, got 'a\\nb\.png'$"):
+        list_folder(root)
+
+
+def test_a_line_without_end_is_not_quoted_whole(root: Path) -> None:
+    (root / "train.csv").write_text(f"path,label\n/{'x' * 100_000},ant\n")
+    with pytest.raises(ValueError, match=r"train\.csv, line 2: path must be .* \.\.\.$") as caught:
+        list_folder(root)
+    assert len(str(caught.value)) < 2100

@@ -161,3 +161,13 @@ def test_an_image_that_is_too_large_is_refused_with_the_way_out(picture, tmp_pat
             BrokenImageError, match=f"IIR_FAST_MAX_MEGAPIXELS is '{given}'; a number above 0 is accepted"
         ):
             read_image("photo.png", tmp_path)
+
+
+def test_a_reason_of_several_lines_is_cut_to_the_first(picture, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise ValueError("broken\n  at 0x30")
+
+    picture.save(tmp_path / "photo.png")
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(BrokenImageError, match=r"^The image photo\.png cannot be read: broken$"):
+        read_image("photo.png", tmp_path)

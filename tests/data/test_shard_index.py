@@ -6,13 +6,17 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeAlias
+from zipfile import ZipFile
 
+import numpy as np
 import pytest
 import torch
 
 from iir_fast.data import ShardsDataset, image_transform, pack_split
 
 Write = Callable[[Path, list[tuple[str, bytes]]], None]
+Change: TypeAlias = Callable[[Any], Any]
 
 
 def load(root: Path) -> ShardsDataset:
@@ -63,6 +67,48 @@ def test_a_damaged_index_is_made_again(shards: Path) -> None:
         index.write_bytes(content)
         assert load(shards).ids == ids
         assert index.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("names", lambda names: names.astype(np.float64)),
+        ("names", lambda names: names[: -len("/y.png")]),
+        ("names", lambda names: names.reshape(1, -1)[:, :0]),
+        ("counts", lambda counts: counts - 1),
+        ("counts", lambda counts: -counts),
+        ("offsets", lambda offsets: offsets - 10**6),
+        ("sizes", lambda sizes: sizes + 2**60),
+        ("labels", lambda labels: labels.astype(np.float32)),
+        ("labels", lambda labels: labels + 10**9),
+        ("boxes", lambda boxes: np.zeros((1, 4))),
+        ("boxes", lambda boxes: np.array([[99.0, 0, 0, 5, 5]])),
+        ("boxes", lambda boxes: np.array([[0, 0, 0, 5, np.inf]])),
+    ],
+)
+def test_an_index_that_does_not_fit_its_shards_is_made_again(shards: Path, part: str, change: Change) -> None:
+    ids = load(shards).ids
+    index = shards / "train/index.npz"
+    whole = index.read_bytes()
+    with np.load(index) as arrays:
+        content = dict(arrays)
+    np.savez(index, **content | {part: change(content[part])})
+    assert load(shards).ids == ids
+    assert index.read_bytes() == whole
+
+
+def test_an_index_whose_header_is_no_literal_is_made_again(shards: Path) -> None:
+    ids = load(shards).ids
+    index = shards / "train/index.npz"
+    whole = index.read_bytes()
+    with ZipFile(index) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["labels.npy"] = members["labels.npy"].replace(b"'descr'", b'"""escr\'')
+    with ZipFile(index, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert load(shards).ids == ids
+    assert index.read_bytes() == whole
 
 
 def test_an_index_that_cannot_stand_beside_the_shards(

@@ -69,6 +69,9 @@ def test_classes(shards: Path, write_shard: Write, sample: Sample) -> None:
     (shards / "classes.txt").write_text("ant\nbee")
     with pytest.raises(ValueError, match=r"train/a\.tar/x/1\.png: label must be below 2, got 2"):
         load(shards)
+    (shards / "classes.txt").write_bytes(b"ant\xff")
+    with pytest.raises(ValueError, match=r"classes\.txt is no text in UTF-8: "):
+        load(shards)
     (shards / "classes.txt").unlink()
     assert load(shards).classes == load(shards, "test").classes == ("0", "1", "2")
     assert load(shards, "test", classes=("ant", "bee")).classes == ("ant", "bee")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from iir_fast.evaluation import FixedThreshold, Peak
-from iir_fast.evaluation.metrics import box_curve, pixel_average_precision, pixel_peaks
+from iir_fast.evaluation.metrics import box_curve, check_stored, pixel_average_precision, pixel_peaks
 
 EDGES = np.array([0, 0.5, 1, 2, 3])
 
@@ -58,3 +58,36 @@ def test_without_background_its_overlap_is_nothing() -> None:
 def test_a_fixed_threshold_outside_the_range_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match=r"\[0, 1\) is accepted"):
         FixedThreshold(value, "val")
+
+
+CURVE = {"delta": 0.5, "accuracy": [10, 0.5], "best": 10, "threshold": 0.1, "chosen_on": "test"}
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {},
+        {"pxap": 3, "of a later version": {}},
+        {"split": "test", "images": 3, "step": 0.01, "piou": {"best": 3.5, "threshold": 2.0}, "errors": {"none": 1.0}},
+        {"curve_v1": CURVE, "curves_v2": [CURVE], "fixed_threshold": {"value": 0.5, "chosen_on": "val"}},
+        {"top_peaks": [{"contours": "any", "delta": 0.5, "top1": {"best": 1.0, "threshold": 0}, "top5": None}]},
+    ],
+)
+def test_what_evaluations_have_written_is_taken(figures):
+    check_stored(figures)
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        *({"pxap": value} for value in ("3", True, [3], float("nan"), float("inf"), 10**400)),
+        *({"fixed_threshold": value} for value in (0.5, {"value": 0.5}, {"value": 1.5, "chosen_on": "val"}, [])),
+        *({"curves_v2": value} for value in (None, 3, [3], [CURVE | {"accuracy": ["x"]}], [CURVE | {"delta": None}])),
+        {"images": 3.5},
+        {"errors": {"none": "x"}},
+        {"top_peaks": [{"contours": "all", "delta": 0.5, "top1": {"best": 1.0, "threshold": 0}, "top5": None}]},
+    ],
+)
+def test_what_no_evaluation_can_have_written_is_refused(figures):
+    with pytest.raises(ValueError, match=rf"^({next(iter(figures))}|value) is "):
+        check_stored(figures)

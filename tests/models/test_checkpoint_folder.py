@@ -114,3 +114,35 @@ def test_a_write_that_the_system_cuts_off_leaves_what_was_there(tmp_path, model)
         signal.signal(signal.SIGXFSZ, handler)
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: {**content, "spec": {**content["spec"], "hidden": "4"}},
+        lambda content: {**content, "spec": {**content["spec"], "hidden": 10**30}},
+        lambda content: {**content, "spec": {**content["spec"], "hidden": 10**6}},  # 20 GB, if it was built
+        lambda content: {**content, "spec": {**content["spec"], "image_size": 0}},
+        lambda content: {**content, "spec": {**content["spec"], "classes": (1, 2)}},
+        lambda content: {**content, "model": None},
+        lambda content: {**content, "model": {**content["model"], "head.bias": 3}},
+        lambda content: {**content, "model": {**content["model"], "head.bias": torch.zeros(2, 2).to_sparse()}},
+        lambda content: {**content, "model": {**content["model"], "more": torch.zeros(2)}},
+        lambda content: {**content, "model": dict(list(content["model"].items())[1:])},
+        lambda content: {**content, "model": {**content["model"], "head.bias": torch.zeros(3, 2)}},
+    ],
+)
+def test_a_checkpoint_that_is_none_of_a_network_is_named_in_one_line_and_gives_way(change, folder):
+    file = folder.files()[-1]
+    torch.save(change(torch.load(file, weights_only=True)), file)
+    with pytest.raises(ValueError, match=rf"^checkpoint {file} cannot be read as one of iir_fast: .+$") as caught:
+        read_checkpoint(file)
+    assert "\n" not in str(caught.value)
+    assert folder.newest().training == {"step": 10}
+
+
+def test_a_page_of_the_librarys_advice_is_cut_to_its_first_line(folder):
+    file = folder.files()[-1]
+    file.write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"^checkpoint .*00000015\.pt cannot be read as one of iir_fast: [^\n]+$"):
+        read_checkpoint(file)

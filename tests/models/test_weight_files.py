@@ -161,3 +161,11 @@ def test_broken_weights_are_refused(value: float, tensors: dict[str, Tensor], tm
     torch.save(broken, tmp_path / "a.pt")
     with pytest.raises(ValueError, match=r"a\.pt' are broken: 'bn1\.bias' holds NaN or infinities"):
         create_backbone(NAME, str(tmp_path / "a.pt"))
+
+
+@pytest.mark.parametrize("odd", [torch.Tensor.to_sparse, lambda tensor: tensor.to("meta")], ids=["sparse", "meta"])
+def test_tensors_that_no_weights_are_are_refused(odd: Any, tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    name, tensor = next(iter(tensors.items()))
+    torch.save({**tensors, name: odd(tensor)}, file := tmp_path / "odd.pt")
+    with pytest.raises(ValueError, match=r"is sparse, quantized or without memory$"):
+        read_weights(str(file), NAME)

@@ -168,3 +168,22 @@ def test_what_the_command_cannot_do_is_said_in_a_sentence(options, words, capsys
         main(["plan", *options])
     assert stop.value.code == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--memory", "nan"], "memory is nan; accepted is a number of GiB above 0, and below a million."),
+        (["--memory", "inf"], "memory is inf; accepted is"),
+        (["--image-size", "9" * 30], "no step can be laid out of TrainingSetup"),
+        (["--hidden", "9" * 30], "no step can be laid out of TrainingSetup"),
+        (["--batch", "9" * 30], "no step can be laid out of TrainingSetup"),
+    ],
+)
+def test_numbers_beyond_any_machine_are_refused_in_one_line(options, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "--backbone", "small_cnn", *options])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1

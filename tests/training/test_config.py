@@ -234,3 +234,9 @@ def test_what_python_gets_wrong_is_named():
 
 def test_images_that_are_not_cached_may_be_mirrored():
     assert not TrainConfig().with_options(method="has", flip=True, freeze_backbone=True).caches_features
+
+
+@pytest.mark.parametrize("name", ["seed", "epochs", "hidden", "image_size", "classes_per_batch"])
+def test_whole_numbers_beyond_any_run_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} is 9+; accepted is 2147483647 at most"):
+        TrainConfig().with_options(**{name: int("9" * 30)})

@@ -112,3 +112,25 @@ def test_a_damaged_file_is_set_aside_and_made_again(size, tmp_path, capsys):
 def test_default_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_cache() == tmp_path / "iir_fast" / "features"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        np.zeros((10, 2, 3, 3)),
+        np.zeros(10, np.float32),
+        np.float32(1),
+        b"\x93NUMPY\x01\x00\x10\x00\"\"\"escr': '<f4' \n",
+    ],
+    ids=["float64", "one number each", "one number", "header"],
+)
+def test_a_file_of_something_else_is_set_aside_and_made_again(odd, tmp_path, capsys):
+    backbone, dataset = make()
+    expected = np.array(cached_features(backbone, dataset, DataLoader(dataset, 4), 64, tmp_path).maps)
+    [file] = tmp_path.iterdir()
+    if isinstance(odd, bytes):
+        file.write_bytes(odd)
+    else:
+        np.save(file, odd)
+    assert np.array_equal(cached_features(backbone, dataset, DataLoader(dataset, 4), 64, tmp_path).maps, expected)
+    assert f"feature cache {file} is damaged: " in capsys.readouterr().err

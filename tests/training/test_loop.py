@@ -94,6 +94,30 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_gone_on_from(tmp_path,
     assert "00000008.pt. resumed at step 8 of 10." in said
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda training: {name: value for name, value in training.items() if name != "step"},
+        lambda training: {"rng": training["rng"]},
+        lambda training: {**training, "rng": [None]},
+        lambda training: {**training, "optimizer": {}},
+        lambda training: {**training, "weights": {"head.bias": 3}},
+        lambda training: [training],
+        lambda training: {},
+    ],
+)
+def test_a_training_state_of_something_else_is_named(change, tmp_path):
+    config = TINY.with_options(max_steps=1)
+    train(config, tmp_path / "run")
+    file = RunFolder(tmp_path / "run").checkpoints.files()[-1]
+    content = torch.load(file, weights_only=True)
+    torch.save({**content, "training": change(content["training"])}, file)
+    with pytest.raises(
+        ValueError, match=rf"^checkpoint {file} holds no training state (of such a run: .*|to resume from)\.$"
+    ):
+        train(config, tmp_path / "run", "resume")
+
+
 def test_a_full_disk_ends_training_with_a_sentence(tmp_path, monkeypatch):
     def no_space(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -10,6 +10,8 @@ import pytest
 
 from iir_fast.training import from_options, read_yaml
 
+BOMB = ", ".join(f"&a{i + 1} [*a{i}, *a{i}, *a{i}, *a{i}]" for i in range(12))
+
 
 @dataclass(frozen=True)
 class Record:
@@ -55,7 +57,17 @@ def test_numbers_need_no_point(text, value):
         ),
         ("rate", "file.yaml holds no mapping of options to values."),
         ("{", "file.yaml is no YAML: .* line 1"),
+        # What the parser's own constructors stumble over, each over another error.
+        ("rate: 2020-13-45", "file.yaml is no YAML: month must be in 1..12"),
+        ("rate: !!int x", "file.yaml is no YAML: invalid literal"),
+        ("rate: !!timestamp x", "file.yaml is no YAML: "),
+        ("{" * 3000, "file.yaml is no YAML: maximum recursion depth exceeded"),
+        ("rate: " + "9" * 5000, "file.yaml is no YAML: "),
+        ("rate: " + "9" * 400, "file.yaml: rate is 9+; accepted is a number."),
+        ("rate: &a [*a]", "file.yaml unfolds to more than 100,000 values; write out what it repeats by aliases."),
+        (f"pair: [&a0 [1], {BOMB}]", "file.yaml unfolds to more"),
     ],
+    ids=lambda each: each[:20],
 )
 def test_faults_are_named(text, words):
     with pytest.raises(ValueError, match=words):

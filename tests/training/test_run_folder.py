@@ -125,7 +125,9 @@ def test_whatever_decides_the_result_stays_as_it_was(options, tmp_path):
         folder.check(CONFIG.with_options(**options), "resume")
 
 
-@pytest.mark.parametrize("content", ["", '{"test": {"cam"', "[]", '{"test": []}', '{"test": {"cam": 3}}'])
+@pytest.mark.parametrize(
+    "content", ["", '{"test": {"cam"', "[]", '{"test": []}', '{"test": {"cam": 3}}', '{"test": {"cam": {"pxap": "3"}}}']
+)
 def test_damaged_metrics_are_named_set_aside_and_followed_by_new_ones(content, tmp_path, capsys):
     folder = RunFolder(tmp_path)
     folder.metrics.write_text(content)

@@ -41,6 +41,8 @@ class Confidence:
         from iir_fast.app.details import read_images
         from iir_fast.evaluation import bootstrap_interval, paired_test
 
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; accepted is a whole number of 0 or more.")
         first = read_images(self.first)
         if self.second is None:
             intervals = {

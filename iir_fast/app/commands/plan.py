@@ -35,6 +35,8 @@ class Plan:
 
     def run(self) -> None:
         plans = [plan(self.setup, batch) for batch in self.batch]
+        if self.memory is not None and not 0 < self.memory < 1e6:
+            raise ValueError(f"memory is {self.memory}; accepted is a number of GiB above 0, and below a million.")
         largest = None if self.memory is None else largest_batch(self.setup, int(self.memory * GIB))
         if largest and not largest.with_kernels:
             needed = plan(self.setup, 1).total / GIB

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from iir_fast.app.files import read_text
 from iir_fast.training import flat_options, read_yaml
 
 
@@ -34,7 +35,7 @@ def look(arguments: Sequence[str]) -> FirstLook:
     found, _ = parser.parse_known_args(arguments)
     options: dict[str, Any] = {}
     for file in found.recipe:
-        options |= flat_options(read_yaml(file.read_text(encoding="utf-8"), str(file)), str(file))
+        options |= flat_options(read_yaml(read_text(file), str(file)), str(file))
     if found.method is not None:
         options["method"] = found.method
     return FirstLook(options, ", ".join(map(str, found.recipe)) or "command line")
