@@ -1,0 +1,1 @@
+"""Drives every reader and every command with generated bad input: `python -m tests.fuzz --help`."""
