@@ -46,7 +46,7 @@ COMMANDS = {
 DEFAULTS = {"train": "train:train_defaults", "plan": "plan:plan_defaults"}
 """Commands whose options depend on other options, and what finds their defaults."""
 _LISTED = "\n".join(f"  {name:<12}{summary}" for name, (_, summary) in COMMANDS.items())
-HELP = f"""usage: iir-fast [-h] [--version] [--quiet] COMMAND ...
+HELP = f"""usage: iir-fast [-h] [--version] [--quiet] [--debug] COMMAND ...
 
 Train localizers on image labels alone, measure them, look at them, use them.
 

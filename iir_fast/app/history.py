@@ -64,7 +64,7 @@ def read_history(root: Path) -> list[dict[str, object]]:
         found = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
             raise ValueError("it holds no list of objects")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         set_aside(file, f"{file} is damaged: {error}")
         return []
     return found

@@ -28,7 +28,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        holder = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
+        holder = owner.read_text(encoding="utf-8", errors="replace") if owner.is_file() else "another process"
         raise OSError(f"{folder} is in use by {holder}; wait until it has ended, or name another folder.") from None
     try:
         write_whole(owner, f"process {os.getpid()} on {socket.gethostname()}")

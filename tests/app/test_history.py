@@ -60,7 +60,7 @@ def test_training_its_resumption_and_evaluations_are_written_down(tmp_path, monk
 def test_a_damaged_history_is_kept_aside(tmp_path, capsys):
     photos = write_photos(tmp_path / "photos")
     dataset = open_split(str(photos), "train", lambda image: torch.zeros(3))
-    for damaged in ("[{", '{"did": "train"}'):
+    for damaged in ("[{", '{"did": "train"}', "[" * 100_000):
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         (tmp_path / "run").mkdir()
         (tmp_path / "run/history.json").write_text(damaged)

@@ -32,6 +32,10 @@ def test_opening_is_refused_before_anything_is_computed(tmp_path):
     folder.open(TrainConfig(), "refuse")
     with folder.locked(), pytest.raises(OSError, match="in use by process"):
         folder.check(TrainConfig(), "overwrite")
+    with folder.locked():
+        (tmp_path / ".lock_owner").write_bytes(b"\xff")
+        with pytest.raises(OSError, match="in use by \ufffd; wait"):
+            folder.check(TrainConfig(), "overwrite")
     folder.check(TrainConfig(), "overwrite")
 
 

@@ -99,13 +99,13 @@ def test_damaged_files_of_a_run_are_set_aside_and_cost_no_evaluation(tmp_path, c
     sound = {"seconds": 3, "cpu_seconds": 2.5, "memory_bytes": 10, "device": "cpu", "threads": 2}
     file = run_folder(tmp_path, cam).root / "cost.json"
     file.write_text(json.dumps(sound))
-    kept = read_result(cam, tmp_path, ("cam",))
+    kept = read_result(cam, tmp_path, comparison)
     assert kept.cost == Cost(3.0, 2.5, 10, "cpu", 2)
     assert "| CAM" in tables(comparison, [kept])  # though earlier versions wrote no curves
     assert to_json(comparison, [kept])["runs"][0]["metrics"]["cam"]["pxap"] == 5
     for name, value in {"seconds": "3", "memory_bytes": None, "device": 3, "threads": -1, "cpu_seconds": 1e30}.items():
         file.write_text(json.dumps(sound | {name: value}))
-        assert read_result(cam, tmp_path, ("cam",)).cost is None
+        assert read_result(cam, tmp_path, comparison).cost is None
         assert f"{file} is damaged: {name} is {value!r}; accepted is " in capsys.readouterr().err
     run_folder(tmp_path, iir).metrics.write_text('{"test": {')
     assert read_result(iir, tmp_path, comparison) == RunResult(iir, None, None)

@@ -31,6 +31,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1", "HF_HUB_OFF
 os.environ |= {"IIR_FAST_MAX_MEGAPIXELS": "4"}
 
 from iir_fast.app import cli
+from iir_fast.app.machine import commit
 from tests.fuzz import samples
 from tests.fuzz.mutate import mutate
 from tests.fuzz.targets import TARGETS, Target
@@ -63,6 +64,10 @@ def main() -> None:
         (work / "out").mkdir()
         os.environ |= {"XDG_CACHE_HOME": str(work / "out"), "TMPDIR": str(work / "out"), "HOME": str(work / "home")}
         tempfile.tempdir = None
+        # Once, for all that are forked from here.
+        commit()
+        for name in cli.COMMANDS:
+            cli.command_class(name)
         # In a process of its own, as threads that training starts would be missing in those that are forked from here.
         if (pid := os.fork()) == 0:
             samples.make(work / "in")

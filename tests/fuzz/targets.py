@@ -108,7 +108,7 @@ def _yaml(root: Path, broken: Sequence[Path], random: Random) -> None:
 
 def _comparison(root: Path, broken: Sequence[Path], random: Random) -> None:
     plan = read_comparison(root / "comparison" / "plan.yaml")
-    results = [read_result(run, root / "compared", plan.maps) for run in plan.runs[:20]]
+    results = [read_result(run, root / "compared", plan) for run in plan.runs[:20]]
     tables(plan, results), to_json(plan, results)
 
 
@@ -284,7 +284,7 @@ def _plan(root: Path, broken: Sequence[Path], random: Random) -> list[str]:
 
 
 METADATA = ("wsol/metadata/{0}/*/*.txt", "wsol/{0}/**/*.png")
-RUN = ("run/config.yaml", "run/metrics.json", "run/checkpoints/*.pt")
+RUN = ("run/config.yaml", "run/*.json", "run/checkpoints/*.pt")
 DATA = ("data/*.csv", "data/**/*.png")
 TARGETS = {
     "csv": Target(("data/*.csv", "data/*.csv", "data/**/*.png"), _source("{}/data")),
