@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_fast.app.cache import cache_folder
-from iir_fast.app.files import whole_file
+from iir_fast.app.files import in_short, whole_file
 from iir_fast.app.progress import in_threads, log
 from iir_fast.data.find import SUFFIXES
 from iir_fast.data.records import Fault, OnFault, parse_box, parse_whole
@@ -144,10 +144,13 @@ def _read_shard(file: Path) -> tuple[list[_Entry], list[Fault]]:
 def _members(file: Path, stream: BinaryIO) -> list[tarfile.TarInfo]:
     members: list[tarfile.TarInfo] = []
     try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar, suppress(tarfile.TarError):
+        # It lets through whatever it meets in a header: TarError, ValueError, MemoryError ...
+        with tarfile.open(fileobj=stream, mode="r:") as tar, suppress(Exception):
             members.extend(tar)
-    except tarfile.TarError as error:
-        raise Fault("corrupt shard", f"{file} is no tar without compression: {error}") from error
+    except Exception as error:
+        raise Fault("corrupt shard", f"{file} is no tar without compression: {in_short(error)}") from error
+    if sparse := next((member.name for member in members if member.issparse()), None):
+        raise Fault("corrupt shard", f"{file}: its member {sparse} is sparse; a whole file is accepted")
     # tarfile takes a damaged header, or a file that ends with a member, for the end of the archive.
     end, last = 0, "its beginning"
     if members:

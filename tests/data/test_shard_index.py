@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import sys
 import tarfile
 from collections.abc import Callable
@@ -206,3 +208,20 @@ def test_without_webdataset(shards: Path, cub: Path, monkeypatch: pytest.MonkeyP
     for call in (lambda: load(shards), lambda: pack_split(f"cub:{cub}", shards / "out")):
         with pytest.raises(ModuleNotFoundError, match=r'shards need webdataset: pip install "iir-fast\[shards\]"'):
             call()
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({"GNU.sparse.map": "0,x"}, "a.tar is damaged or cut off after its member x.cls"),
+        ({"GNU.sparse.map": "0,3"}, "a.tar: its member y.png is sparse; a whole file is accepted"),
+        ({"size": "-1"}, "a.tar is no tar without compression|a.tar is damaged"),
+    ],
+)
+def test_headers_that_say_something_odd(shards: Path, header: dict[str, str], said: str) -> None:
+    with tarfile.open(shards / "train/a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in [*sample("x", 0), ("y.png", b"an image")]:
+            member = tarfile.TarInfo(name)
+            member.size, member.pax_headers = len(content), header if name == "y.png" else {}
+            tar.addfile(member, io.BytesIO(content))
+    assert re.match(said, fault(shards))
