@@ -165,7 +165,7 @@ def test_malformed_samples(shards: Path, write_shard: Write, members: list[tuple
     assert (shards / "train/index.npz").exists() == ("below 3" in message)
 
 
-@pytest.mark.parametrize("content", [b"{", b"[1]", b'{"boxes": 5}', b'{"boxes": [5]}', b"\xff"])
+@pytest.mark.parametrize("content", [b"{", b"[1]", b'{"boxes": 5}', b'{"boxes": [5]}', b"\xff", b"[" * 100_000])
 def test_malformed_json(shards: Path, write_shard: Write, content: bytes) -> None:
     write_shard(shards / "train/a.tar", sample("x", 0, ("x.json", content)))
     words = 'a JSON object is accepted, whose "boxes" is a list of [x0, y0, x1, y1]: '
