@@ -14,7 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
-from iir_fast.app.autolabel import Labelled, review_row, write_review
+from iir_fast.app.autolabel import review_row, write_review
 from iir_fast.app.cli import main
 from iir_fast.app.runs import load
 from iir_fast.data import ProceduralDataset
@@ -173,7 +173,7 @@ def test_without_a_recipe_it_trains_as_on_the_photographs_and_as_long(home, tmp_
             assert options[name] == photographs[name]
         raise ValueError("looked at")
 
-    monkeypatch.setattr("iir_fast.app.commands.autolabel.train", trained)
+    monkeypatch.setattr("iir_fast.app.autolabel.train", trained)
     with pytest.raises(SystemExit):
         main(["autolabel", str(home / "photos"), str(tmp_path / "out")])
     assert "looked at" in capsys.readouterr().err
@@ -182,9 +182,8 @@ def test_without_a_recipe_it_trains_as_on_the_photographs_and_as_long(home, tmp_
 def test_the_most_doubtful_box_comes_first_and_of_equal_doubt_the_earlier(tmp_path):
     def row(part: str, index: int, agreement: float, stability: float, path: str = "a.png") -> dict[str, object]:
         found = FoundObject("=bee", 1, 0.25, (1, 2, 30, 40), torch.zeros(2, 2))
-        return review_row(
-            part, Labelled(ImageResult(index, path, (50, 60), (found,)), Doubt(agreement, stability, 0.25))
-        )
+        image = ImageResult(index, path, (50, 60), (found,))
+        return review_row(part, image, Doubt(agreement, stability, 0.25))
 
     rows = [
         row("train", 0, 1.0, 1.0),
