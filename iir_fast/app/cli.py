@@ -35,6 +35,7 @@ COMMANDS = {
     "confidence": ("confidence:Confidence", "95 % intervals of an evaluation, or a test of two"),
     "report": ("report:Report", "write one HTML page of a run's evaluation"),
     "localize": ("localize:Localize", "find the object in images: boxes, overlays, masks"),
+    "autolabel": ("autolabel:Autolabel", "make a detector's data set of class folders"),
     "export": ("export:Export", "write a localizer as one file, .pt2 or .onnx"),
     "compare": ("compare:Compare", "train and evaluate the rows of a YAML file, in one table"),
     "data": ("data:Data", "check a data set, or pack it into shards"),

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from uuid import uuid4
 
 from iir_fast.app.progress import log
@@ -62,6 +62,11 @@ def write_whole(file: Path, content: str | bytes) -> None:
     """Write a file, text in UTF-8, as `whole_file` does."""
     with whole_file(file) as aside:
         aside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def open_text(file: Path) -> TextIO:
+    """Open a file to write text to, names of files among it that are no UTF-8."""
+    return file.open("w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def remove_leftovers(folder: Path) -> None:

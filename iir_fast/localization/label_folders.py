@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -33,11 +33,29 @@ def write_yolo(
         model: what found them, a remark in data.yaml.
         outlines: lines are `class x y x y ...`, polygons, as for segmentation.
     """
-    for name in ("images", "labels"):
-        (folder / name).mkdir(parents=True)
-    content = {"train": "images", "val": "images", "names": dict(enumerate(classes))}
+    write_data_yaml(folder, {"train": "images", "val": "images"}, classes, model)
+    write_yolo_labels(found, folder, outlines=outlines)
+
+
+def write_data_yaml(folder: Path, parts: Mapping[str, str], classes: Sequence[str], model: str) -> None:
+    """Write the data.yaml of YOLO: where the images of each part are, train and val at least, and the classes.
+
+    Args:
+        folder: where it goes; made if it is not there.
+        parts: name of a part -> folder of its images, relative to `folder`.
+        classes: names of all classes.
+        model: what found the boxes, a remark.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {**parts, "names": dict(enumerate(classes))}
     remark = " ".join(model.split())
     write_whole(folder / "data.yaml", f"# Boxes found by {_plain(remark)}\n{yaml.safe_dump(content, sort_keys=False)}")
+
+
+def write_yolo_labels(found: Iterable[ImageResult], folder: Path, *, outlines: bool = False) -> None:
+    """Write images/ and labels/, as `write_yolo` does, without data.yaml."""
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
     for image in found:
         name = _link(image, folder / "images")
         lines = [_yolo_line(each, image.size, outlines) for each in image.objects if not each.is_empty]

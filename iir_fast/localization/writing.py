@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
+from iir_fast.app.files import open_text, whole_file
 from iir_fast.app.tables import inert
 from iir_fast.localization.coco import write_coco
 from iir_fast.localization.json_list import write_list
-from iir_fast.localization.label_folders import write_voc, write_yolo
+from iir_fast.localization.label_folders import write_voc, write_yolo, write_yolo_labels
 from iir_fast.localization.label_studio import write_label_studio
 from iir_fast.localization.results import ImageResult
 from iir_fast.names import BOX_FORMATS, BoxFormat
@@ -20,6 +21,8 @@ CORNERS = ("x0", "y0", "x1", "y1")
 COLUMNS = ("path", "width", "height", "label", "class_index", "probability", *CORNERS)
 SUFFIXES: dict[str, BoxFormat] = {".json": "json", ".csv": "csv"}
 """What a file's suffix says; other formats in .json are asked for by name."""
+YOLO: tuple[BoxFormat, ...] = ("yolo", "yolo-seg")
+"""Formats whose parts share a data.yaml, `write_data_yaml`."""
 
 
 def choose_format(output: Path | None, asked: BoxFormat | None = None) -> BoxFormat:
@@ -79,6 +82,32 @@ def write_boxes(
         FOLDERS[form](found, out, classes, model)
     else:
         FILES[form](found, out, classes, model)
+
+
+def write_part(
+    found: Iterable[ImageResult], folder: Path, part: str, form: BoxFormat, classes: Sequence[str], model: str
+) -> None:
+    """Write one part of a data set, such as "train", as `write_boxes` does.
+
+    Args:
+        found: the images with their objects.
+        folder: of the data set; it is there.
+        part: name of its sub-folder, or, of a format of one file, of the file: `train.csv`, or `train.json`.
+        form: the format; of YOLO without the data.yaml, which is for all parts.
+        classes: names of all classes of the model.
+        model: name and version of what found them.
+
+    Raises:
+        ValueError, TypeError: as `write_boxes`.
+    """
+    if form in YOLO:
+        write_yolo_labels(found, folder / part, outlines=form == "yolo-seg")
+    elif form in FOLDERS:
+        write_boxes(found, folder / part, form, classes, model)
+    else:
+        file = folder / f"{part}.{'csv' if form == 'csv' else 'json'}"
+        with whole_file(file) as aside, open_text(aside) as out:
+            write_boxes(found, out, form, classes, model)
 
 
 def _write_json(found: Iterable[ImageResult], out: TextIO, classes: Sequence[str], model: str) -> None:

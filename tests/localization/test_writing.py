@@ -17,7 +17,8 @@ import torch
 import yaml
 from pycocotools.coco import COCO
 
-from iir_fast.localization import FoundObject, ImageResult, choose_format, write_boxes
+from iir_fast.localization import BOX_FORMATS, FOLDERS, FoundObject, ImageResult, choose_format, write_boxes
+from iir_fast.localization.writing import write_part
 
 CLASSES = ("cat", "dog, large", "cow")
 
@@ -242,3 +243,19 @@ def test_an_error_leaves_a_valid_document_of_what_came_before(form):
         assert out.getvalue() == written(form, IMAGES[:1])
     else:
         assert json.loads(out.getvalue()) == json.loads(written(form, IMAGES[:1]))
+
+
+@pytest.mark.parametrize("form", BOX_FORMATS)
+def test_a_part_of_a_data_set_is_what_the_format_is_alone_without_a_data_yaml(form, tmp_path):
+    write_part(SHAPED, tmp_path, "val", form, CLASSES, "run 7, iir-fast 0")
+    if form not in FOLDERS:
+        [file] = tmp_path.iterdir()
+        assert file.name == ("val.csv" if form == "csv" else "val.json")
+        assert file.read_text() == written(form, SHAPED)
+        return
+    alone = in_folder(tmp_path / "whole", form)
+    names = {file.relative_to(alone) for file in alone.rglob("*")} - {Path("data.yaml")}
+    assert {file.relative_to(tmp_path / "val") for file in (tmp_path / "val").rglob("*")} == names
+    for name in names:
+        if name.suffix in (".txt", ".xml"):
+            assert (tmp_path / "val" / name).read_bytes() == (alone / name).read_bytes()

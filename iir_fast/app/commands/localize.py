@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 import tyro
 
 from iir_fast import __version__
-from iir_fast.app.files import remove_leftovers, whole_file
+from iir_fast.app.files import open_text, remove_leftovers, whole_file
 from iir_fast.app.progress import image_progress, log
 from iir_fast.app.tables import threshold_text
 from iir_fast.names import BoxFormat, MapName, PictureFormat, Refinement
@@ -144,12 +144,12 @@ class Localize:
             return
         # Before links are followed: /dev/stdout is one, and of a pipe to a name that is no path.
         if self.output.exists() and not self.output.is_file():  # a device or a pipe is there to be written to
-            with _text(self.output) as out:
+            with open_text(self.output) as out:
                 yield out
             return
         file = self.output.resolve()
         remove_leftovers(file.parent)
-        with whole_file(file) as aside, _text(aside) as out:
+        with whole_file(file) as aside, open_text(aside) as out:
             yield out
 
     def _watched(self, found: Iterable[ImageResult], total: int, bar: bool) -> Iterator[ImageResult]:
@@ -166,8 +166,7 @@ class Localize:
                 progress.update(task, completed=image.index + 1)
                 yield image
             progress.update(task, completed=total)
-        if empty:
-            log(f"{len(empty)} boxes have no area, as their maps are constant or their images tiny; first: {empty[0]}.")
+        say_empty(empty)
 
     def _picture_folders(self) -> list[Path]:
         return [folder for folder in (self.overlays, self.masks) if folder]
@@ -192,9 +191,10 @@ class Localize:
                 save_picture(self.masks / name(rank, "png"), Image.fromarray(mask * np.uint8(255)))
 
 
-def _text(file: Path) -> TextIO:
-    """Open a file for text, names of files among it that are no UTF-8."""
-    return file.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+def say_empty(paths: Sequence[str]) -> None:
+    """Count the boxes without area, those of the images at `paths`, if any."""
+    if paths:
+        log(f"{len(paths)} boxes have no area, as their maps are constant or their images tiny; first: {paths[0]}.")
 
 
 def _until_failure(found: Iterable[ImageResult], failures: list[BaseException]) -> Iterator[ImageResult]:

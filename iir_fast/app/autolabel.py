@@ -1,0 +1,173 @@
+"""A detector's data set out of class folders: boxes of known classes, and what there is to doubt of each."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from io import StringIO
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+from torchvision.transforms.v2.functional import pil_to_tensor  # type: ignore[import-untyped]
+
+from iir_fast import __version__
+from iir_fast.app.files import write_whole
+from iir_fast.app.progress import count_images, image_progress
+from iir_fast.app.runs import LoadedRun, image_batches, load_run
+from iir_fast.data import has_split, open_split
+from iir_fast.data.records import SPLITS
+from iir_fast.evaluation import fit_image, own_threshold, refine, resize_scoremap
+from iir_fast.localization import FoundObject, ImageResult
+from iir_fast.localization.doubt import Doubt, weigh
+from iir_fast.localization.label_folders import write_data_yaml
+from iir_fast.localization.outline import find_outlines
+from iir_fast.localization.writing import CORNERS, YOLO, inert, write_part
+from iir_fast.names import DEFAULT_MAP, MAPS, BoxFormat, Refinement
+from iir_fast.training import TrainConfig, flat_options, read_yaml, train
+
+COLUMNS = ("doubt", "agreement", "stability", "probability", "part", "index", "path", "label", *CORNERS)
+DEFAULTS = {
+    **{"backbone": "tf_efficientnet_lite0", "weights": "package", "freeze_backbone": True},
+    **{"image_size": 224, "hidden": 512, "learning_rate": 1e-3},
+}
+"""How a localizer is trained unless a recipe says otherwise: as in configs/compare/photos.yaml."""
+SEEN = 4800
+"""Images that this training goes through, whole passes: 4 over 1,200 images, more over fewer."""
+
+
+def autolabel(
+    photos: Path,
+    out: Path,
+    form: BoxFormat = "yolo",
+    *,
+    model: Path | None = None,
+    recipe: Path | None = None,
+    refinement: Refinement = "none",
+    device: str = "auto",
+) -> list[dict[str, Any]]:
+    """Make a detector's data set of class folders, with review.csv; everything is checked before anything is computed.
+
+    Args:
+        photos: folder of class folders, or of splits with such.
+        out: new folder for the data set, and for the run, if one is trained.
+        form: the format.
+        model: folder of a run that knows the classes; None: one is trained.
+        recipe: YAML of options of that training; None: as in configs/compare/photos.yaml.
+        refinement: how the maps that boxes are cut out of are refined.
+        device: "auto", "cpu" or "cuda".
+
+    Returns:
+        The lines of the review list as `review_row` makes them, in the order of the images.
+
+    Raises:
+        FileExistsError: `out` is there.
+        ValueError: there are no class folders, or no two parts of them.
+        Interrupted, OSError, ValueError: as `train` and `load_run`.
+    """
+    if out.exists():
+        raise FileExistsError(f"output folder {out} exists; name a new one.")
+    root = Path(os.path.abspath(photos.expanduser()))
+    source = f"images:{root}"
+    parts = _parts(source)
+    if model is None:
+        model = out / "run"
+        others = [split for split in parts.values() if split != "train"]
+        train(_config(source, recipe, device), model, evaluated=others)
+    runs = {part: load_run(model, split, data=source, device=device) for part, split in parts.items()}
+    classes = next(iter(runs.values())).spec.classes
+    origin = f"{model.resolve().name}, iir-fast {__version__}"
+    rows: list[dict[str, Any]] = []
+    out.mkdir(parents=True, exist_ok=True)
+    with image_progress() as progress:
+        for part, run in runs.items():
+            found = label_images(run, root, part, refinement, progress, rows)
+            write_part(found, out, part, form, classes, origin)
+    write_review(out / "review.csv", rows)
+    if form in YOLO:
+        write_data_yaml(out, {part: f"{part}/images" for part in runs}, classes, origin)
+    return rows
+
+
+def label_images(
+    run: LoadedRun, root: Path, part: str, refinement: Refinement, progress: Progress, rows: list[dict[str, Any]]
+) -> Iterator[ImageResult]:
+    """Localize in each image of a split the class that the data say it has; each map is cut at its own threshold.
+
+    Args:
+        run: the localizer, and the split.
+        root: folder that the split's images are below.
+        part: what the split becomes in the new data set.
+        refinement: how the map that the box is cut out of is refined.
+        progress: gets a bar.
+        rows: gets a line of the review list for each image.
+    """
+    dataset, frozen = run.dataset, run.config.model.freeze_backbone
+    on_images = count_images(progress, f"label {part}", len(dataset))
+    index = 0
+    for inputs, labels in image_batches(run, progress):
+        device = run.model.head.weight.device
+        found = run.model.localize(inputs.to(device), labels.to(device), MAPS, from_features=frozen)
+        probabilities = found.logits.double().softmax(dim=1).cpu()
+        maps = {name: each.float().cpu() for name, each in found.maps.items()}
+        for row, label in enumerate(labels.tolist()):
+            others = {name: resize_scoremap(each[row]) for name, each in maps.items()}
+            cut = scoremap = others.pop(DEFAULT_MAP)
+            picture = dataset.image(index)
+            if refinement != "none":
+                cut = refine(scoremap, fit_image(picture), refinement)
+            tau = own_threshold(cut, refinement)
+            box, polygon = find_outlines(cut, tau, picture.size)[0]
+            probability = float(probabilities[row, label])
+            found_map = maps[DEFAULT_MAP][row]
+            objects = (FoundObject(dataset.classes[label], label, probability, box, found_map, polygon),)
+            image = ImageResult(index, str(root / dataset.ids[index]), picture.size, objects)
+            rows.append(review_row(part, image, weigh(cut, tau, scoremap, tuple(others.values()), probability)))
+            yield image
+            index += 1
+        on_images(len(labels))
+
+
+def review_row(part: str, image: ImageResult, doubt: Doubt) -> dict[str, Any]:
+    """Make a line of the review list, numbers unrounded."""
+    [found] = image.objects
+    place = {"part": part, "index": image.index, "path": image.path, "label": found.label}
+    return {"doubt": doubt.value} | asdict(doubt) | place | dict(zip(CORNERS, found.box, strict=True))
+
+
+def write_review(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the review list as CSV, the most doubtful box first; an apostrophe goes before what spreadsheets would run.
+
+    Args:
+        file: where it goes, in a folder that is there.
+        rows: as `review_row` makes them; of equal doubt the earlier one comes first.
+    """
+    out = StringIO()
+    table = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    for row in sorted(rows, key=lambda row: -row["doubt"]):
+        table.writerow({name: f"{each:.4f}" if isinstance(each, float) else inert(each) for name, each in row.items()})
+    # Names of files need be no UTF-8.
+    write_whole(file, out.getvalue().encode(errors="backslashreplace"))
+
+
+def _config(source: str, recipe: Path | None, device: str) -> TrainConfig:
+    given = {"data": source, "device": device}
+    if recipe:
+        options = flat_options(read_yaml(recipe.read_text(encoding="utf-8"), str(recipe)), str(recipe))
+        return TrainConfig.from_options(options | given, str(recipe))
+    images = len(open_split(source, "train", pil_to_tensor))
+    return TrainConfig().with_options(**DEFAULTS, epochs=ceil(SEEN / images), **given)
+
+
+def _parts(source: str) -> dict[str, str]:
+    """Name the parts of the new data set, and the split that each is made of."""
+    found = [split for split in SPLITS if has_split(source, split)]
+    if "train" not in found or len(found) == 1:
+        splits = f"the split {found[0]} alone" if found else "no class folders"
+        accepted = "a folder of one folder of images for each class, or of train, and val or test, with such folders"
+        raise ValueError(f"photos are {source.removeprefix('images:')}, which holds {splits}; accepted is {accepted}.")
+    return {"val" if split == "test" and "val" not in found else split: split for split in found}
