@@ -18,6 +18,7 @@ from iir_fast import __version__
 from iir_fast.app.files import write_whole
 from iir_fast.app.progress import count_images, image_progress
 from iir_fast.app.runs import LoadedRun, image_batches, load_run
+from iir_fast.app.tables import inert
 from iir_fast.data import has_split, open_split
 from iir_fast.data.records import SPLITS
 from iir_fast.evaluation import fit_image, own_threshold, refine, resize_scoremap
@@ -25,7 +26,7 @@ from iir_fast.localization import FoundObject, ImageResult
 from iir_fast.localization.doubt import Doubt, weigh
 from iir_fast.localization.label_folders import write_data_yaml
 from iir_fast.localization.outline import find_outlines
-from iir_fast.localization.writing import CORNERS, YOLO, inert, write_part
+from iir_fast.localization.writing import CORNERS, YOLO, write_part
 from iir_fast.names import DEFAULT_MAP, MAPS, BoxFormat, Refinement
 from iir_fast.training import TrainConfig, flat_options, read_yaml, train
 
