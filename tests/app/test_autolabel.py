@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -62,6 +63,16 @@ def review(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "review.csv").read_text().splitlines()))
 
 
+def box_of(row: dict[str, str]) -> tuple[int, ...]:
+    return tuple(int(row[corner]) for corner in ("x0", "y0", "x1", "y1"))
+
+
+def found_by_class(run: Path, rows: list[dict[str, str]], **options: str) -> dict[tuple[str | None, str], FoundObject]:
+    """What `localize` finds of either class in the images of a list."""
+    images = load(run).localize([row["path"] for row in rows], top_k=2, **options)
+    return {(image.path, each.label): each for image in images for each in image.objects}
+
+
 def test_every_image_has_a_box_of_the_class_of_its_folder_in_the_layout_of_yolo(labelled, home):
     content = yaml.safe_load((labelled / "data.yaml").read_text())
     assert content["names"] == dict(enumerate(CLASSES))
@@ -77,7 +88,7 @@ def test_every_image_has_a_box_of_the_class_of_its_folder_in_the_layout_of_yolo(
             [line] = (labelled / part / "labels" / f"{image.stem}.txt").read_text().splitlines()
             label, *shares = line.split()
             assert CLASSES[int(label)] == row["label"] == image.resolve().parent.name
-            x0, y0, x1, y1 = (int(row[corner]) for corner in ("x0", "y0", "x1", "y1"))
+            x0, y0, x1, y1 = box_of(row)
             expected = ((x0 + x1) / 128, (y0 + y1) / 128, (x1 - x0) / 64, (y1 - y0) / 64)
             assert tuple(map(float, shares)) == pytest.approx(expected, abs=1e-6)
     assert sorted(sources) == sorted((home / "photos").glob("*/*.png"))
@@ -104,7 +115,11 @@ def test_a_run_labels_other_photographs_with_their_own_parts_and_reads_no_boxes(
         coco = json.loads((out / f"{part}.json").read_text())
         assert {Path(image["file_name"]).parts[-3:-1] for image in coco["images"]} == {(part, kind) for kind in CLASSES}
         assert [each["category_id"] for each in coco["annotations"]] == [1, 1, 2, 2]
-    assert {row["part"] for row in review(out)} == {"train", "val", "test"}
+    rows = review(out)
+    assert {row["part"] for row in rows} == {"train", "val", "test"}
+    refined, plain = (found_by_class(labelled / "run", rows, refinement=name) for name in ("guided", "none"))
+    assert [box_of(row) for row in rows] == [refined[row["path"], row["label"]].box for row in rows]
+    assert [box_of(row) for row in rows] != [plain[row["path"], row["label"]].box for row in rows]
 
 
 def test_the_box_is_that_of_the_folders_class_whatever_the_network_would_say(labelled, home, tmp_path):
@@ -113,20 +128,27 @@ def test_the_box_is_that_of_the_folders_class_whatever_the_network_would_say(lab
         (tmp_path / "swapped" / name).symlink_to(home / "photos" / other)
     main(["autolabel", str(tmp_path / "swapped"), str(tmp_path / "out"), "--model", str(labelled / "run")])
     rows = review(tmp_path / "out")
-    expected = {
-        (image.path, each.label): each
-        for image in load(labelled / "run").localize([row["path"] for row in rows], top_k=2)
-        for each in image.objects
-    }
+    expected = found_by_class(labelled / "run", rows)
     assert len(rows) == 10
     unlike = 0
     for row in rows:
         assert row["label"] == Path(row["path"]).parent.name
         mine, other = (expected[row["path"], name] for name in sorted(CLASSES, key=lambda name: name != row["label"]))
         assert float(row["probability"]) == pytest.approx(mine.probability, abs=1e-4)
-        assert tuple(int(row[corner]) for corner in ("x0", "y0", "x1", "y1")) == mine.box
+        assert box_of(row) == mine.box
         unlike += mine.box != other.box and mine.probability < other.probability
     assert unlike
+
+
+def test_constant_maps_have_no_box_and_are_counted(labelled, home, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("iir_fast.app.autolabel.resize_scoremap", lambda map: np.zeros((224, 224)))
+    main(["autolabel", str(home / "photos"), str(tmp_path / "out"), "--model", str(labelled / "run")])
+    assert f"10 boxes have no area, as their maps are constant or their images tiny; first: {home}" in (
+        capsys.readouterr().err
+    )
+    for row in review(tmp_path / "out"):
+        assert (row["agreement"], row["stability"], row["x1"]) == ("0.0000", "0.0000", "0")
+    assert [file.read_text() for file in (tmp_path / "out").glob("*/labels/*.txt")] == [""] * 10
 
 
 def test_what_cannot_become_a_data_set_is_refused_before_anything_is_computed_or_written(
