@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import shutil
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,23 @@ TAU = 20
 @pytest.fixture
 def opened_at_20(page: Any, report: Path) -> Any:
     return opened_at(page, report, "tau=0.2")
+
+
+@pytest.fixture
+def opened_after(page: Any, run_folder: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], None]], Any]:
+    """Open a report of two images after a change of what it holds."""
+
+    def open_it(change: Callable[[dict[str, Any]], None]) -> Any:
+        file = write_report(shutil.copytree(run_folder, tmp_path / "run"), maps=("cam",), limit=2)
+        before, held, after = re.split(r'(?<=iirPart\("overview",)(.*)(?=\);\n)', file.read_text(), maxsplit=1)
+        overview = json.loads(held)
+        change(overview)
+        file.write_text(before + json.dumps(overview).replace("<", "\\u003c") + after)
+        page.goto(file.as_uri())
+        page.locator("#count", has_text="2 of 2").wait_for()
+        return page
+
+    return open_it
 
 
 def class_names(page: Any) -> list[str]:
@@ -208,20 +227,43 @@ def test_what_is_filtered_is_saved_as_csv(opened_at_20, images):
     assert len(rows) == 10
 
 
-def test_a_saved_name_is_no_formula_and_no_other_cell(page, run_folder, tmp_path):
-    run = shutil.copytree(run_folder, tmp_path / "run")
-    file = write_report(run, maps=("cam",), limit=2)
-    text = file.read_text()
-    text = text.replace('"ids":["images', '"ids":["=1+1 images').replace('"a & b"', '"a \\"b\\",\\nc"')
-    file.write_text(text)
-    page.goto(file.as_uri())
-    page.locator("#count", has_text="2 of 2").wait_for()
+def test_a_saved_name_is_no_formula_and_no_other_cell(opened_after):
+    def change(overview: dict[str, Any]) -> None:
+        overview["index"]["ids"][0] = "=1+1"
+        overview["classes"][0] = 'a "b",\nc'
+
+    page = opened_after(change)
     rows = saved(page)
-    assert rows[0]["image"].startswith("'=1+1 images")
-    assert not rows[1]["image"].startswith("'")
-    assert [row["class"] for row in rows] == class_names(page)[:1] * 2
-    page.select_option("#sort", "class")
-    assert len(saved(page)) == 2
+    assert [row["image"] for row in rows] == ["'=1+1", "images/20 <b onclick=hit()>.png"]
+    assert [row["class"] for row in rows] == ['a "b",\nc'] * 2
+
+
+def test_confusions_of_many_classes_are_a_list_of_pairs(opened_after):
+    def change(overview: dict[str, Any]) -> None:
+        overview["classes"] = [f"class {i}" for i in range(30)]
+        overview["index"] |= {"labels": [7, 8], "predicted": [8, 8]}
+
+    page = opened_after(change)
+    page.locator("#panels label", has_text="classes").click()
+    assert page.locator("#confusions tbody tr").all_inner_texts() == ["class 7\tclass 8\t1"]
+    page.locator("#confusions tbody button").click()
+    assert page.locator("#count").inner_text() == "1 of 2 images."
+    # Classes without an image come after those with the worst.
+    assert page.locator("#classes tbody tr").first.inner_text().split("\t")[1] == "1"
+
+
+def test_pixels_and_classification_are_among_the_figures(opened_after):
+    def change(overview: dict[str, Any]) -> None:
+        peaks = {"piou": {"best": 33.3, "threshold": 0.4}, "miou": {"best": 44.4, "threshold": 0.45}}
+        overview["metrics"]["cam"] |= peaks | {"pxap": 55.5, "top1_accuracy": 66.6, "top5_accuracy": 77.7}
+
+    page = opened_after(change)
+    page.locator("#panels label", has_text="figures and curves").click()
+    rows = [row.inner_text().split() for row in page.locator("#metrics tbody tr").all()]
+    shown = {row[0]: row for row in rows} | {f"{row[0]} {row[1]}": row for row in rows}
+    assert shown["pIoU"][-3:] == ["33.3", "\u03c4", "0.40"]
+    assert shown["mIoU"][-3:] == ["44.4", "\u03c4", "0.45"]
+    assert [shown[name][-1] for name in ("PxAP", "Top-1 Cls", "Top-5 Cls")] == ["55.5", "66.6", "77.7"]
 
 
 def test_the_file_itself_is_shown_on_demand(opened):

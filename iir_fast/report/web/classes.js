@@ -73,6 +73,7 @@ function drawConfusions() {
 }
 
 function drawMatrix(table, counts, classes) {
+  table.className = "matrix";
   const head = table.createTHead().insertRow();
   head.append(cell("th", "class", "col"), ...overview.classes.map((_, label) => cell("th", label + 1, "col")));
   const body = table.createTBody();
