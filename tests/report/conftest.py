@@ -36,7 +36,7 @@ def write_data(root: Path) -> None:
         rows.writerow(["path", "label", "x0", "y0", "x1", "y1"])
         for i in range(IMAGES):
             width, height = ((64, 64), (96, 64), (300, 420))[i % 3]
-            path = f"images/{i:02d} <b onclick=hit()>.png" if i % 4 == 0 else f"images/{i:02d}.png"
+            path = f"images/{i:02d} <b onclick=hit()> #1?%41.png" if i % 4 == 0 else f"images/{i:02d}.png"
             dataset.image(i).resize((width, height)).save(root / path)
             x0, y0, x1, y1 = dataset.ground_truth(i).boxes[0] / 64
             rows.writerow([path, CLASSES[i % 4], x0 * width, y0 * height, x1 * width, y1 * height])
