@@ -34,7 +34,8 @@ class ReportImage:
         predicted: the class of the largest logit.
         probability: of that class, softmax of the classifiers' mean logits.
         rank: of the true class among the classes, 0 for the best.
-        true_boxes: int64 [n, 4], x0, y0, x1, y1 in the pixels of the protocol's 224 x 224 map.
+        size: width and height of the image as it was read.
+        true_boxes: float64 [n, 4], x0, y0, x1, y1 in pixels of the image.
         iou: float64 [maps, T], per map and threshold the best IoU of the largest contour's box with any true box; None
             where the image has no boxes.
         cams: float32 [2, h, w] in [0, 1], the CAM of each classifier.
@@ -47,7 +48,8 @@ class ReportImage:
     predicted: int
     probability: float
     rank: int
-    true_boxes: NDArray[np.int64]
+    size: tuple[int, int]
+    true_boxes: NDArray[np.float64]
     iou: NDArray[np.float64] | None
     cams: NDArray[np.float32]
     maps: NDArray[np.float32]
@@ -95,10 +97,11 @@ _Localized: TypeAlias = tuple[Tensor, NDArray[np.float32], Tensor, int]
 
 def _describe(dataset: LocalizationDataset, taus: NDArray[np.float64], localized: _Localized) -> ReportImage:
     maps, cams, logits, i = localized
-    truth, label = dataset.ground_truth(i), dataset.labels[i]
-    true_boxes, iou = scale_boxes(truth.boxes, truth.size), None
-    if len(true_boxes):
-        iou = np.stack([score_contours(scoremap, taus, true_boxes)[0] for scoremap in resize_scoremap(maps)])
+    truth, label, image = dataset.ground_truth(i), dataset.labels[i], dataset.image(i)
+    iou = None
+    if len(truth.boxes):
+        scaled = scale_boxes(truth.boxes, truth.size)
+        iou = np.stack([score_contours(scoremap, taus, scaled)[0] for scoremap in resize_scoremap(maps)])
     predicted = int(logits.topk(1).indices)
     return ReportImage(
         id=dataset.ids[i],
@@ -106,11 +109,12 @@ def _describe(dataset: LocalizationDataset, taus: NDArray[np.float64], localized
         predicted=predicted,
         probability=float(logits.softmax(0)[predicted]),
         rank=int((logits > logits[label]).sum()),
-        true_boxes=true_boxes,
+        size=image.size,
+        true_boxes=truth.boxes,
         iou=iou,
         cams=cams,
         maps=maps.numpy(),
-        thumbnail=_thumbnail(dataset.image(i)),
+        thumbnail=_thumbnail(image),
     )
 
 

@@ -27,7 +27,10 @@ PAGE_MARK, PART_MARK = b"<title>iir_fast report</title>", b'iirPart("'
 """What a page and a part of the data have near their beginning."""
 NO_BOX = 255
 """What is kept in place of an IoU of an image without a box, where others have one."""
-SCRIPTS = ("parts", "state", "protocol", "record", "pictures", "metrics", "chart", "gallery", "detail", "page")
+SCRIPTS = (
+    *("parts", "state", "protocol", "record", "pictures", "metrics", "chart", "classes", "gallery", "detail", "table"),
+    *("page", "link"),
+)
 """In this order they make one JavaScript module."""
 
 
@@ -102,7 +105,7 @@ def _put_images(
     images: Iterable[ReportImage], maps: tuple[MapName, ...], count: int, put: Callable[[str, Any], None]
 ) -> dict[str, list[Any]]:
     """Hand the shards and the IoUs of all images to `put`; what comes back is the index."""
-    index: dict[str, list[Any]] = {"ids": [], "labels": [], "predicted": [], "probability": [], "rank": []}
+    index: dict[str, list[Any]] = {"ids": [], "labels": [], "predicted": [], "probability": [], "rank": [], "sizes": []}
     iou: dict[MapName, list[NDArray[np.uint8] | None]] = {map: [] for map in maps}
     shard: list[dict[str, Any]] = []
     for number, image in enumerate(images):
@@ -111,6 +114,7 @@ def _put_images(
         index["predicted"].append(image.predicted)
         index["probability"].append(round(image.probability, 4))
         index["rank"].append(image.rank)
+        index["sizes"].append(image.size)
         for row, map in enumerate(maps):
             iou[map].append(None if image.iou is None else (image.iou[row] * IOU_STEPS).astype(np.uint8))
         shard.append(_record(image))
@@ -142,7 +146,7 @@ def _iou_table(rows: Sequence[NDArray[np.uint8] | None]) -> str | None:
 def _record(image: ReportImage) -> dict[str, Any]:
     return {
         "size": image.maps.shape[1:],
-        "trueBoxes": image.true_boxes.tolist(),
+        "trueBoxes": image.true_boxes.round(1).tolist(),
         "cams": _base64(np.rint(image.cams * 255).astype(np.uint8)),
         "maps": _base64(image.maps.astype("<f4")),
         "thumbnail": base64.b64encode(image.thumbnail).decode(),

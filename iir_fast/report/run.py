@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from iir_fast.app.files import read_text
 from iir_fast.app.progress import count_images, image_progress
 from iir_fast.app.runs import evaluate_run, image_batches, load_run, read_config, result_name
+from iir_fast.data import LocalizationDataset
+from iir_fast.data.listing import ListedDataset
 from iir_fast.evaluation import thresholds
 from iir_fast.localization import PREDICTED_COLOUR, TRUE_COLOUR
 from iir_fast.models import MAPS, MapName
@@ -98,6 +101,7 @@ def write_report(
         "metrics": metrics,
         "configuration": read_text(folder.config),
         "version": version("iir-fast"),
+        "originals": _originals(run.dataset, file),
         "colours": {"true": TRUE_COLOUR, "predicted": PREDICTED_COLOUR},
     }
     with image_progress() as progress:
@@ -106,6 +110,12 @@ def write_report(
         images = report_images(run, batches, indices, maps, taus, on_image)
         write_page(file, overview, maps, images, shown)
     return file
+
+
+def _originals(dataset: LocalizationDataset, page: Path) -> str | None:
+    """Say where the image files lie, seen from the page; None where they are no files of their own."""
+    root = dataset.listing.root if isinstance(dataset, ListedDataset) else None
+    return os.path.relpath(root.resolve(), page.resolve().parent) if isinstance(root, Path) else None
 
 
 def _fixed_threshold(result: dict[str, Any]) -> float:

@@ -11,13 +11,20 @@ from typing import Any
 import pytest
 import torch
 
+from iir_fast.app.progress import image_progress
+from iir_fast.app.runs import image_batches, load_run
 from iir_fast.data import ProceduralDataset
-from iir_fast.models import NetworkSpec
+from iir_fast.evaluation import thresholds
+from iir_fast.models import MapName, NetworkSpec
+from iir_fast.report import write_report
+from iir_fast.report.images import ReportImage, report_images
 from iir_fast.training import RunFolder, TrainConfig
 
 HOSTILE = '</script><script>window.hit = 1</script><img src="x" onerror="window.hit = 1">'
 CLASSES = (HOSTILE, "a & b", "cat", "dog")
 IMAGES = 40
+MAPS: tuple[MapName, ...] = ("evidence", "cam")
+TAUS = thresholds(0.01)
 
 
 def write_data(root: Path) -> None:
@@ -29,7 +36,7 @@ def write_data(root: Path) -> None:
         rows.writerow(["path", "label", "x0", "y0", "x1", "y1"])
         for i in range(IMAGES):
             width, height = ((64, 64), (96, 64), (300, 420))[i % 3]
-            path = f"images/{i:02d} <b onclick=hit()>.png" if i % 4 == 0 else f"images/{i:02d}.png"
+            path = f"images/{i:02d} <b onclick=hit()> #1?%41.png" if i % 4 == 0 else f"images/{i:02d}.png"
             dataset.image(i).resize((width, height)).save(root / path)
             x0, y0, x1, y1 = dataset.ground_truth(i).boxes[0] / 64
             rows.writerow([path, CLASSES[i % 4], x0 * width, y0 * height, x1 * width, y1 * height])
@@ -50,6 +57,23 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.prototypes.update(torch.rand(4, 2, model.backbone.channels), torch.arange(4))
     RunFolder(root).checkpoints.save(1, spec, model, {})
     return root
+
+
+@pytest.fixture(scope="session")
+def report(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder with its report."""
+    run = shutil.copytree(run_folder, tmp_path_factory.mktemp("report") / "run <1>")
+    write_report(run, maps=MAPS)
+    return run
+
+
+@pytest.fixture(scope="session")
+def images(report: Path) -> list[ReportImage]:
+    """What the report must show."""
+    run = load_run(report)
+    with image_progress() as progress:
+        batches = image_batches(run, progress)
+        return list(report_images(run, batches, range(len(run.dataset)), MAPS, TAUS))
 
 
 @pytest.fixture(scope="session")
@@ -79,3 +103,11 @@ def page(browser: Any) -> Iterator[Any]:
     yield page
     context.close()
     assert complaints == []
+
+
+@pytest.fixture
+def opened(page: Any, report: Path) -> Any:
+    page.goto((report / "report.html").as_uri())
+    page.locator("#count", has_text="40 of 40 images").wait_for()
+    page.locator("#gallery").evaluate("element => element.scrollIntoView()")
+    return page

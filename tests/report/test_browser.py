@@ -8,44 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
-from iir_fast.app.progress import image_progress
-from iir_fast.app.runs import image_batches, load_run
 from iir_fast.evaluation import largest_box, resize_scoremap, thresholds
+from iir_fast.localization import scale_box
 from iir_fast.report import write_report
-from iir_fast.report.images import ReportImage, report_images
+from iir_fast.report.images import ReportImage
 from iir_fast.report.page import write_page
 from iir_fast.training import RunFolder
 
 MAPS = ("evidence", "cam")
 TAUS = thresholds(0.01)
-
-
-@pytest.fixture(scope="module")
-def report(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder with its report."""
-    run = shutil.copytree(run_folder, tmp_path_factory.mktemp("report") / "run <1>")
-    write_report(run, maps=MAPS)
-    return run
-
-
-@pytest.fixture(scope="module")
-def images(report: Path) -> list[ReportImage]:
-    """What the report must show."""
-    run = load_run(report)
-    with image_progress() as progress:
-        batches = image_batches(run, progress)
-        return list(report_images(run, batches, range(len(run.dataset)), MAPS, TAUS))
-
-
-@pytest.fixture
-def opened(page: Any, report: Path) -> Any:
-    page.goto((report / "report.html").as_uri())
-    page.locator("#count", has_text="40 of 40 images").wait_for()
-    page.locator("#gallery").evaluate("element => element.scrollIntoView()")
-    return page
 
 
 def names(page: Any) -> list[str]:
@@ -56,7 +29,20 @@ def names(page: Any) -> list[str]:
 
 
 def facts(page: Any) -> dict[str, str]:
-    return dict(zip(page.locator("dt").all_inner_texts(), page.locator("dd").all_inner_texts(), strict=True))
+    values = page.locator("dt + dd").all_inner_texts()
+    return dict(zip(page.locator("dt").all_inner_texts(), values, strict=True))
+
+
+def open_panel(page: Any, name: str) -> None:
+    page.locator("#panels label", has_text=name).click()
+
+
+def figures(page: Any) -> dict[str, list[str]]:
+    """Of the open table of metrics, by name: without what is said of each."""
+    return {
+        row.locator("th").inner_text().split("\n")[0]: row.locator("td").all_inner_texts()
+        for row in page.locator("#metrics tbody tr").all()
+    }
 
 
 def move(page: Any, slider: str, position: int) -> None:
@@ -78,14 +64,19 @@ def test_figures_are_those_of_the_evaluation(opened, report):
     metrics = RunFolder(report).read_metrics()["test"]
     assert opened.title() == "run <1>: iir_fast report"
     assert opened.locator("h1").inner_text() == "run <1>"
-    rows = opened.locator("#metrics tbody tr")
-    for row, map in enumerate(MAPS):
-        cells = rows.nth(row).locator("td").all_inner_texts()
+    assert opened.locator("#metrics").is_hidden()
+    open_panel(opened, "figures and curves")
+    shown = figures(opened)
+    for column, map in enumerate(MAPS):
         first = metrics[map]["curves_v2"][0]
-        assert cells[0] == f"{metrics[map]['no_box_gt_known_loc']:.1f}"
-        assert cells[1] == f"{metrics[map]['max_box_acc_v2']:.1f}"
-        assert cells[2].split() == [f"{first['best']:.1f}", "τ", f"{first['threshold']:.2f}"]
-        assert cells[7].split()[0] == f"{metrics[map]['gt_known_loc']:.1f}"
+        values = {name: cells[column].split() for name, cells in shown.items()}
+        assert values["GT-known Loc, no box"] == [f"{metrics[map]['no_box_gt_known_loc']:.1f}"]
+        assert values["MaxBoxAccV2"] == [f"{metrics[map]['max_box_acc_v2']:.1f}"]
+        assert values["IoU 0.3"] == [f"{first['best']:.1f}", "τ", f"{first['threshold']:.2f}"]
+        assert values["GT-known Loc"][0] == f"{metrics[map]['gt_known_loc']:.1f}"
+        assert values["Top-1 Cls"] == [f"{metrics[map]['top1_accuracy']:.1f}"]
+    # The data have no masks, and fewer than five classes.
+    assert not {"PxAP", "pIoU", "mIoU", "Top-5 Loc", "Top-5 Cls"} & set(shown)
     assert "chosen on: test, the split it is reported on" in opened.locator("#origin").inner_text()
     evidence = metrics["evidence"]
     assert opened.locator("#live").inner_text() == (
@@ -101,10 +92,13 @@ def test_boxes_at_any_threshold_are_the_evaluators(opened, images):
         scoremap = resize_scoremap(torch.from_numpy(image.maps[0]))
         for tau in (5, 50, 95):
             move(opened, "#facts input.tau", tau)
-            box = ", ".join(map(str, largest_box(scoremap, TAUS[tau])))
+            box = ", ".join(map(str, scale_box(largest_box(scoremap, TAUS[tau]), image.size)))
             opened.locator("dd").nth(4).get_by_text(box, exact=True).wait_for()
             assert facts(opened)["IoU"] in {f"{image.iou[0, tau] + low:.2f}" for low in (0, -0.005)}
-        assert facts(opened)["True box"] == "; ".join(", ".join(map(str, box)) for box in image.true_boxes)
+        boxes = facts(opened)["True box"].split("; ")
+        np.testing.assert_allclose(
+            [[float(edge) for edge in box.split(", ")] for box in boxes], image.true_boxes, atol=0.051
+        )
         assert facts(opened)["Rank of the class"] == f"{image.rank + 1} of 4"
         opened.locator("#detail").press("ArrowRight")
     opened.locator("#detail").press("ArrowLeft")
@@ -204,16 +198,18 @@ def test_another_map_has_its_own_figures_and_boxes(opened, images, report):
     opened.locator("#maps label", has_text="cam").click()
     fixed = RunFolder(report).read_metrics()["test"]["cam"]["fixed_threshold"]["value"]
     opened.locator("#toolbar .tau-value", has_text=f"{fixed:.2f}").wait_for()
-    assert opened.locator("#metrics .current th").inner_text() == "cam"
+    open_panel(opened, "figures and curves")
+    assert opened.locator("#metrics thead .current").inner_text() == "cam"
     opened.locator(".tile button").first.click()
-    box = largest_box(resize_scoremap(torch.from_numpy(images[0].maps[1])), fixed)
+    box = scale_box(largest_box(resize_scoremap(torch.from_numpy(images[0].maps[1])), fixed), images[0].size)
     opened.get_by_text(", ".join(map(str, box)), exact=True).first.wait_for()
-    assert opened.locator("#detail figcaption").nth(3).inner_text() == "Map: cam"
+    assert opened.locator("#detail figcaption").nth(3).inner_text().startswith("Map: cam\n")
 
 
 def test_curves_tell_threshold_and_value_under_the_pointer(opened, report):
     metrics = RunFolder(report).read_metrics()["test"]["evidence"]
     curve = metrics["curves_v2"][1]
+    open_panel(opened, "figures and curves")
     # Not the drawing itself, which is made anew whenever its width changes.
     chart = opened.locator("#chart")
     chart.scroll_into_view_if_needed()
@@ -223,7 +219,7 @@ def test_curves_tell_threshold_and_value_under_the_pointer(opened, report):
     row = opened.locator("#readout tbody tr").nth(1)
     assert row.locator("th").inner_text() == "IoU 0.5"
     assert row.locator("td").first.inner_text() == f"{curve['accuracy'][60]:.1f}"
-    opened.locator("h1").hover()
+    opened.locator("#origin").hover()
     assert opened.locator("#readout thead th").nth(1).inner_text() == f"τ {metrics['fixed_threshold']['value']:.2f}"
     assert chart.locator("polyline").count() == 4
 
@@ -257,6 +253,8 @@ def test_data_without_boxes_are_shown_without_them(page, run_folder, tmp_path):
     (plain / "test.csv").write_text("\n".join(dict.fromkeys(line.rsplit(",", 4)[0] for line in lines)) + "\n")
     page.goto(write_report(run, maps=("cam",), data=str(plain), out=tmp_path / "plain.html").as_uri())
     page.locator("#count", has_text="40 of 40 images").wait_for()
+    open_panel(page, "figures and curves")
+    assert list(figures(page)) == ["Top-1 Cls"]
     assert page.locator("#curves").is_hidden()
     assert page.locator("#toolbar .tau-value").inner_text() == "0.30"
     assert page.locator("#outcomes label").count() == 3
@@ -277,7 +275,8 @@ def many_images(thumbnail: bytes) -> Any:
             predicted=0,
             probability=0.5,
             rank=i % 3,
-            true_boxes=np.array([[10, 20, 100, 120]]),
+            size=(96, 64),
+            true_boxes=np.array([[10.0, 20, 90, 60]]),
             iou=np.array([[i / MANY, 0.2]]),
             cams=np.zeros((2, 4, 4), np.float32),
             maps=np.random.default_rng(i).random((1, 4, 4), np.float32),

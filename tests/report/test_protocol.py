@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from iir_fast.evaluation import largest_box, resize_scoremap
+from iir_fast.localization import scale_box
 
 SIDES = (1, 2, 3, 4, 5, 7, 8, 10, 12, 14, 16, 17, 24, 28, 32, 37, 64, 224, 300)
 TAUS = (0.0, 0.19, 0.5, 0.77, 0.99)
@@ -55,6 +56,16 @@ def test_boxes_are_the_evaluators(page: Any) -> None:
     for map, boxes in zip(maps, found, strict=True):
         scoremap = resize_scoremap(torch.from_numpy(map))
         assert [tuple(box) for box in boxes] == [largest_box(scoremap, tau) for tau in TAUS], map.tolist()
+
+
+def test_boxes_go_to_pixels_as_localize_has_them(page: Any) -> None:
+    page.add_script_tag(path=str(files("iir_fast.report") / "web" / "protocol.js"))
+    random = np.random.default_rng(0)
+    boxes = [[0, 0, 0, 0], [0, 0, 223, 223], [1, 3, 5, 7], *random.integers(224, size=(200, 4)).tolist()]
+    # In the first two, many edges fall between two pixels.
+    for size in ((112, 336), (560, 16), (500, 375), (64, 96)):
+        found = page.evaluate("([boxes, size]) => boxes.map((box) => scaleBox(box, size))", [boxes, size])
+        assert [tuple(box) for box in found] == [scale_box(box, size) for box in boxes]
 
 
 def test_a_map_with_a_bad_value_has_no_box(page: Any) -> None:

@@ -37,6 +37,8 @@ def test_missing_evaluations_are_made_and_kept_ones_shown(run):
     assert (shown["run"], shown["split"], shown["images"]) == ("run <1>", "test", 40)
     assert shown["maps"] == ["cam", "both"]
     assert len(shown["classes"]) == 4
+    assert (run / shown["originals"] / shown["index"]["ids"][1]).is_file()
+    assert shown["index"]["sizes"][:3] == [[64, 64], [96, 64], [300, 420]]
 
 
 def test_the_slider_stops_at_the_evaluations_own_thresholds(run):

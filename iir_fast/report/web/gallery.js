@@ -1,15 +1,19 @@
-// Tiles of the images that were asked for. Only those in sight exist, however many there are.
+// Tiles of the images that were asked for, in rows, each picture in its image's own shape. Only those in sight exist,
+// however many there are.
 
 const GAP = 20; // px between tiles
 const PICTURE_GAP = 6; // px between the pictures of one
-const TITLE = { all: 24, mask: 44, map: 44 }; // px below the pictures
+const TITLE = { all: 46, mask: 66, map: 66 }; // px below the pictures
 const PICTURE_CAPTION = { all: 20, mask: 0, map: 0 }; // px below each of them
 const MARGIN_ROWS = 1; // drawn beyond the window, so that Tab finds the next row
-const WIDTHS = { all: 520, mask: 168, map: 168 }; // of a tile, at least
+const HEIGHTS = { all: 120, mask: 180, map: 180 }; // of a picture, about
+const NARROW = 440; // px, where the pictures of a tile take two lines
+const SHAPES = [0.75, 2.5]; // width by height; beyond, a picture does not fill its place, so that its title has room
 
 const gallery = {
   element: document.getElementById("gallery"),
   order: [], // numbers of the images, as filtered and sorted
+  rows: [], // of tiles: first and last position, top, and height of a picture
   tiles: new Map(), // by position in that order
 
   setOrder(order) {
@@ -22,26 +26,36 @@ const gallery = {
   layOut() {
     for (const tile of this.tiles.values()) tile.element.remove();
     this.tiles.clear();
-    const width = this.element.clientWidth;
-    const least = Math.min(WIDTHS[state.view], width);
-    this.columns = Math.max(1, Math.floor((width + GAP) / (least + GAP)));
-    this.pitch = Math.floor((width + GAP) / this.columns); // from one tile to the next
     const pictures = VIEWS[state.view].length;
-    const abreast = pictures > 1 && this.pitch - GAP < 440 ? 3 : pictures;
-    this.side = Math.floor((this.pitch - GAP - PICTURE_GAP * (abreast - 1)) / abreast);
-    this.tileWidth = abreast * this.side + PICTURE_GAP * (abreast - 1);
-    this.tileHeight = Math.ceil(pictures / abreast) * (this.side + PICTURE_CAPTION[state.view]) + TITLE[state.view];
-    const rows = Math.ceil(this.order.length / this.columns);
-    this.element.style.height = `${rows * (this.tileHeight + GAP)}px`;
+    const width = this.element.clientWidth;
+    this.abreast = pictures > 1 && width < NARROW ? 3 : pictures;
+    this.lines = Math.ceil(pictures / this.abreast);
+    this.rows = [];
+    const wanted = HEIGHTS[state.view], count = this.order.length;
+    let top = 0;
+    for (let first = 0, last = 0; first < count; first = last) {
+      let shapes = 0, height = Infinity, before;
+      do {
+        before = height;
+        shapes += shapeOf(this.order[last++]);
+        const gaps = (last - first - 1) * GAP + (last - first) * (this.abreast - 1) * PICTURE_GAP;
+        height = Math.floor((width - gaps) / (this.abreast * shapes));
+      } while (height > wanted && last < count);
+      // With one tile less, if that comes closer; the last row need not be full.
+      if (height * before < wanted ** 2) [height, last] = [before, last - 1];
+      if (last === count) height = Math.min(height, wanted);
+      this.rows.push({ first, last, top, height });
+      top += this.lines * (height + PICTURE_CAPTION[state.view]) + TITLE[state.view] + GAP;
+    }
+    this.element.style.height = `${top}px`;
     this.update();
   },
-
   // Makes the tiles that have come into sight and drops the others.
   update() {
-    const pitch = this.tileHeight + GAP;
     const top = -this.element.getBoundingClientRect().top;
-    const first = Math.max(0, Math.floor(top / pitch) - MARGIN_ROWS) * this.columns;
-    const last = Math.min(this.order.length, (Math.ceil((top + innerHeight) / pitch) + MARGIN_ROWS) * this.columns);
+    const rows = this.rows.slice(
+      Math.max(0, this.rowAt(top) - MARGIN_ROWS), this.rowAt(top + innerHeight) + 1 + MARGIN_ROWS);
+    const first = rows[0]?.first ?? 0, last = rows.at(-1)?.last ?? 0;
     for (const [position, tile] of this.tiles)
       if ((position < first || position >= last) && !tile.element.contains(document.activeElement)) {
         tile.element.remove();
@@ -49,14 +63,32 @@ const gallery = {
       }
     // In the order of positions, which is the order of Tab.
     const sorted = [...this.tiles.keys()].sort((one, other) => one - other);
-    for (let position = first; position < last; ++position) {
-      if (this.tiles.has(position)) continue;
-      const tile = makeTile(position);
-      const next = sorted.find((other) => other > position);
-      this.element.insertBefore(tile.element, next === undefined ? null : this.tiles.get(next).element);
-      this.tiles.set(position, tile);
-      tile.strip.show(this.order[position]);
+    for (const row of rows) {
+      let left = 0;
+      for (let position = row.first; position < row.last; ++position) {
+        const width = Math.floor(row.height * shapeOf(this.order[position]));
+        const across = this.abreast * width + (this.abreast - 1) * PICTURE_GAP;
+        if (!this.tiles.has(position)) {
+          const tile = makeTile(position, [width, row.height], { left, top: row.top, width: across });
+          const next = sorted.find((other) => other > position);
+          this.element.insertBefore(tile.element, next === undefined ? null : this.tiles.get(next).element);
+          this.tiles.set(position, tile);
+          tile.strip.show(this.order[position]);
+        }
+        left += across + GAP;
+      }
     }
+  },
+
+  // The row at a height, or the one nearest to it.
+  rowAt(height) {
+    let low = 0, high = this.rows.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (this.rows[middle].top <= height) low = middle;
+      else high = middle - 1;
+    }
+    return low;
   },
 
   redraw(names) {
@@ -67,37 +99,41 @@ const gallery = {
   },
 };
 
-function makeTile(position) {
+// Width by height of a picture's place.
+function shapeOf(number) {
+  const [width, height] = index.sizes[number];
+  return Math.min(Math.max(width / height, SHAPES[0]), SHAPES[1]);
+}
+
+function makeTile(position, room, place) {
   const number = gallery.order[position];
-  const strip = new Strip(VIEWS[state.view], gallery.side);
+  const strip = new Strip(VIEWS[state.view], room);
   strip.element.ariaHidden = "true"; // the caption says it in words
   const element = document.createElement("div");
-  element.className = `tile view-${state.view}`;
   element.setAttribute("role", "listitem");
   element.setAttribute("aria-setsize", gallery.order.length);
   element.setAttribute("aria-posinset", position + 1);
-  element.style.left = `${(position % gallery.columns) * gallery.pitch}px`;
-  element.style.top = `${Math.floor(position / gallery.columns) * (gallery.tileHeight + GAP)}px`;
-  element.style.width = `${gallery.tileWidth}px`;
-  element.style.height = `${gallery.tileHeight}px`;
-  const button = document.createElement("button");
-  button.type = "button";
-  button.onclick = () => detail.open(position);
+  for (const [edge, value] of Object.entries(place)) element.style[edge] = `${value}px`;
   const caption = document.createElement("span");
   caption.className = "caption";
-  const title = document.createElement("span");
-  title.className = "title";
+  const [title, predicted, verdict] = ["title", "predicted", "verdict"].map((name) => {
+    const line = cell("span", "");
+    line.className = name;
+    return line;
+  });
   title.textContent = overview.classes[index.labels[number]];
-  const verdict = document.createElement("span");
-  caption.append(title, verdict);
-  button.append(strip.element, caption);
-  element.append(button);
+  predicted.textContent =
+    `predicted: ${overview.classes[index.predicted[number]]}, ${(100 * index.probability[number]).toFixed(0)} %`;
+  caption.append(title, predicted, verdict);
+  const opener = button("", () => detail.open(position));
+  opener.title = index.ids[number];
+  opener.append(strip.element, caption);
+  element.append(opener);
   const describe = () => {
     const outcome = outcomeOf(number);
     const iou = iouOf(number);
-    verdict.className = `verdict outcome-${outcome}`;
-    verdict.textContent = [iou === null ? "" : `IoU ${iou.toFixed(2)}`, OUTCOMES[outcome]].filter(Boolean).join(" · ");
-    button.title = index.ids[number];
+    element.className = `tile view-${state.view} ${outcome ? "wrong" : "right"}`;
+    verdict.textContent = OUTCOMES[outcome] + (iou === null ? "" : ` · IoU ${iou.toFixed(2)}`);
   };
   describe();
   return { element, strip, describe };

@@ -3,7 +3,10 @@
 function applyFilters() {
   const order = select();
   byId("count").textContent = `${order.length.toLocaleString("en")} of ${COUNT.toLocaleString("en")} images.`;
+  byId("csv").disabled = !order.length;
   gallery.setOrder(order);
+  if (state.panel === "classes") drawClasses();
+  linkSoon();
 }
 
 // Everything that follows the slider while it moves; filters wait until it rests and no image is open, so that nothing
@@ -35,7 +38,7 @@ function showCounts() {
 
 let wantedMap;
 
-async function chooseMap(map) {
+async function chooseMap(map, tau = overview.start[map]) {
   wantedMap = map;
   if (!tables.has(map)) {
     const table = await part(`iou-${map}`);
@@ -44,11 +47,13 @@ async function chooseMap(map) {
   }
   if (map !== wantedMap) return; // another one was chosen while this one was loaded
   state.map = map;
+  for (const choice of choicesOf("map")) choice.checked = choice.value === map;
   byId("reset").textContent = `Back to ${tauText(overview.taus[overview.start[map]])}`;
   markFigures();
   if (overview.metrics[map].curve_v1) drawChart();
   moveTau(overview.start[map]);
   checkFigures();
+  moveTau(tau);
   applyFilters();
 }
 
@@ -62,6 +67,19 @@ function checkFigures() {
     report(
       `The ${state.map} maps in this page give GT-known Loc ${percent(here)} % at the threshold where the evaluation found ` +
       `${percent(evaluated)} %: it was made with other data, weights or another device. Evaluate the run again.`);
+}
+
+function showPanel() {
+  for (const panel of document.querySelectorAll(".panel")) panel.hidden = panel.id !== `${state.panel}-panel`;
+  if (state.panel === "classes") drawClasses();
+}
+
+// The images of a class, or those of them that were taken for another one.
+function filterBy(label, predicted) {
+  Object.assign(state, { label: String(label), predicted: String(predicted), outcome: "" });
+  showState();
+  applyFilters();
+  byId("toolbar").scrollIntoView();
 }
 
 // A group of radio buttons; options are [value, text, whether it has a count].
@@ -98,23 +116,35 @@ function setUp() {
   const style = document.documentElement.style;
   for (const [name, colour] of Object.entries(overview.colours))
     style.setProperty(`--${name}`, `rgb(${colour.join(" ")})`);
+  byId("original").hidden = overview.originals === null;
   const haveBoxes = overview.metrics[overview.maps[0]].curve_v1 !== null;
   byId("curves").hidden = !haveBoxes;
   for (const element of document.querySelectorAll(".boxes")) element.hidden = !haveBoxes;
 
   drawFigures();
-  makeChoice("maps", overview.maps.map((map) => [map, map]), state.map, chooseMapOrReport);
+  drawConfusions();
+  const panels = { "": "images only", figures: "figures and curves", classes: "classes", configuration: "configuration" };
+  makeChoice("panels", Object.entries(panels), "", (value) => {
+    state.panel = value;
+    showPanel();
+    linkSoon();
+  });
+  makeChoice("maps", overview.maps.map((map) => [map, map]), state.map, (map) => orReport(chooseMap(map)));
   const outcomes = OUTCOMES.map((name, i) => [String(i), name, true]).slice(0, haveBoxes ? 4 : 2);
   makeChoice("outcomes", [["", "all", true], ...outcomes], "", (value) => {
     state.outcome = value;
     applyFilters();
   });
-  overview.classes.forEach((name, label) => byId("label").append(new Option(name, label)));
+  for (const id of ["label", "predicted"])
+    byId(id).append(...overview.classes.map((name, label) => new Option(name, label)));
   byId("view").onchange = ({ target }) => {
     state.view = target.value;
     gallery.layOut();
+    linkSoon();
   };
-  for (const name of ["label", "low", "high", "search", "sort"])
+  byId("csv").onclick = saveTable;
+  byId("more").onclick = ({ target }) => (target.ariaExpanded = target.ariaExpanded !== "true");
+  for (const name of ["label", "predicted", "low", "high", "search", "sort"])
     byId(name).addEventListener("input", ({ target }) => {
       state[name] = target.type === "number" ? Number(target.value || target.defaultValue) : target.value;
       applyFilters();
@@ -130,6 +160,7 @@ function setUp() {
   };
   byId("previous").onclick = () => detail.step(-1);
   byId("next").onclick = () => detail.step(1);
+  byId("original").onclick = () => detail.toggleOriginal();
   byId("close").onclick = () => detail.dialog.close();
   detail.dialog.onclose = applyFilters;
   detail.dialog.addEventListener("keydown", (event) => {
@@ -140,7 +171,8 @@ function setUp() {
   addEventListener("scroll", () => gallery.update(), { passive: true });
   onWidth(gallery.element, () => gallery.layOut());
   if (haveBoxes) onWidth(byId("chart"), drawChart);
-  chooseMapOrReport(state.map);
+  addEventListener("hashchange", () => orReport(openLink()));
+  orReport(openLink());
 }
 
 function onWidth(element, act) {
@@ -152,8 +184,6 @@ function onWidth(element, act) {
   }).observe(element);
 }
 
-function chooseMapOrReport(map) {
-  chooseMap(map).catch((error) => report(error.message));
+function orReport(work) {
+  work.catch((error) => report(error.message));
 }
-
-setUp();

@@ -1,14 +1,16 @@
 // The pictures of one image, side by side: the image, both CAMs, the map and the mask, with the boxes.
 
+// A caption, and what is said of it where there is room.
 const PICTURES = {
-  image: () => "Image",
-  "cam-a": () => "CAM A",
-  "cam-b": () => "CAM B",
-  map: () => `Map: ${state.map}`,
-  mask: () => "Mask",
+  image: () => ["Image", "as it is, with the true boxes"],
+  "cam-a": () => ["CAM A", "where the first classifier sees the class: dark is nothing, light is most"],
+  "cam-b": () => ["CAM B", "where the second one does"],
+  map: () => [`Map: ${state.map}`, "what the box is cut out of, made of both"],
+  mask: () => ["Mask", "the map above the threshold; the box is around its largest piece"],
+  original: () => ["Original", "the file itself, with true and predicted box"],
 };
-const VIEWS = { all: Object.keys(PICTURES), mask: ["mask"], map: ["map"] };
-const MOVES_WITH_TAU = ["map", "mask"];
+const VIEWS = { all: ["image", "cam-a", "cam-b", "map", "mask"], mask: ["mask"], map: ["map"] };
+const MOVES_WITH_TAU = ["map", "mask", "original"];
 
 // Dark to light, so that it also reads without colour.
 const HEAT_STOPS = [[10, 8, 40], [88, 24, 110], [190, 50, 90], [245, 130, 45], [252, 235, 150]];
@@ -46,18 +48,19 @@ function shadeColours(cut) {
   return colours;
 }
 
-function paint(canvas, name, record, side) {
-  const { thumbnail } = record;
-  const scale = side / Math.max(thumbnail.naturalWidth, thumbnail.naturalHeight);
+// As large as fits into width and height.
+function paint(canvas, name, record, [within, below]) {
+  const picture = name === "original" ? record.original : record.thumbnail;
+  const scale = Math.min(within / picture.naturalWidth, below / picture.naturalHeight);
   const density = Math.min(window.devicePixelRatio || 1, 2);
-  canvas.style.width = `${thumbnail.naturalWidth * scale}px`;
-  canvas.style.height = `${thumbnail.naturalHeight * scale}px`;
-  canvas.width = Math.round(thumbnail.naturalWidth * scale * density);
-  canvas.height = Math.round(thumbnail.naturalHeight * scale * density);
+  canvas.style.width = `${picture.naturalWidth * scale}px`;
+  canvas.style.height = `${picture.naturalHeight * scale}px`;
+  canvas.width = Math.round(picture.naturalWidth * scale * density);
+  canvas.height = Math.round(picture.naturalHeight * scale * density);
   const context = canvas.getContext("2d");
-  const cover = (picture) => context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  const cover = (layer) => context.drawImage(layer, 0, 0, canvas.width, canvas.height);
   const tau = overview.taus[state.tau];
-  cover(thumbnail);
+  cover(picture);
   if (name === "cam-a" || name === "cam-b" || name === "map") {
     context.globalAlpha = HEAT_OPACITY;
     cover(record.heat(name === "map" ? state.map : name));
@@ -68,17 +71,15 @@ function paint(canvas, name, record, side) {
     cover(paintPixels(grey, shadeColours(cutLevel(grey, tau))));
   }
   if (name !== "cam-a" && name !== "cam-b")
-    for (const box of record.trueBoxes) outline(context, box, overview.colours.true, density, true);
-  if (MOVES_WITH_TAU.includes(name)) outline(context, record.box(state.map, tau), overview.colours.predicted, density);
+    for (const box of record.trueBoxes) outline(context, box, record.size, overview.colours.true, density, true);
+  if (MOVES_WITH_TAU.includes(name))
+    outline(context, record.box(state.map, tau), record.size, overview.colours.predicted, density);
 }
 
-function outline(context, [x0, y0, x1, y1], colour, density, dashed = false) {
+function outline(context, box, size, colour, density, dashed = false) {
   const { width, height } = context.canvas;
   const line = 2 * density;
-  // The protocol clips boxes at the last pixel: there the image ends.
-  const right = x1 >= SIZE - 1 ? width : (x1 * width) / SIZE;
-  const bottom = y1 >= SIZE - 1 ? height : (y1 * height) / SIZE;
-  const left = (x0 * width) / SIZE, top = (y0 * height) / SIZE;
+  const [left, top, right, bottom] = box.map((edge, i) => (edge * (i % 2 ? height : width)) / size[i % 2]);
   context.setLineDash(dashed ? [3 * line, 1.5 * line] : []);
   context.lineWidth = line;
   context.strokeStyle = `rgb(${colour.join(" ")})`;
@@ -89,8 +90,9 @@ function outline(context, [x0, y0, x1, y1], colour, density, dashed = false) {
 
 // Canvases of one image. They are drawn when there is time, a few per frame.
 class Strip {
-  constructor(names, side) {
-    this.side = side;
+  constructor(names, room, isExplained = false) {
+    this.room = room; // width and height of each
+    this.isExplained = isExplained;
     this.element = document.createElement("div");
     this.element.className = "strip";
     this.canvases = new Map();
@@ -98,9 +100,9 @@ class Strip {
       const figure = document.createElement("figure");
       const canvas = document.createElement("canvas");
       const caption = document.createElement("figcaption");
-      figure.style.width = `${side}px`;
+      figure.style.width = `${room[0]}px`;
       const place = document.createElement("div");
-      place.style.height = `${side}px`;
+      place.style.height = `${room[1]}px`;
       place.append(canvas);
       figure.append(place, caption);
       this.element.append(figure);
@@ -108,16 +110,17 @@ class Strip {
     }
   }
 
-  async show(number) {
+  async show(number, onError = (error) => report(error.message)) {
     this.number = number;
     this.record = undefined;
     try {
       const record = await openRecord(number);
+      if (this.canvases.has("original")) record.original = await openOriginal(number);
       if (this.number !== number) return;
       this.record = record;
       this.redraw();
     } catch (error) {
-      report(error.message);
+      onError(error);
     }
   }
 
@@ -131,8 +134,10 @@ class Strip {
     for (const name of this.stale) {
       if (!this.canvases.has(name)) continue;
       const { canvas, caption } = this.canvases.get(name);
-      paint(canvas, name, this.record, this.side);
-      caption.textContent = PICTURES[name]();
+      paint(canvas, name, this.record, this.room);
+      const [title, explanation] = PICTURES[name]();
+      caption.textContent = title;
+      if (this.isExplained) caption.append(cell("small", explanation));
     }
     this.stale.clear();
     this.onDraw?.();

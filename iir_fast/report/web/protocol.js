@@ -94,6 +94,16 @@ function largestBox(grey, cut) {
   return [x0, y0, Math.min(x1 + 1, SIZE - 1), Math.min(y1 + 1, SIZE - 1)];
 }
 
+// A box of the map in pixels of an image of that size, as `localize` has it: where the protocol clips, the image ends,
+// and halves are rounded to even.
+function scaleBox([x0, y0, x1, y1], [width, height]) {
+  const even = (value) => Math.round(value) - (Math.round(value) - value === 0.5 && Math.round(value) % 2);
+  return [
+    even((x0 * width) / SIZE), even((y0 * height) / SIZE),
+    x1 >= SIZE - 1 ? width : even((x1 * width) / SIZE), y1 >= SIZE - 1 ? height : even((y1 * height) / SIZE),
+  ];
+}
+
 // Number of the component of largest area. Of the square between four neighbouring centres, the polygon holds all if
 // all four are in, and half if three are; twice the area is a whole number.
 function largestArea(count) {

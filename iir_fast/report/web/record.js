@@ -1,8 +1,9 @@
 // One image with its maps, decoded; what is made of it is made when it is first asked for.
 
 class Record {
-  constructor(raw, thumbnail) {
+  constructor(raw, thumbnail, size) {
     this.thumbnail = thumbnail;
+    this.size = size; // width and height of the image itself
     this.trueBoxes = raw.trueBoxes;
     [this.height, this.width] = raw.size;
     this.maps = decodeFloats(raw.maps);
@@ -24,13 +25,13 @@ class Record {
     return this.once(`heat ${name}`, () => paintPixels(this.grey(name), heatColours));
   }
 
-  // Predicted box at a threshold; only the last one is kept.
+  // Predicted box at a threshold, in pixels of the image; only the last one is kept.
   box(map, tau) {
     const key = `${map} ${tau}`;
     if (this.boxKey !== key) {
       const grey = this.grey(map);
       this.boxKey = key;
-      this.lastBox = largestBox(grey, cutLevel(grey, tau));
+      this.lastBox = scaleBox(largestBox(grey, cutLevel(grey, tau)), this.size);
     }
     return this.lastBox;
   }
@@ -47,5 +48,21 @@ async function openRecord(number) {
   const thumbnail = new Image();
   thumbnail.src = `data:image/jpeg;base64,${raw.thumbnail}`;
   await thumbnail.decode();
-  return new Record(raw, thumbnail);
+  return new Record(raw, thumbnail, index.sizes[number]);
+}
+
+// The file that the image was read from, which lies where it lay when the page was made, or nowhere.
+async function openOriginal(number) {
+  const [width, height] = index.sizes[number];
+  const path = `${overview.originals}/${index.ids[number]}`;
+  const original = new Image();
+  original.src = path.split("/").map(encodeURIComponent).join("/");
+  await original.decode().catch(() => {
+    throw new Error(`${path} cannot be shown: it is not there, seen from this page, or the browser cannot read it.`);
+  });
+  if (original.naturalWidth !== width || original.naturalHeight !== height)
+    throw new Error(
+      `${path} is ${original.naturalWidth} × ${original.naturalHeight} pixels here, and the run read it as ` +
+      `${width} × ${height}: boxes would not fit.`);
+  return original;
 }

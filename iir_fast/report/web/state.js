@@ -5,11 +5,13 @@ const COUNT = index.ids.length;
 const RIGHT_FROM = 0.5 * overview.iouSteps;
 const OUTCOMES = ["right", "wrong class", "wrong box", "both wrong"];
 const state = {
+  panel: "", // what is open above the images, "" for nothing
   map: overview.maps[0], // of the map
   tau: 0, // position in overview.taus
   view: "all",
   outcome: "", // position in OUTCOMES, "" for any
   label: "", // "" for any
+  predicted: "", // likewise
   low: 0,
   high: 1,
   search: "",
@@ -67,11 +69,13 @@ function countLocalized() {
 function select() {
   const wanted = state.outcome === "" ? null : Number(state.outcome);
   const label = state.label === "" ? null : Number(state.label);
+  const predicted = state.predicted === "" ? null : Number(state.predicted);
   const search = state.search.toLowerCase();
   const order = [];
   for (let number = 0; number < COUNT; ++number) {
     if (wanted !== null && outcomeOf(number) !== wanted) continue;
     if (label !== null && index.labels[number] !== label) continue;
+    if (predicted !== null && index.predicted[number] !== predicted) continue;
     const iou = iouOf(number);
     if (iou !== null && (iou < state.low || iou > state.high)) continue;
     if (search && !index.ids[number].toLowerCase().includes(search)) continue;
