@@ -41,8 +41,8 @@ def write_report(
     """Write the report of a run: its metrics, curves, and every image with maps, mask and boxes.
 
     Metrics and curves are those of the run's `metrics.json`; maps without an evaluation there are evaluated first. The
-    page needs neither network nor server, and image files only where one asks for the original. Of more than 500 images it keeps the data in a folder of its own, `<page's
-    stem>_files`, and loads what is looked at.
+    page needs neither network nor server, and an image file only where its original is asked for. Of more than 500
+    images it keeps the data in a folder of its own, `<page's stem>_files`, and loads what is looked at.
 
     Args:
         root: the run's folder.
