@@ -50,14 +50,13 @@ class Classifier(lightning.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         images, labels = batch
         backbone, head = self.model
-        progress = self.global_step / self.steps
         features = backbone(images)
         # was: logits = head(features)
         out = head(features, labels)  # IIR
         # was: loss = F.cross_entropy(logits, labels)
         loss = F.cross_entropy(out.logits_a, labels) + F.cross_entropy(out.logits_b, labels)  # IIR
-        loss += min(1, 4 * progress) * self.iir(out)  # IIR
-        self.log_dict({"loss": loss, "progress": progress}, prog_bar=True)
+        loss += self.iir.weight_of(out) * self.iir(out)  # IIR
+        self.log("loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:

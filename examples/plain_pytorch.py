@@ -103,7 +103,7 @@ def main() -> None:
                 out = head(features, labels)  # IIR
                 # was: loss = F.cross_entropy(logits, labels)
                 loss = F.cross_entropy(out.logits_a, labels) + F.cross_entropy(out.logits_b, labels)  # IIR
-                loss += min(1, 4 * step / end) * iir(out)  # IIR
+                loss += iir.weight_of(out) * iir(out)  # IIR
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

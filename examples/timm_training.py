@@ -75,7 +75,6 @@ def main() -> None:
     )
     scaler = NativeScaler(args.device)
     criterion = nn.CrossEntropyLoss()
-    end = args.epochs * len(loader)
     for epoch in range(args.epochs):
         loader.batch_sampler.set_epoch(epoch)  # IIR
         model.train()
@@ -88,7 +87,7 @@ def main() -> None:
                 out = head(features, labels)  # IIR
                 # was: loss = criterion(logits, labels)
                 loss = criterion(out.logits_a, labels) + criterion(out.logits_b, labels)  # IIR
-                loss += min(1, 4 * step / end) * iir(out)  # IIR
+                loss += iir.weight_of(out) * iir(out)  # IIR
             optimizer.zero_grad()
             scaler(loss, optimizer, clip_grad=1.0, parameters=model.parameters())
             ema.update(model, step)

@@ -41,6 +41,18 @@ class HeadOutput(NamedTuple):
         """[B,2] in (0,1): where each mask is cut."""
         return self.regulated.thresholds
 
+    @property
+    def certainty(self) -> Tensor:
+        """[B] without gradient: how far above chance the classifiers' mean probability p of the label is.
+
+        (K p - 1) / (K - 1): 0 at chance, 1 where both are sure, below 0 where they are wrong.
+        """
+        logits = torch.stack((self.logits_a, self.logits_b)).detach()
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        probabilities = logits.softmax(dim=2).mean(dim=0)
+        classes = probabilities.shape[1]
+        return (classes * probabilities.gather(1, self.labels[:, None]).squeeze(1) - 1) / max(classes - 1, 1)
+
 
 class DualCAMHead(nn.Module):
     """Two branches and two classifiers on a shared map; CAMs of one class per sample in one read of each map.

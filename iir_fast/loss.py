@@ -17,6 +17,9 @@ from iir_fast.kernels.contract import check_integer_vector, check_range
 from iir_fast.kernels.inter_intra import REGULATIONS, Regulation
 from iir_fast.kernels.regulate import TEMPERATURE
 
+CERTAINTY_FACTOR = 8.0
+"""Of `IIRLoss.weight_of`: the loss counts in full from an eighth of the way between chance and certainty on."""
+
 
 class IIRTerms(NamedTuple):
     """The loss of a batch and everything it was made of."""
@@ -120,9 +123,9 @@ class IIRLoss(nn.Module):
     Example:
         >>> out = head(features, labels)
         >>> loss = F.cross_entropy(out.logits_a, labels) + F.cross_entropy(out.logits_b, labels)
-        >>> loss = loss + loss_fn(out)
+        >>> loss = loss + loss_fn.weight_of(out) * loss_fn(out)
 
-    Ramp its weight up from 0 over the first quarter of training. The defaults were chosen by experiment.
+    Multiply it by `loss_fn.weight_of(out)`, and it waits for the classifiers. The defaults were chosen by experiment.
 
     Args:
         intra_weight: weight of the regulation of the two CAMs.
@@ -238,6 +241,20 @@ class IIRLoss(nn.Module):
         """
         loss: Tensor = self.terms(*arguments, **named).loss
         return loss
+
+    def weight_of(self, out: HeadOutput) -> Tensor:
+        """Weigh the loss by how sure the classifiers are of the labels already, so that it does not keep them from
+        learning: CAMs of classifiers that know nothing yet are not worth regulating.
+
+        Args:
+            out: what a DualCAMHead returned for the labels.
+
+        Returns:
+            Scalar in [0,1] without gradient: 8 times the batch's mean `HeadOutput.certainty`, 1 at the most; with
+            `gather` the mean over all ranks. The formula is ours; `docs/ablation.md` says on what it was chosen.
+        """
+        certainty = gather_rows(out.certainty) if self.gather else out.certainty
+        return (CERTAINTY_FACTOR * certainty.sum() / max(len(certainty), 1)).clamp(0, 1)
 
     def extra_repr(self) -> str:
         return (

@@ -242,3 +242,25 @@ def test_a_heads_output_stands_alone():
         IIRLoss()(out, out.cam_b)
     with pytest.raises(TypeError, match="cam_b, features or labels are missing"):
         IIRLoss()(out.cam_a)
+
+
+def test_its_weight_is_an_eighth_of_the_way_from_chance_to_certainty():
+    head = DualCAMHead(4, 3, hidden=None).double()
+    labels = torch.tensor([0, 1])
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.zero_()
+    out = head(torch.rand(2, 4, 3, 3, dtype=torch.float64), labels)
+    assert IIRLoss().weight_of(out) == 0
+    sure, wrong = torch.tensor([[0.5, 0, 0], [0, 0, 0]]), torch.tensor([[0, 9.0, 9.0], [9.0, 0, 0]])
+    p = (
+        torch.e**0.5 / (torch.e**0.5 + 2) + 1 / 3
+    ) / 2  # both classifiers' mean, of the one image that is not at chance
+    weighed = out._replace(logits_a=sure.double(), logits_b=torch.zeros(2, 3, dtype=torch.float64))
+    assert IIRLoss().weight_of(weighed).item() == pytest.approx(8 * ((3 * p - 1) / 2 + 0) / 2)
+    assert IIRLoss().weight_of(out._replace(logits_a=wrong, logits_b=wrong)) == 0
+    certain = torch.tensor([[99.0, 0, 0], [0, 99.0, 0]], requires_grad=True)
+    whole = IIRLoss().weight_of(out._replace(logits_a=certain, logits_b=certain))
+    assert whole == 1
+    assert not whole.requires_grad
+    assert IIRLoss().weight_of(head(torch.rand(0, 4, 3, 3, dtype=torch.float64), labels[:0])) == 0

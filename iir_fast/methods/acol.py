@@ -30,7 +30,7 @@ class ACoL(CAM):
     def adapt(self, spec: NetworkSpec) -> NetworkSpec:
         return replace(super().adapt(spec), erase=self.threshold)
 
-    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
+    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor) -> MethodLoss:
         if not isinstance(learner.model.head, ErasingHead):
             raise ValueError("ACoL: the network erases nothing; build it with erase, e.g. 0.6.")
-        return super().loss(learner, inputs, labels, ramp)
+        return super().loss(learner, inputs, labels)

@@ -40,9 +40,9 @@ class ADL(CAM):
     def __post_init__(self) -> None:
         check_share("ADL", rate=self.rate, threshold=self.threshold)
 
-    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
+    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor) -> MethodLoss:
         with self.attached(learner.model.backbone):
-            return super().loss(learner, inputs, labels, ramp)
+            return super().loss(learner, inputs, labels)
 
     @contextmanager
     def attached(self, backbone: Backbone) -> Iterator[None]:

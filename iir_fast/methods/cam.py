@@ -16,7 +16,7 @@ from iir_fast.methods.method import Learner, Method, MethodLoss, classification_
 class CAM(Method):
     """The two classifiers without any regulation."""
 
-    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
+    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor) -> MethodLoss:
         _, out = learner.read(inputs, labels)
         loss = classification_loss(out, labels)
         return MethodLoss(loss, {"classification": loss.detach()}, out.descriptors.foreground.detach(), out)

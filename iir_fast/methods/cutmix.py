@@ -33,7 +33,7 @@ class CutMix(Method):
             raise ValueError(f"CutMix: beta is {self.beta}; accepted is a number above 0.")
         check_share("CutMix", rate=self.rate)
 
-    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
+    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor) -> MethodLoss:
         box = self.draw_box(*inputs.shape[2:])
         own = 1 - box.float().mean()
         box, own, order = (drawn.to(inputs.device) for drawn in (box, own, torch.randperm(len(inputs))))

@@ -33,8 +33,8 @@ class HaS(CAM):
             raise ValueError(f"HaS: grid is {self.grid}; accepted is 1 or more.")
         check_share("HaS", rate=self.rate)
 
-    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
-        return super().loss(learner, self.hide(inputs), labels, ramp)
+    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor) -> MethodLoss:
+        return super().loss(learner, self.hide(inputs), labels)
 
     def hide(self, images: Tensor) -> Tensor:
         """Set patches of images to 0, which is the data's mean, as the paper fills them.

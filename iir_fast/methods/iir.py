@@ -16,7 +16,8 @@ from iir_fast.models import NetworkSpec
 
 @dataclass(frozen=True)
 class IIR(Method):
-    """Cross-entropies plus IIRLoss, the latter ramped up. Images are compared across all ranks."""
+    """Cross-entropies plus IIRLoss, the latter weighed by how sure the classifiers are already, `IIRLoss.weight_of`.
+    Images are compared across all ranks."""
 
     intra_weight: float = 5.0
     """Weight of the intra-sample regulation."""
@@ -41,13 +42,13 @@ class IIR(Method):
     def adapt(self, spec: NetworkSpec) -> NetworkSpec:
         return replace(spec, threshold=self.threshold)
 
-    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
+    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor) -> MethodLoss:
         _, out = learner.read(inputs, labels)
         classification = classification_loss(out, labels)
         terms = self.loss_fn.terms(out)
         log = {"classification": classification, "intra": terms.intra, "inter": terms.inter}
         return MethodLoss(
-            classification + ramp * terms.loss,
+            classification + self.loss_fn.weight_of(out) * terms.loss,
             {name: value.detach() for name, value in log.items()},
             terms.descriptors.foreground.detach(),
             out,

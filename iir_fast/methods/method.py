@@ -67,14 +67,13 @@ class Method(ABC):
         return nn.ModuleDict()
 
     @abstractmethod
-    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
+    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor) -> MethodLoss:
         """Compute the loss of one batch.
 
         Args:
             learner: the network in training; a frozen backbone is in eval mode and without gradients.
             inputs: normalized images [B,3,H,W], or their shared maps [B,C,h,w] where the learner reads these.
             labels: int64 [B].
-            ramp: in [0,1], how far regulation is turned on.
 
         Returns:
             MethodLoss.
@@ -100,9 +99,9 @@ class Learner(nn.Module):
         found: tuple[Tensor, HeadOutput] = self.model(inputs, labels, self.from_features)
         return found
 
-    def forward(self, inputs: Tensor, labels: Tensor, ramp: float) -> BatchLoss:
-        """Compute the loss of one batch; `inputs`, `labels` and `ramp` as in `Method.loss`."""
-        result = self.method.loss(self, inputs, labels, ramp)
+    def forward(self, inputs: Tensor, labels: Tensor) -> BatchLoss:
+        """Compute the loss of one batch; `inputs` and `labels` as in `Method.loss`."""
+        result = self.method.loss(self, inputs, labels)
         predicted = self.model.head.class_logits(result.out).argmax(dim=1)
         accuracy = predicted.eq(result.out.labels).float().mean()
         terms = {"total": result.loss.detach(), **result.terms, "accuracy": accuracy}

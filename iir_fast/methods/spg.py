@@ -59,7 +59,7 @@ class SPG(Method):
             }
         )
 
-    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor, ramp: float) -> MethodLoss:
+    def loss(self, learner: Learner, inputs: Tensor, labels: Tensor) -> MethodLoss:
         features, out = learner.read(inputs, labels)
         networks = learner.networks
         b1, b2 = (networks["b_top"](networks[name](features)) for name in ("b1", "b2"))

@@ -24,9 +24,6 @@ from iir_fast.training.ranks import Ranks
 from iir_fast.training.run_folder import RunFolder
 from iir_fast.training.update import Updater, UpdateRecord
 
-RAMP = 0.25
-"""Share of training over which regulation is turned on."""
-
 Validate = Callable[[IIRNetwork, NetworkSpec], float]
 """The metric by which the best checkpoint is chosen, larger is better; the model is in eval mode."""
 
@@ -165,10 +162,9 @@ class Run:
         while self.step < self.last_step:
             self._switch_to_training()
             for batches in self._rest_of_epoch():
-                ramp = min(1.0, self.step / (RAMP * self.total_steps))
                 self.ranks.step = self.step + 1
                 logs = (self.step + 1) % self.config.saving.log_every == 0 or self.step + 1 == self.last_step
-                record = self.updater.update(batches, ramp, wants_norm=logs)
+                record = self.updater.update(batches, wants_norm=logs)
                 self.step += 1
                 ends = self.step == self.last_step or self.step % self.steps_per_epoch == 0
                 self.awaits_validation = ends and validate is not None

@@ -78,19 +78,18 @@ class Updater:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.overflows = self.non_finite = 0
 
-    def update(self, batches: Sequence[Batch], ramp: float, wants_norm: bool = False) -> UpdateRecord:
+    def update(self, batches: Sequence[Batch], wants_norm: bool = False) -> UpdateRecord:
         """Make one optimizer step on the mean loss of some batches.
 
         Args:
             batches: this rank's.
-            ramp: in [0,1], how far regulation is turned on.
             wants_norm: measure the norm of the gradients even if they are not clipped.
         """
         self.optimizer.zero_grad(set_to_none=True)
         results: list[BatchLoss] = []
         for number, batch in enumerate(batches, 1):
             with torch.autograd.set_detect_anomaly(self.execution.detect_anomaly), self._synchronized(number, batches):
-                result = self._forward(batch, ramp)
+                result = self._forward(batch)
                 if (fault := self._find_fault(result)) is not None:
                     self.non_finite += 1
                     return UpdateRecord(result.terms, None, fault, False)
@@ -105,14 +104,14 @@ class Updater:
         terms = {name: torch.stack([each.terms[name] for each in results]).mean() for name in results[0].terms}
         return UpdateRecord(terms, norm, None, overflowed)
 
-    def _forward(self, batch: Batch, ramp: float) -> BatchLoss:
+    def _forward(self, batch: Batch) -> BatchLoss:
         layout = torch.channels_last if self.execution.channels_last else torch.contiguous_format
         on_gpu = self.device.type == "cuda"
         inputs = batch.inputs.to(self.device, non_blocking=on_gpu, memory_format=layout)
         labels = batch.labels.to(self.device, non_blocking=on_gpu)
         dtype = AUTOCAST.get(self.execution.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            result: BatchLoss = self._learner(inputs, labels, ramp)
+            result: BatchLoss = self._learner(inputs, labels)
         return result
 
     def _synchronized(self, number: int, batches: Sequence[Batch]) -> AbstractContextManager[None]:

@@ -82,7 +82,7 @@ def test_the_localization_map_is_the_larger_of_the_two_after_a_round_trip_too(tm
 def test_only_an_erasing_localizer_is_trained():
     model = NetworkSpec("small_cnn", tuple("abc"), 32, hidden=8).build()
     with pytest.raises(ValueError, match="ACoL: the network erases nothing"):
-        Learner(ACoL(), model)(torch.randn(4, 3, 32, 32), LABELS, 1.0)
+        Learner(ACoL(), model)(torch.randn(4, 3, 32, 32), LABELS)
     with pytest.raises(ValueError, match=r"ErasingHead: erase is 0\.0; accepted is a number in \(0,1\]"):
         ErasingHead(5, 3, None, "learned", erase=0.0)
     with pytest.raises(ValueError, match=r"ACoL: threshold is 1\.5; accepted is a number in \(0,1\]"):

@@ -40,7 +40,7 @@ def test_the_last_three_stages_are_masked_while_it_lasts(frozen):
     plain = model.backbone(images)
     assert (masked == 0).all(dim=1).flatten(1).any(dim=1).all(), "every image loses its most active pixels"
     assert not (plain == 0).all(dim=1).any()
-    Learner(ADL(), model)(images, labels, 1.0).loss.backward()
+    Learner(ADL(), model)(images, labels).loss.backward()
     assert all(not layer._forward_hooks for layer in layers)
     with pytest.raises(RuntimeError, match="inside"), ADL().attached(model.backbone):
         raise RuntimeError("inside")

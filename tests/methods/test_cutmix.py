@@ -41,7 +41,7 @@ def test_labels_are_mixed_by_area_and_the_larger_part_names_the_descriptor(seed,
     seen = []
     model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     torch.manual_seed(seed)
-    result = CutMix().loss(Learner(CutMix(), model), images, labels, 1.0)
+    result = CutMix().loss(Learner(CutMix(), model), images, labels)
     (mixed,) = seen
     expected = torch.tensor(0.0)
     for i, image in enumerate(mixed):

@@ -51,7 +51,7 @@ def test_each_image_has_its_own_fallback_and_no_seeds_give_zero():
 def test_the_chain(hidden):
     model = network(hidden).eval()
     learner, images = Learner(SPG(), model), torch.randn(4, 3, 32, 32)
-    result, networks = SPG().loss(learner, images, LABELS, 0.0), learner.networks
+    result, networks = SPG().loss(learner, images, LABELS), learner.networks
     features, out = model(images, LABELS)
     maps = []
     for cam in (out.cam_a, out.cam_b):
@@ -71,7 +71,7 @@ def test_the_chain(hidden):
 def test_guidance_trains_its_networks_the_branches_and_the_shared_map():
     model = network()
     learner = Learner(SPG(), model)
-    result = SPG().loss(learner, torch.randn(4, 3, 32, 32), LABELS, 0.0)
+    result = SPG().loss(learner, torch.randn(4, 3, 32, 32), LABELS)
     guidance = result.loss - F.cross_entropy(result.out.logits_a, LABELS) - F.cross_entropy(result.out.logits_b, LABELS)
     guidance.backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in learner.networks.parameters())

@@ -31,6 +31,10 @@ def main(folder: Path) -> None:
     # Batch norm over the batch is another function of half of it.
     model.backbone.requires_grad_(False).eval()
     images = torch.randn(4, len(LABELS), 3, 32, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with torch.no_grad():  # a little above chance, more on some images than on others: regulation has begun
+        pooled = model.backbone(images.flatten(0, 1)).mean(dim=(2, 3))
+        wanted = 0.3 * torch.nn.functional.one_hot(LABELS.repeat(4)).double()
+        model.head.weight += torch.linalg.lstsq(pooled, wanted).solution.T
     with joined_ranks("cpu") as ranks:
         learner = Learner(config.method, model, config.caches_features)
         updater = Updater(config, learner, ranks, updates_per_epoch=10)
@@ -39,11 +43,11 @@ def main(folder: Path) -> None:
         for pair in images.split(2):
             with torch.no_grad():
                 batches = [Batch(model.backbone(each[rows]), LABELS[rows], [], 0.0) for each in pair]
-            updater.update(batches, ramp=1.0)
+            updater.update(batches)
         gradients = [each.grad.clone() for each in model.head.parameters()]
         if ranks.rank == ranks.size - 1:
             batches[0].inputs[-1] = torch.inf
-        fault = updater.update(batches, ramp=1.0).non_finite
+        fault = updater.update(batches).non_finite
         found = {"model": model.state_dict(), "gradients": gradients, "fault": fault}
         torch.save(found, folder / f"{ranks.size}-{ranks.rank}.pt")
 
