@@ -85,12 +85,19 @@ def test_the_completion_of_a_shell_knows_commands_and_options(cli):
         assert word in script
 
 
+# Under a shell's background process SIGINT would be ignored.
+MODULE = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "runpy.run_module('iir_fast', run_name='__main__')"
+)
+
+
 def test_ctrl_c_while_modules_are_imported_is_one_sentence(tmp_path):
     # In place of a module that takes seconds, one that tells when it is imported.
     (tmp_path / "torch.py").write_text("import sys, time\nprint('imported', flush=True)\ntime.sleep(60)\n")
     for first in ("torch", "tyro"):  # with the command, and with the command line
         (tmp_path / f"{first}.py").write_text((tmp_path / "torch.py").read_text())
-        command = [sys.executable, "-m", "iir_fast", "doctor"]
+        command = [sys.executable, "-c", MODULE, "doctor"]
         environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path

@@ -49,9 +49,9 @@ def test_accumulated_batches_give_their_mean_gradient(model):
     apart = []
     for batch in batches(3):
         of_one = copy.deepcopy(model)
-        updater(of_one).update([batch], 1.0)
+        updater(of_one).update([batch])
         apart.append(gradients(of_one))
-    record = updater(model, accumulate=3).update(batches(3), 1.0)
+    record = updater(model, accumulate=3).update(batches(3))
     for found, *each in zip(gradients(model), *apart, strict=True):
         torch.testing.assert_close(found, torch.stack(each).mean(0))
     assert set(record.terms) == {"total", "classification", "intra", "inter", "accuracy"}
@@ -61,11 +61,11 @@ def test_accumulated_batches_give_their_mean_gradient(model):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_norm_is_measured_before_gradients_are_clipped(precision, model):
     """In fp16 the loss is scaled by 65,536, and the gradients are not any more."""
-    record = updater(model, clip=0.01, precision=precision).update(batches(1), 1.0)
+    record = updater(model, clip=0.01, precision=precision).update(batches(1))
     norm = torch.stack([each.norm() for each in gradients(model)]).norm()
     assert 0.02 < record.gradient_norm < 100
     assert norm == pytest.approx(0.01, rel=1e-3)
-    asked = updater(copy.deepcopy(model), precision=precision).update(batches(1), 1.0, wants_norm=True)
+    asked = updater(copy.deepcopy(model), precision=precision).update(batches(1), wants_norm=True)
     assert 0.02 < asked.gradient_norm < 100
 
 
@@ -73,7 +73,7 @@ def test_the_average_follows_the_weights(model):
     made = updater(model, ema_decay=0.75)
     expected = None
     for batch in batches(3):
-        made.update([batch], 1.0)
+        made.update([batch])
         now = model.head.weight.detach()
         expected = now.clone() if expected is None else 0.75 * expected + 0.25 * now
     torch.testing.assert_close(made.average.module.head.weight, expected)
@@ -83,8 +83,8 @@ def test_the_average_follows_the_weights(model):
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precision_is_close_to_full(precision, model):
     low = copy.deepcopy(model)
-    full = updater(model).update(batches(1), 1.0)
-    found = updater(low, precision=precision).update(batches(1), 1.0)
+    full = updater(model).update(batches(1))
+    found = updater(low, precision=precision).update(batches(1))
     assert found.terms["total"].item() == pytest.approx(full.terms["total"].item(), rel=2e-2)
     assert low.head.weight.dtype == torch.float32
     assert not torch.equal(low.head.weight, model.head.weight)
@@ -95,10 +95,10 @@ def test_fp16_overflow_leaves_the_update_out_counts_it_and_lowers_the_scale(fuse
     # As on a GPU, where updates are fused.
     monkeypatch.setattr(update, "create_optimizer", lambda *given, **_: create_optimizer(*given, fused=fused))
     made = updater(model, precision="fp16", ema_decay=0.5, clip=1.0)
-    made.update(batches(1), 1.0)
+    made.update(batches(1))
     before, rate = model.head.weight.clone(), made.optimizer.param_groups[0]["lr"]
     # The loss is finite, its gradient times the initial scale of 65,536 is not.
-    record = made.update(batches(1, scale=1e2), 1.0)
+    record = made.update(batches(1, scale=1e2))
     assert record.overflowed
     assert record.non_finite is None
     assert not record.gradient_norm.isfinite()
@@ -114,18 +114,18 @@ def test_fp16_overflow_leaves_the_update_out_counts_it_and_lowers_the_scale(fuse
 def test_a_loss_that_is_not_finite_changes_nothing_and_names_its_term(precision, model):
     made = updater(model, precision=precision)
     before = copy.deepcopy(model.state_dict())
-    record = made.update(batches(1, scale=float("inf")), 1.0)
+    record = made.update(batches(1, scale=float("inf")))
     assert record.non_finite == "classification"
     assert made.non_finite == 1
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert made.update(batches(1), 1.0).non_finite is None
+    assert made.update(batches(1)).non_finite is None
 
 
 def test_a_fault_of_another_rank_leaves_the_update_out_here_too(model, monkeypatch):
     made = updater(model)
     before = copy.deepcopy(model.state_dict())
     monkeypatch.setattr(Ranks, "all_true", lambda self, condition, device: False)
-    assert made.update(batches(1), 1.0).non_finite == "another rank's"
+    assert made.update(batches(1)).non_finite == "another rank's"
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -179,10 +179,10 @@ def test_detect_anomaly_names_the_operation(model, monkeypatch):
 
     monkeypatch.setattr(Learner, "forward", unsound)
     with pytest.raises(RuntimeError, match="Function 'MulBackward0' returned nan values"):
-        made.update(batches(1), 1.0)
+        made.update(batches(1))
     assert not torch.is_anomaly_enabled()
     monkeypatch.undo()
-    assert updater(model).update(batches(1), 1.0).non_finite is None
+    assert updater(model).update(batches(1)).non_finite is None
 
 
 def test_a_compiled_backbone_learns_the_same(model, monkeypatch):
@@ -199,7 +199,7 @@ def test_a_compiled_backbone_learns_the_same(model, monkeypatch):
     for each, compiled in ((plain, False), (model, True)):
         each.backbone.requires_grad_(True)
         made = updater(each, compile=compiled, freeze_backbone=False)
-        made.update([Batch(images, LABELS, list(range(8)), 0.0)], 1.0)
+        made.update([Batch(images, LABELS, list(range(8)), 0.0)])
         assert len(graphs) == compiled
     for one, other in zip(plain.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(one, other)
