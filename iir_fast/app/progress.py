@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -79,6 +80,15 @@ class _Bars(Progress):
         super().__init__(*columns, **options)
         self._in_lines = not (self.disable or self.console.is_terminal or self.console.is_jupyter)
         self._next_line = time.monotonic() + LINE_SECONDS
+
+    def refresh(self) -> None:
+        # A terminal that is closed takes what would be drawn with it, not the work.
+        with suppress(OSError):
+            super().refresh()
+
+    def stop(self) -> None:
+        with suppress(OSError):
+            super().stop()
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
         super().update(task_id, **changes)

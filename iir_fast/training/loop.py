@@ -166,8 +166,10 @@ def _train(
             run.restore()
         if ranks.is_first:
             add_to_history(folder.root, "train", config.data, dataset, ranks.size)
-        writing = SummaryWriter(str(folder.root)) if ranks.is_first else nullcontext()
-        with _interrupt_flag() as interrupted, writing as writer:
+        with (
+            _interrupt_flag() as interrupted,
+            SummaryWriter(str(folder.root)) if ranks.is_first else nullcontext() as writer,
+        ):
             run.train(progress, writer, interrupted, validate)
     return TrainResult(run.network.eval(), spec, skipped, ranks.is_first)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+
 from rich.console import Console
 
 from iir_fast.app import progress
@@ -48,3 +51,19 @@ def test_hidden_progress_says_nothing(monkeypatch, capsys):
     assert list(progress.tracked("ab", "Checking", 2, shown_from=1)) == ["a", "b"]
     progress.log("said")
     assert capsys.readouterr().err == "said\n"
+
+
+def test_a_terminal_that_is_closed_stops_no_work(monkeypatch):
+    terminal, other_end = os.openpty()
+    stream = os.fdopen(other_end, "w")
+    monkeypatch.setattr(progress, "console", Console(file=stream, force_terminal=True))
+    bars = progress.image_progress()
+    bars.live.auto_refresh = False
+    bars.start()
+    os.close(terminal)
+    task = bars.add_task("train", total=2, note="")
+    bars.update(task, advance=1)
+    bars.stop()
+    assert bars.tasks[0].completed == 1
+    with suppress(OSError):  # what was to be drawn is still to be written
+        stream.close()
