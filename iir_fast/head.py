@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from iir_fast.kernels import RegionDescriptors, RegulatedCAMs, dual_cam
+from iir_fast.kernels.contract import accumulation_dtype
 
 ThresholdKind = Literal["learned", "mean", "fixed"]
 FIXED_THRESHOLD = 0.5
@@ -48,8 +49,7 @@ class HeadOutput(NamedTuple):
         (K p - 1) / (K - 1): 0 at chance, 1 where both are sure, below 0 where they are wrong.
         """
         logits = torch.stack((self.logits_a, self.logits_b)).detach()
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        probabilities = logits.softmax(dim=2).mean(dim=0)
+        probabilities = logits.to(accumulation_dtype(logits)).softmax(dim=2).mean(dim=0)
         classes = probabilities.shape[1]
         return (classes * probabilities.gather(1, self.labels[:, None]).squeeze(1) - 1) / max(classes - 1, 1)
 

@@ -28,7 +28,7 @@ from iir_fast.localization.label_folders import write_data_yaml
 from iir_fast.localization.outline import find_outlines
 from iir_fast.localization.writing import CORNERS, YOLO, write_part
 from iir_fast.names import DEFAULT_MAP, MAPS, BoxFormat, Refinement
-from iir_fast.training import TrainConfig, flat_options, read_yaml, train
+from iir_fast.training import TrainConfig, read_recipe, train
 
 COLUMNS = ("doubt", "agreement", "stability", "probability", "part", "index", "path", "label", *CORNERS)
 DEFAULTS = {
@@ -158,8 +158,7 @@ def write_review(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def _config(source: str, recipe: Path | None, device: str) -> TrainConfig:
     given = {"data": source, "device": device}
     if recipe:
-        options = flat_options(read_yaml(recipe.read_text(encoding="utf-8"), str(recipe)), str(recipe))
-        return TrainConfig.from_options(options | given, str(recipe))
+        return TrainConfig.from_options(read_recipe(recipe) | given, str(recipe))
     images = len(open_split(source, "train", pil_to_tensor))
     return TrainConfig().with_options(**DEFAULTS, epochs=ceil(SEEN / images), **given)
 

@@ -53,9 +53,10 @@ def overlay(
     draw = ImageDraw.Draw(shown)
     for (x0, y0, x1, y1), colour in boxes:
         draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=max(1, min(image.size) // 100))
-    font = ImageFont.load_default(max(SMALLEST_TEXT, min(image.size) // TEXT_SHARE))
-    for text, (box, colour) in zip(labels, boxes, strict=False):
-        _write(draw, shown.width, text, box, colour, font)
+    if labels:
+        font = ImageFont.load_default(max(SMALLEST_TEXT, min(image.size) // TEXT_SHARE))
+        for text, (box, colour) in zip(labels, boxes, strict=True):
+            _write(draw, shown.width, text, box, colour, font)
     return shown
 
 

@@ -4,7 +4,7 @@ from iir_fast.app.interruption import Interrupted
 from iir_fast.extras import needs_system
 
 with needs_system("iir_fast.training"):
-    from iir_fast.training.config import DEFAULT_METHOD, TrainConfig, flat_options, other_home
+    from iir_fast.training.config import DEFAULT_METHOD, TrainConfig, flat_options, other_home, read_recipe
     from iir_fast.training.loading import open_data
     from iir_fast.training.loop import TrainResult, frozen_features, pick_device, train
     from iir_fast.training.options import from_options, read_yaml
@@ -32,6 +32,7 @@ __all__ = [
     "open_data",
     "other_home",
     "pick_device",
+    "read_recipe",
     "read_yaml",
     "train",
 ]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
+from iir_fast.app.files import read_text
 from iir_fast.data import PROCEDURAL, ProceduralRecipe, absolute_source
 from iir_fast.methods import METHODS, Method
 from iir_fast.training.options import from_options, read_yaml
@@ -210,6 +211,15 @@ def flat_options(options: Mapping[str, Any], origin: str = "configuration") -> d
             raise ValueError(f"{origin} names {', '.join(twice)} twice.")
         found |= inside
     return found
+
+
+def read_recipe(file: Path) -> dict[str, Any]:
+    """Read the options of a recipe by their names alone, as `flat_options` gives them.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or is no YAML of options; the message names it.
+    """
+    return flat_options(read_yaml(read_text(file), str(file)), str(file))
 
 
 def other_home(option: str) -> str | None:

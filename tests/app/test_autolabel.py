@@ -163,6 +163,7 @@ def test_what_cannot_become_a_data_set_is_refused_before_anything_is_computed_or
     (tmp_path / "strange/wasp").mkdir(parents=True)
     for number in range(2):
         Image.new("RGB", (8, 8)).save(tmp_path / f"strange/wasp/{number}.png")
+    (tmp_path / "latin.yaml").write_bytes(b"seed: 1 # \xfc")
     out, recipe, model = tmp_path / "out", ["--recipe", home / "small.yaml"], ["--model", labelled / "run"]
     for photos, to, options, words in (
         (home / "photos", tmp_path / "there", recipe, f"output folder {tmp_path / 'there'} exists; name a new one."),
@@ -172,6 +173,7 @@ def test_what_cannot_become_a_data_set_is_refused_before_anything_is_computed_or
         (tmp_path / "broken", out, recipe, "The image val/bee/00.png cannot be read"),
         (tmp_path / "broken", out, model, "The image val/bee/00.png cannot be read"),
         (tmp_path / "strange", out, model, "strange/wasp is none of the 2 classes"),
+        (home / "photos", out, ["--recipe", tmp_path / "latin.yaml"], "latin.yaml is no text in UTF-8"),
         (home / "photos", out, ["--model", home / "photos"], "it is not the folder of a run"),
     ):
         with pytest.raises(SystemExit) as stop:

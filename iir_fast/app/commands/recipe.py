@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from iir_fast.app.files import read_text
-from iir_fast.training import flat_options, read_yaml
+from iir_fast.training import read_recipe
 
 
 class FirstLook(NamedTuple):
@@ -35,7 +34,7 @@ def look(arguments: Sequence[str]) -> FirstLook:
     found, _ = parser.parse_known_args(arguments)
     options: dict[str, Any] = {}
     for file in found.recipe:
-        options |= flat_options(read_yaml(read_text(file), str(file)), str(file))
+        options |= read_recipe(file)
     if found.method is not None:
         options["method"] = found.method
     return FirstLook(options, ", ".join(map(str, found.recipe)) or "command line")
