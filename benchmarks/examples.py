@@ -24,7 +24,7 @@ RESULTS = {"dual_cam": 8, "inter_intra": 3}
 WHOLE = ("dual_cam_forward_kernel", "dual_cam_backward_kernel")
 # Results of dual_cam that the cross-entropies and `IIRLoss` read: logits, terms and descriptors.
 IN_A_STEP = (0, 2, 6, 7)
-SAVED = {"masked_pool": (0, 1), "dual_cam": (1, 3, 6, 7, 8, 9), "inter_intra": (3, 4, 5)}
+SAVED = {"masked_pool": (0, 1), "dual_cam": (1, 3, *range(6, 12)), "inter_intra": (3, 4, 5)}
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,9 @@ def examples(shape: Shape, device: str = "cpu", classes: int = CLASSES) -> list[
     similarity = Example("subgroup_similarity", (*descriptors, groups))
     classifiers = weights, _random(2, classes, like=like, seed=10), labels
     offsets_of_maps = _random(2, channels, like=like, seed=11) / channels**0.5, _random(2, like=like, seed=12)
-    dual = Example("dual_cam", (features, None, None, *classifiers, *offsets_of_maps, None, torch.float32))
+    dual = Example("dual_cam", (features, None, None, *classifiers, *offsets_of_maps, None, torch.float32, 0.5))
     own = Example(
-        "dual_cam", (features, map_a, map_b, *classifiers, None, None, None, torch.float32), option="own maps"
+        "dual_cam", (features, map_a, map_b, *classifiers, None, None, None, torch.float32, 1.0), option="own maps"
     )
     regions = _random(batch, 2, channels, like=like, seed=5), _random(batch, 2, channels, like=like, seed=6)
     loss = Example("inter_intra", (_random(batch, 2, like=like, seed=13), *regions, labels, 0, 5.0, 5.0))

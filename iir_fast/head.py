@@ -13,6 +13,8 @@ from iir_fast.kernels.contract import accumulation_dtype
 
 ThresholdKind = Literal["learned", "mean", "fixed"]
 FIXED_THRESHOLD = 0.5
+CLASS_MEAN = 0.5
+"""How much IIR keeps of the mean of all classes' weights."""
 
 
 class HeadOutput(NamedTuple):
@@ -67,9 +69,13 @@ class DualCAMHead(nn.Module):
             range, and sigmoid(2 logit(mean)), as far on the other side. Without IIRLoss nothing trains r, and
             DistributedDataParallel refuses that. "mean": at the mean itself, no parameters, for heads without IIRLoss.
             "fixed": at 0.5.
+        class_mean: how much label CAMs keep of the mean of all classes' weights, in [0,1]. That mean adds the same to
+            every logit of a sample, so that no cross-entropy holds it, but every label CAM shows it: with all of it,
+            IIRLoss may light up what all images hold, with none of it only what tells classes apart.
+            `docs/ablation.md` says on what a half was chosen. 1: plain CAMs.
 
     Raises:
-        ValueError: a size is below 1, or `threshold` is not one of the three.
+        ValueError: a size is below 1, `threshold` is not one of the three, or `class_mean` is outside [0,1].
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class DualCAMHead(nn.Module):
         num_classes: int,
         hidden: int | None = 512,
         threshold: ThresholdKind = "learned",
+        class_mean: float = CLASS_MEAN,
     ) -> None:
         super().__init__()
         for name, size in (("in_channels", in_channels), ("num_classes", num_classes), ("hidden", hidden)):
@@ -85,7 +92,10 @@ class DualCAMHead(nn.Module):
                 raise ValueError(f"DualCAMHead: {name} is {size}; accepted is 1 or more.")
         if threshold not in ("learned", "mean", "fixed"):
             raise ValueError(f"DualCAMHead: threshold is {threshold!r}; accepted are 'learned', 'mean' and 'fixed'.")
+        if not 0 <= class_mean <= 1:
+            raise ValueError(f"DualCAMHead: class_mean is {class_mean}; accepted is a number in [0,1].")
         self.in_channels, self.num_classes, self.hidden, self.threshold = in_channels, num_classes, hidden, threshold
+        self.class_mean = class_mean
         channels = in_channels if hidden is None else hidden
         self.branches = (
             nn.ModuleList() if hidden is None else nn.ModuleList(_branch(in_channels, hidden) for _ in range(2))
@@ -123,6 +133,7 @@ class DualCAMHead(nn.Module):
             offset_weights=self.threshold_weight,
             offset_biases=self.threshold_bias,
             thresholds=thresholds,
+            class_mean=self.class_mean,
         )
         (logits_a, logits_b), (cam_a, cam_b) = found.logits.unbind(), found.cams.unbind(1)
         regulated, descriptors = found.regulated, found.descriptors
@@ -168,7 +179,7 @@ class DualCAMHead(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"in_channels={self.in_channels}, num_classes={self.num_classes}, hidden={self.hidden}, "
-            f"threshold={self.threshold!r}"
+            f"threshold={self.threshold!r}, class_mean={self.class_mean}"
         )
 
 

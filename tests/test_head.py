@@ -11,16 +11,18 @@ from iir_fast import DualCAMHead
 LABELS = torch.tensor([2, 0, 1, 2])
 
 
+@pytest.mark.parametrize("class_mean", [1.0, 0.5, 0.0])
 @pytest.mark.parametrize("hidden", [None, 6])
-def test_equals_two_usual_cam_heads(hidden):
-    head = DualCAMHead(5, 3, hidden=hidden, threshold="mean").double().eval()
+def test_equals_two_usual_cam_heads(hidden, class_mean):
+    head = DualCAMHead(5, 3, hidden=hidden, threshold="mean", class_mean=class_mean).double().eval()
+    weight = head.weight - (1 - class_mean) * (head.weight[:, :1] + head.weight[:, 1:2] + head.weight[:, 2:]) / 3
     features = torch.randn(4, 5, 6, 7, dtype=torch.float64)
     out = head(features, LABELS)
     for x, (logits, cam) in enumerate(((out.logits_a, out.cam_a), (out.logits_b, out.cam_b))):
         branch = head.branches[x](features) if hidden else features
-        class_maps = F.conv2d(branch, head.weight[x][:, :, None, None])
+        class_maps = F.conv2d(branch, weight[x][:, :, None, None])
         torch.testing.assert_close(cam, class_maps[torch.arange(4), LABELS])
-        torch.testing.assert_close(logits, class_maps.mean(dim=(2, 3)) + head.bias[x])
+        torch.testing.assert_close(logits, F.linear(branch.mean(dim=(2, 3)), head.weight[x], head.bias[x]))
     torch.testing.assert_close(out.thresholds, out.regulated.maps.mean(dim=(2, 3)))
     assert out.labels is LABELS
 
@@ -86,6 +88,7 @@ def test_state_dict_round_trip():
         ((5, 0), "num_classes is 0"),
         ((5, 3, 0), "hidden is 0"),
         ((5, 3, 4, "free"), "threshold is 'free'; accepted are 'learned', 'mean' and 'fixed'"),
+        ((5, 3, 4, "learned", 1.5), r"class_mean is 1.5; accepted is a number in \[0,1\]"),
     ],
 )
 def test_bad_options_are_named(arguments, words):

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from iir_fast.head import ThresholdKind
+from iir_fast.head import CLASS_MEAN, ThresholdKind
 from iir_fast.kernels.inter_intra import Regulation
 from iir_fast.loss import IIRLoss
 from iir_fast.methods.method import Learner, Method, MethodLoss, classification_loss
@@ -40,7 +40,7 @@ class IIR(Method):
         return IIRLoss(*weights, self.regulation, self.temperature, gather=True)
 
     def adapt(self, spec: NetworkSpec) -> NetworkSpec:
-        return replace(spec, threshold=self.threshold)
+        return replace(spec, threshold=self.threshold, class_mean=CLASS_MEAN)
 
     def loss(self, learner: Learner, inputs: Tensor, labels: Tensor) -> MethodLoss:
         _, out = learner.read(inputs, labels)

@@ -22,6 +22,7 @@ class NetworkSpec:
 
     Attributes:
         backbone, output_stride, out_index, hidden, threshold, erase: as in IIRNetwork.
+        class_mean: as in IIRNetwork; checkpoints that do not name it have plain CAMs.
         classes: class names in the order of the labels.
         image_size: side of the square input, in pixels.
     """
@@ -33,6 +34,7 @@ class NetworkSpec:
     out_index: int | None = None
     hidden: int | None = 512
     threshold: ThresholdKind = "learned"
+    class_mean: float = 1.0
     erase: float | None = None
 
     def build(self, weights: str = "random") -> IIRNetwork:
@@ -47,7 +49,7 @@ class NetworkSpec:
         Raises:
             ValueError: as `IIRNetwork`.
         """
-        head = self.hidden, self.threshold, self.erase
+        head = self.hidden, self.threshold, self.class_mean, self.erase
         return IIRNetwork(self.backbone, len(self.classes), weights, self.output_stride, self.out_index, *head)
 
 

@@ -17,7 +17,7 @@ class ErasingHead(DualCAMHead):
     localization map is the larger of the two CAMs at each pixel.
 
     Args:
-        in_channels, num_classes, hidden, threshold: as in DualCAMHead.
+        in_channels, num_classes, hidden, threshold: as in DualCAMHead; its CAMs are plain ones.
         erase: ACoL's delta, in (0,1].
 
     Raises:
@@ -27,7 +27,7 @@ class ErasingHead(DualCAMHead):
     def __init__(
         self, in_channels: int, num_classes: int, hidden: int | None, threshold: ThresholdKind, erase: float
     ) -> None:
-        super().__init__(in_channels, num_classes, hidden, threshold)
+        super().__init__(in_channels, num_classes, hidden, threshold, class_mean=1.0)
         if not 0 < erase <= 1:
             raise ValueError(f"ErasingHead: erase is {erase}; accepted is a number in (0,1].")
         self.erase = erase

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from iir_fast.functional import evidence_map, regulate
-from iir_fast.head import DualCAMHead, HeadOutput, ThresholdKind
+from iir_fast.head import CLASS_MEAN, DualCAMHead, HeadOutput, ThresholdKind
 from iir_fast.models.backbones import create_backbone
 from iir_fast.models.erasing_head import ErasingHead
 from iir_fast.names import DEFAULT_MAP, MAPS, MapName
@@ -46,7 +46,8 @@ class IIRNetwork(nn.Module):
         out_index: which of the architecture's feature maps is read, as `create_backbone` says.
         hidden: channels of each branch of the head, as in DualCAMHead.
         threshold: "learned", "mean" or "fixed", as in DualCAMHead.
-        erase: the head is an ErasingHead with this delta; None: a DualCAMHead.
+        class_mean: as in DualCAMHead.
+        erase: the head is an ErasingHead with this delta, whatever `class_mean` is; None: a DualCAMHead.
 
     Raises:
         ValueError: as `create_backbone` and the head say.
@@ -64,13 +65,14 @@ class IIRNetwork(nn.Module):
         out_index: int | None = None,
         hidden: int | None = 512,
         threshold: ThresholdKind = "learned",
+        class_mean: float = CLASS_MEAN,
         erase: float | None = None,
     ) -> None:
         super().__init__()
         self.backbone = create_backbone(backbone, weights, output_stride, out_index)
         channels = self.backbone.channels
         if erase is None:
-            self.head = DualCAMHead(channels, num_classes, hidden, threshold)
+            self.head = DualCAMHead(channels, num_classes, hidden, threshold, class_mean)
         else:
             self.head = ErasingHead(channels, num_classes, hidden, threshold, erase)
         self.prototypes = ClassPrototypes(num_classes, channels)

@@ -1,7 +1,8 @@
 """dual_cam: all that two linear classifiers make of their maps, and of the map they share, as one step of autograd.
 
 It is `label_cam`, the logits, `regulate` and `masked_pool`, one after the other, with one gradient of each map:
-    cams, pooled = label_cam(map, W, y)                   of the shared map F, or of a map for each classifier
+    W'[k] = W[k] - (1 - a) mean_k W[k]                    a is how much the CAMs keep of the classes' mean weights
+    cams, pooled = label_cam(map, W', y)                  of the shared map F, or of a map for each classifier
     logits[r,i] = W[r] pooled[i] + b[r]                   (pooling and a 1x1 convolution commute)
     t, m, M, terms = regulate(cams)                       thresholds given, the means, or moved by offsets
     r[i,x] = V[x] pooled[i] + v[x]                        those offsets, where they are learned
@@ -9,8 +10,9 @@ It is `label_cam`, the logits, `regulate` and `masked_pool`, one after the other
 
 Gradient, written for a shared map: dm from f and g by one read of F; dP from dm by `regulate`; then, in one write and
 one read of F, with u and v as in masked_pool and g_i = dL/dpooled of logits and offsets,
-    dF[i,c,p] = sum_r W[r, y_i, c] dP[i,r,p] + sum_r m[i,r,p] (u - v)[i,r,c] + sum_r v[i,r,c] + g[i,c] / N
-    dW[r] = dlogits[r]^T pooled, plus sum_{i: y_i = k} sum_p F[i,c,p] dP[i,r,p] in row k
+    dF[i,c,p] = sum_r W'[r, y_i, c] dP[i,r,p] + sum_r m[i,r,p] (u - v)[i,r,c] + sum_r v[i,r,c] + g[i,c] / N
+    dW[r] = dlogits[r]^T pooled, plus s_k - (1 - a) / K sum_j s_j in row k, where
+    s_k[c] = sum_{i: y_i = k} sum_p F[i,c,p] dP[i,r,p]
 """
 
 from __future__ import annotations
@@ -59,6 +61,7 @@ def dual_cam(
     offset_weights: Tensor | None = None,
     offset_biases: Tensor | None = None,
     thresholds: Tensor | None = None,
+    class_mean: float = 1.0,
 ) -> DualCAMs:
     """Compute logits, label CAMs, regulated CAMs and region descriptors of two classifiers.
 
@@ -75,19 +78,25 @@ def dual_cam(
             times the pooled maps. None: no offsets.
         offset_biases: [2], floating.
         thresholds: [B,2] in (0,1), floating, in place of offsets; None: each normalized CAM's own mean, with offsets.
+        class_mean: how much of the mean of all classes' weights is left in the CAMs' weights, in [0,1]; the logits are
+            those of `weights` themselves.
 
     Returns:
         DualCAMs. Gradients flow to everything but the labels.
 
     Raises:
         TypeError: a dtype is not accepted.
-        ValueError: shapes do not fit, or arguments that belong together are not given together.
+        ValueError: shapes do not fit, arguments that belong together are not given together, or `class_mean` is
+            outside [0,1].
         IndexError: a label is outside [0,K) (looked at on the CPU only).
     """
     _check(features, weights, biases, labels, maps, offset_weights, offset_biases, thresholds)
+    if not 0 <= class_mean <= 1:
+        raise ValueError(f"dual_cam: class_mean is {class_mean}; accepted is a number in [0,1].")
     map_a, map_b = maps or (None, None)
     of_logits = _dtype_of_logits(weights, *maps or (features,))
-    inputs = features, map_a, map_b, weights, biases, labels, offset_weights, offset_biases, thresholds, of_logits
+    offsets = offset_weights, offset_biases
+    inputs = features, map_a, map_b, weights, biases, labels, *offsets, thresholds, of_logits, class_mean
     floating = features, map_a, map_b, weights, biases, offset_weights, offset_biases, thresholds
     if selection.calls_reference(native.supports, *floating):
         with full_precision(features.device):
@@ -163,11 +172,13 @@ def _fake(*arguments: Any) -> tuple[Tensor, ...]:
         empty(batch, 2, channels, dtype=of_descriptors),
         empty(len(maps), batch, weights.shape[2]),
         empty(0) if inputs.offset_weights is None else empty(batch, 2),
+        empty(2, batch, weights.shape[2], dtype=accumulation_dtype(weights)) if inputs.has_rows else empty(0),
+        inputs.labels.new_empty(batch if inputs.has_rows else 0),
     )
 
 
 def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    inputs = Inputs(*arguments[8:18])
+    inputs = Inputs(*arguments[8:19])
     features_needed, maps_needed, weights_needed = arguments[-3:]
 
     def like(tensor: Tensor | None, needed: bool = True) -> Tensor:
@@ -189,10 +200,10 @@ def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, cams, _, masks, _, _, foreground, background, pooled, offsets = output
-    *tensors, ctx.of_logits = inputs
-    ctx.save_for_backward(*tensors, cams, masks, foreground, background, pooled, offsets)
-    ctx.mark_non_differentiable(pooled, offsets)
+    _, cams, _, masks, _, _, foreground, background, *others = output
+    *tensors, ctx.of_logits, ctx.class_mean = inputs
+    ctx.save_for_backward(*tensors, cams, masks, foreground, background, *others)
+    ctx.mark_non_differentiable(*others)
     # A result that nothing depends on costs no read of the map in the backward pass.
     ctx.set_materialize_grads(False)
 
@@ -202,20 +213,20 @@ def _backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
     needed = ctx.needs_input_grad
     features_needed, maps_needed, weights_needed = needed[0], needed[1] or needed[2], needed[3]
     flags = features_needed, maps_needed, weights_needed
-    found = _call_backward(*gradients[:8], *saved[:9], ctx.of_logits, *saved[9:], *flags)
+    found = _call_backward(*gradients[:8], *saved[:9], ctx.of_logits, ctx.class_mean, *saved[9:], *flags)
     features, map_a, map_b, weights, biases, *others = (
         each if wanted else None for each, wanted in zip(found, (*needed[:5], *needed[6:9]), strict=True)
     )
-    return features, map_a, map_b, weights, biases, None, *others, None
+    return features, map_a, map_b, weights, biases, None, *others, None, None
 
 
 _INPUTS = (
     "Tensor features, Tensor? map_a, Tensor? map_b, Tensor weights, Tensor biases, Tensor labels, "
-    "Tensor? offset_weights, Tensor? offset_biases, Tensor? thresholds, ScalarType of_logits"
+    "Tensor? offset_weights, Tensor? offset_biases, Tensor? thresholds, ScalarType of_logits, float class_mean"
 )
 _forward = register(
     "dual_cam",
-    f"({_INPUTS}) -> ({', '.join(['Tensor'] * 10)})",
+    f"({_INPUTS}) -> ({', '.join(['Tensor'] * 12)})",
     {"native": native.forward, "triton": deferred(f"{__name__}.triton", "forward")},
     _fake,
 )
@@ -224,7 +235,8 @@ _call_backward = register(
     "(Tensor? grad_logits, Tensor? grad_cams, Tensor? grad_terms, Tensor? grad_masks, Tensor? grad_maps, "
     "Tensor? grad_thresholds, Tensor? grad_foreground, Tensor? grad_background, "
     f"{_INPUTS}, Tensor cams, Tensor masks, Tensor foreground, Tensor background, Tensor pooled, Tensor offsets, "
-    f"bool features_needed, bool maps_needed, bool weights_needed) -> ({', '.join(['Tensor'] * 8)})",
+    "Tensor rows, Tensor places, bool features_needed, bool maps_needed, bool weights_needed) "
+    f"-> ({', '.join(['Tensor'] * 8)})",
     {"native": native.backward, "triton": deferred(f"{__name__}.triton", "backward")},
     _fake_backward,
 )

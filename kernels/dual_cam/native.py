@@ -8,8 +8,14 @@ import torch
 from torch import Tensor
 
 from iir_fast.kernels import native
-from iir_fast.kernels.contract import Factors
-from iir_fast.kernels.dual_cam.products import logits_of, or_zeros, through_logits, through_regulate
+from iir_fast.kernels.contract import Factors, accumulation_dtype
+from iir_fast.kernels.dual_cam.products import (
+    logits_of,
+    or_zeros,
+    pooled_through_logits,
+    through_regulate,
+    weights_through_logits,
+)
 from iir_fast.kernels.dual_cam.reference import Gradients, Inputs, Saved
 from iir_fast.kernels.label_cam import native as label_cam
 from iir_fast.kernels.label_cam.reference import BackwardInputs as OfLabelCAM
@@ -27,9 +33,15 @@ def supports(features: Tensor, map_a: Tensor | None, map_b: Tensor | None, *othe
 
 def forward(*arguments: Any) -> tuple[Tensor, ...]:
     inputs = Inputs(*arguments)
+    rows, places = inputs.weights.new_empty(0), inputs.labels.new_empty(0)
+    if inputs.has_rows:
+        common = inputs.weights.mean(dim=1, keepdim=True, dtype=accumulation_dtype(inputs.weights))
+        rows = torch.sub(inputs.weights[:, inputs.labels], common, alpha=1 - inputs.class_mean)
+        places = torch.arange(len(inputs.labels))
+    of_cams = inputs.of_cams(rows, places)
     found = [
-        label_cam.forward(each, weights, inputs.labels)
-        for each, weights in zip(inputs.maps, inputs.weights_by_map, strict=True)
+        label_cam.forward(each, weights, of_cams.labels)
+        for each, weights in zip(inputs.maps, of_cams.weights_by_map, strict=True)
     ]
     cams = found[0][0] if len(found) == 1 else torch.cat([each for each, _ in found], dim=1)
     pooled = found[0][1].unsqueeze(0) if len(found) == 1 else torch.stack([each for _, each in found])
@@ -43,17 +55,19 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
     terms, masks, maps, thresholds = regulated
     descriptors = masked_pool.forward(inputs.features, masks)
     offsets = pooled.new_empty(0) if offsets is None else offsets
-    return logits_of(inputs, pooled), cams, terms, masks, maps, thresholds, *descriptors, pooled, offsets
+    logits = logits_of(inputs, pooled)
+    return logits, cams, terms, masks, maps, thresholds, *descriptors, pooled, offsets, rows, places
 
 
 def backward(*arguments: Any) -> tuple[Tensor, ...]:
-    given, inputs, saved = Gradients(*arguments[:8]), Inputs(*arguments[8:18]), Saved(*arguments[18:24])
-    features_needed, maps_needed, weights_needed = arguments[24:]
+    given, inputs, saved = Gradients(*arguments[:8]), Inputs(*arguments[8:19]), Saved(*arguments[19:27])
+    features_needed, maps_needed, weights_needed = arguments[27:]
     shared = len(inputs.maps) == 1
-    features, weights, labels, pooled = inputs.features, inputs.weights, inputs.labels, saved.pooled
+    of_cams = inputs.of_cams(saved.rows, saved.places)
+    features, weights, labels, pooled = inputs.features, of_cams.weights, of_cams.labels, saved.pooled
     grad_features, factors, grad_masks = _through_pool(given, inputs, saved, features_needed)
     grad_cams, grad_cuts = through_regulate(regulate.backward_of_both, given, grad_masks, saved.masks, inputs, saved)
-    grad_pooled, sums = through_logits(given.logits, inputs, pooled, weights_needed)
+    grad_pooled = pooled_through_logits(given.logits, inputs, pooled)
     if given.logits is None:
         grad_biases = torch.zeros_like(inputs.biases)
     else:
@@ -66,24 +80,33 @@ def backward(*arguments: Any) -> tuple[Tensor, ...]:
         grad_offset_weights = of_weights.to(inputs.offset_weights.dtype)
         grad_offset_biases = to_offsets.sum(0).to(inputs.offset_biases.dtype)
     # What is left: one gradient of each map, and the rows of the labels, which are added to the weights' gradient.
+    sums = None
+    if weights_needed and inputs.has_rows:
+        sums = torch.zeros(weights.shape)
+    elif weights_needed:
+        sums = weights_through_logits(given.logits, inputs, pooled, None)
     grad_maps = [features.new_empty(0), features.new_empty(0)]
     if shared:
-        of_cams = OfLabelCAM(grad_cams, grad_pooled, features, weights, labels, features_needed, weights_needed)
-        grad_features, _ = label_cam.backward_beside(of_cams, factors, sums)
+        gradients = OfLabelCAM(grad_cams, grad_pooled, features, weights, labels, features_needed, weights_needed)
+        grad_features, _ = label_cam.backward_beside(gradients, factors, sums)
     else:
         for r, each in enumerate(inputs.maps):
             own = weights[r : r + 1]
-            of_cams = OfLabelCAM(
+            gradients = OfLabelCAM(
                 grad_cams[:, r : r + 1], grad_pooled[r], each, own, labels, maps_needed, weights_needed
             )
-            grad_maps[r], _ = label_cam.backward_beside(of_cams, sums=None if sums is None else sums[r : r + 1])
+            grad_maps[r], _ = label_cam.backward_beside(gradients, sums=None if sums is None else sums[r : r + 1])
+    if sums is not None and inputs.has_rows:
+        rows, sums = sums, weights_through_logits(given.logits, inputs, pooled, sums.sum(1))
+        for of_classifier, each in zip(sums, rows, strict=True):
+            of_classifier.index_add_(0, inputs.labels, each)
     grad_thresholds = features.new_empty(0)
     if inputs.thresholds is not None:
         grad_thresholds = torch.zeros_like(inputs.thresholds) if grad_cuts is None else grad_cuts
     return (
         grad_features,
         *grad_maps,
-        weights.new_empty(0) if sums is None else sums.to(weights.dtype),
+        weights.new_empty(0) if sums is None else sums.to(inputs.weights.dtype),
         grad_biases,
         grad_offset_weights,
         grad_offset_biases,

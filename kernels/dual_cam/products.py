@@ -19,18 +19,29 @@ def logits_of(inputs: Inputs, pooled: Tensor) -> Tensor:
     return torch.baddbmm(biases.unsqueeze(1), lowered, weights.transpose(1, 2))
 
 
-def through_logits(
-    grad_logits: Tensor | None, inputs: Inputs, pooled: Tensor, weights_needed: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Differentiate: the pooled maps, for each classifier [2,B,D], and the weights, in the accumulation dtype."""
+def pooled_through_logits(grad_logits: Tensor | None, inputs: Inputs, pooled: Tensor) -> Tensor:
+    """Differentiate the pooled maps, for each classifier [2,B,D], in the accumulation dtype."""
     if grad_logits is None:
-        of_weights = torch.zeros_like(inputs.weights, dtype=pooled.dtype) if weights_needed else None
-        return pooled.new_zeros(2, *pooled.shape[1:]), of_weights
-    lowered, both, weights = (
-        each.to(inputs.of_logits) for each in (grad_logits, pooled.expand(2, -1, -1), inputs.weights)
-    )
-    of_weights = torch.bmm(lowered.transpose(1, 2), both).to(pooled.dtype) if weights_needed else None
-    return torch.bmm(lowered, weights).to(pooled.dtype), of_weights
+        return pooled.new_zeros(2, *pooled.shape[1:])
+    return torch.bmm(*(each.to(inputs.of_logits) for each in (grad_logits, inputs.weights))).to(pooled.dtype)
+
+
+def weights_through_logits(
+    grad_logits: Tensor | None, inputs: Inputs, pooled: Tensor, of_rows: Tensor | None
+) -> Tensor:
+    """Differentiate the weights, in the accumulation dtype.
+
+    `of_rows` [2,D] is the sum of the gradients of all samples' rows, if CAMs have some: its share of the mean is taken
+    off.
+    """
+    if grad_logits is None:
+        found = torch.zeros_like(inputs.weights, dtype=pooled.dtype)
+    else:
+        lowered, both = (each.to(inputs.of_logits) for each in (grad_logits, pooled.expand(2, -1, -1)))
+        found = torch.bmm(lowered.transpose(1, 2), both)
+    if of_rows is not None:
+        found = torch.sub(found, of_rows.unsqueeze(1), alpha=(1 - inputs.class_mean) / inputs.weights.shape[1])
+    return found.to(pooled.dtype)
 
 
 def through_regulate(

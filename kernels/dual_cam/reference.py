@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from iir_fast.kernels.contract import accumulation_dtype
 from iir_fast.kernels.label_cam.reference import label_cam
 from iir_fast.kernels.masked_pool.reference import masked_pool
 from iir_fast.kernels.regulate import TEMPERATURE
@@ -27,6 +28,8 @@ class Inputs(NamedTuple):
     thresholds: Tensor | None
     of_logits: torch.dtype
     """Of the logits, and of the matrix products that make them and their gradients."""
+    class_mean: float
+    """How much of the mean of all classes' weights is in those of the CAMs."""
 
     @property
     def maps(self) -> tuple[Tensor, ...]:
@@ -38,6 +41,15 @@ class Inputs(NamedTuple):
         """Weights [R,K,D] of those that read each map."""
         count = 2 // len(self.maps)
         return tuple(self.weights[r : r + count] for r in range(0, 2, count))
+
+    @property
+    def has_rows(self) -> bool:
+        """Tell whether CAMs have weights of their own: each sample's row, less some of the mean of all."""
+        return self.class_mean != 1
+
+    def of_cams(self, rows: Tensor, places: Tensor) -> Inputs:
+        """Return what makes the CAMs: rows [2,B,D] for weights and samples' places [B] for labels, if there are any."""
+        return self._replace(weights=rows, labels=places) if self.has_rows else self
 
 
 class Gradients(NamedTuple):
@@ -64,13 +76,20 @@ class Saved(NamedTuple):
     """[1,B,C] of the shared map, or [2,B,D] of the classifiers' own."""
     offsets: Tensor
     """[B,2]; empty if there are none."""
+    rows: Tensor
+    """[2,B,D]: each sample's row of the CAMs' weights; empty if these are the logits'."""
+    places: Tensor
+    """int64 [B]: 0, 1, 2 and so on, to read `rows` by; empty with them."""
 
 
 def dual_cam(*arguments: Any) -> tuple[Tensor, ...]:
     inputs = Inputs(*arguments)
-    weights, of_logits = inputs.weights, inputs.of_logits
+    # Wide at once: the gradients that meet here are rounded once.
+    weights, of_logits = inputs.weights.to(accumulation_dtype(inputs.weights)), inputs.of_logits
+    common = (1 - inputs.class_mean) * weights.mean(dim=1, keepdim=True) if inputs.has_rows else 0
+    of_cams = inputs._replace(weights=weights - common)
     found = [
-        label_cam(each, of_map, inputs.labels) for each, of_map in zip(inputs.maps, inputs.weights_by_map, strict=True)
+        label_cam(each, of_map, inputs.labels) for each, of_map in zip(inputs.maps, of_cams.weights_by_map, strict=True)
     ]
     cams = torch.cat([each for each, _ in found], dim=1)
     pooled = torch.stack([each for _, each in found]).expand(2, -1, -1)

@@ -1,6 +1,9 @@
 """dual_cam on Triton: one launch each way beside the logits where F is small (`whole.py`), and else the kernels of the
 operators that it is made of, on sums that the next one finishes.
 
+Where CAMs have weights of their own, a launch before all that writes each sample's row of them, and one of torch that
+sums these rows' gradients.
+
 forward    1. `label_cam`: parts of the CAMs, and the pooled map, of one map or of both in one launch
            2. logits, a matrix product of torch
            3. `regulate`: the CAMs of their parts, the offsets of the pooled map, and all that follows
@@ -21,9 +24,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from iir_fast.kernels.contract import Factors, gradient_like
+from iir_fast.kernels.contract import Factors, accumulation_dtype, gradient_like
 from iir_fast.kernels.dual_cam import whole
-from iir_fast.kernels.dual_cam.products import logits_of, or_zeros, through_logits, through_regulate
+from iir_fast.kernels.dual_cam.products import (
+    logits_of,
+    or_zeros,
+    pooled_through_logits,
+    through_regulate,
+    weights_through_logits,
+)
 from iir_fast.kernels.dual_cam.reference import Gradients, Inputs, Saved
 from iir_fast.kernels.label_cam import triton as label_cam
 from iir_fast.kernels.label_cam.class_sums import sum_class
@@ -36,6 +45,9 @@ from iir_fast.kernels.regulate import triton as regulate
 from iir_fast.kernels.regulate.triton import Sources
 from iir_fast.kernels.tiles import plan_total
 
+# A program's columns of the weights, and rows that it takes at a time.
+COLUMNS = 32
+ROWS = 64
 # Columns of a program, and samples that it adds at a time.
 BLOCK = 128
 SAMPLES = 16
@@ -107,17 +119,53 @@ def _parameters_kernel(
             tl.store(grad_offset_biases + r + first, found.to(grad_offset_biases.dtype.element_ty), mask=first < 1)
 
 
+@triton.jit(do_not_specialize=["batch", "classes"], do_not_specialize_on_alignment=["labels"])
+def _label_rows_kernel(
+    weights,
+    labels,
+    rows,
+    places,
+    taken,
+    batch,
+    classes,
+    C: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """Write each sample's row of a classifier's weights less `taken` of the mean of all rows, and each sample's place.
+    A label that is no class gives NaN."""
+    # weights [2,K,C], labels [B] -> rows [2,B,C], places [B]; total, own [rows, columns]
+    column, r = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), tl.program_id(1).to(tl.int64)
+    inside, dtype = column < C, rows.dtype.element_ty
+    weights += r * classes * C
+    total = tl.full([ROWS, COLUMNS], 0, dtype)
+    for start in range(0, classes, ROWS):
+        k = start + tl.arange(0, ROWS)[:, None]
+        total += tl.load(weights + k.to(tl.int64) * C + column, mask=(k < classes) & inside, other=0).to(dtype)
+    common = tl.sum(total, 0) * taken / classes
+    for start in range(0, batch, ROWS):
+        sample = start + tl.arange(0, ROWS)[:, None]
+        label = tl.load(labels + sample, mask=sample < batch, other=-1)
+        known = (label >= 0) & (label < classes)
+        own = tl.load(weights + label * C + column, mask=known & inside, other=float("nan")).to(dtype)
+        tl.store(rows + (r * batch + sample) * C + column, own - common, mask=(sample < batch) & inside)
+        first = (tl.program_id(0) == 0) & (r == 0)
+        tl.store(places + sample, sample.to(tl.int64), mask=(sample < batch) & first)
+
+
 @recorded
 def forward(*arguments: Any) -> tuple[Tensor, ...]:
     inputs = Inputs(*arguments)
+    rows, choosing = _plan_rows(inputs)
+    of_cams = inputs.of_cams(*rows)
     if whole.is_small(inputs):
-        (pooled, offsets, *results), launch = whole.plan_forward(inputs)
-        run([launch])
-        return logits_of(inputs, pooled), *results, pooled, offsets
+        (pooled, offsets, *results), launch = whole.plan_forward(of_cams)
+        run([*choosing, launch])
+        return logits_of(inputs, pooled), *results, pooled, offsets, *rows
     maps = Maps.of(inputs.maps)
-    parts, launch = label_cam.plan_parts(maps, inputs.weights, inputs.labels)
+    parts, launch = label_cam.plan_parts(maps, of_cams.weights, of_cams.labels)
     pooled, summing = plan_total(parts.pooled)
-    run([launch, *summing])
+    run([*choosing, launch, *summing])
     logits = logits_of(inputs, pooled)
     cams = parts.cams.unflatten(3, inputs.features.shape[2:])
     sources = Sources(cams, pooled, inputs.offset_weights, inputs.offset_biases)
@@ -126,22 +174,27 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
     )
     descriptors, pooling = masked_pool.plan_forward(inputs.features, masks)
     run([*regulating, *pooling])
-    return logits, cams, terms, masks, normalized, cuts, *descriptors, pooled, offsets
+    return logits, cams, terms, masks, normalized, cuts, *descriptors, pooled, offsets, *rows
 
 
 @recorded
 def backward(*arguments: Any) -> tuple[Tensor, ...]:
-    given, inputs, saved = Gradients(*arguments[:8]), Inputs(*arguments[8:18]), Saved(*arguments[18:24])
-    needed = _, maps_needed, weights_needed = arguments[24:]
-    grad_pooled, sums = through_logits(given.logits, inputs, saved.pooled, weights_needed)
+    given, inputs, saved = Gradients(*arguments[:8]), Inputs(*arguments[8:19]), Saved(*arguments[19:27])
+    needed = _, maps_needed, weights_needed = arguments[27:]
+    grad_pooled, of_cams = pooled_through_logits(given.logits, inputs, saved.pooled), inputs.of_cams(*saved[-2:])
     pools = given.foreground is not None or given.background is not None
     if pools and given.cams is None and given.masks is None and whole.is_small(inputs):
-        found, launch = whole.plan_backward(given, grad_pooled, inputs, saved, *needed)
+        found, launch = whole.plan_backward(given, grad_pooled, of_cams, saved, *needed)
     else:
-        found, launch = _plan_maps(given, grad_pooled, inputs, saved, *needed)
+        found, launch = _plan_maps(given, grad_pooled, of_cams, saved, *needed)
+    run([launch])
+    sums = None
+    if weights_needed:
+        of_rows = found.per_sample.sum((0, 1)) if inputs.has_rows else None
+        sums = weights_through_logits(given.logits, inputs, saved.pooled, of_rows)
     of_offsets = None if inputs.offset_weights is None else found.cuts
     results, summing = _plan_parameters(inputs, saved.pooled, given.logits, of_offsets, found.per_sample, sums)
-    run([launch, summing])
+    run([summing])
     features = inputs.features
     grad_maps = [features.new_empty(0), features.new_empty(0)]
     if len(inputs.maps) > 1 and maps_needed:
@@ -151,6 +204,32 @@ def backward(*arguments: Any) -> tuple[Tensor, ...]:
         grad_thresholds = torch.zeros_like(inputs.thresholds) if found.cuts is None else found.cuts
     grad_weights = features.new_empty(0) if sums is None else sums.to(inputs.weights.dtype)
     return found.features, *grad_maps, grad_weights, *results, grad_thresholds
+
+
+def _plan_rows(inputs: Inputs) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
+    """Allocate the rows of the CAMs' weights and the samples' places, and describe the launch that fills them, if CAMs
+    have weights of their own."""
+    weights, labels = inputs.weights, inputs.labels
+    if not inputs.has_rows:
+        return (weights.new_empty(0), labels.new_empty(0)), []
+    batch, (_, classes, channels) = len(labels), weights.shape
+    rows = weights.new_empty((2, batch, channels), dtype=accumulation_dtype(weights))
+    places = labels.new_empty(batch)
+    launch = Launch(
+        _label_rows_kernel,
+        (triton.cdiv(channels, COLUMNS), 2),
+        {
+            "weights": weights.contiguous(),
+            "labels": labels.contiguous(),
+            "rows": rows,
+            "places": places,
+            "taken": 1 - inputs.class_mean,
+            "batch": batch,
+            "classes": classes,
+        },
+        {"C": channels, "COLUMNS": COLUMNS, "ROWS": ROWS},
+    )
+    return (rows, places), [launch]
 
 
 def _plan_maps(

@@ -274,7 +274,7 @@ CASES = [
     Case(
         "dual_cam-learned_thresholds",
         "dual_cam",
-        lambda f, w, b, v, o, y: functional.dual_cam(f, w, b, y, offset_weights=v, offset_biases=o),
+        lambda f, w, b, v, o, y: functional.dual_cam(f, w, b, y, offset_weights=v, offset_biases=o, class_mean=0.3),
         lambda s, d: [_random(*s, dtype=d), *_classifiers(s[1], d), *_offsets(s[1], d)],
         lambda s: [_labels(s[0], 4)],
     ),
@@ -288,7 +288,7 @@ CASES = [
     Case(
         "dual_cam-own_maps",
         "dual_cam",
-        lambda f, a, b, w, c, t, y: functional.dual_cam(f, w, c, y, maps=(a, b), thresholds=t),
+        lambda f, a, b, w, c, t, y: functional.dual_cam(f, w, c, y, maps=(a, b), thresholds=t, class_mean=0.5),
         lambda s, d: [
             _random(*s, dtype=d),
             _random(s[0], 6, *s[2:], dtype=d, seed=5),

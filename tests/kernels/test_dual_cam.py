@@ -180,9 +180,9 @@ def test_maps_that_differ(dtypes, formats, random):
         tolerance = 1e-2 if one.dtype == torch.bfloat16 else 1e-5
         assert (one.double() - other).abs().max() <= tolerance * other.abs().max(), position
     # Autograd would hide a gradient in another dtype.
-    given = features, *maps, weights, biases, torch.tensor([0, 3, 3]), None, None, None, torch.float64
+    given = features, *maps, weights, biases, torch.tensor([0, 3, 3]), None, None, None, torch.float64, 0.5
     outputs = torch.ops.iir_fast.dual_cam(*given)
-    saved = (outputs[number] for number in (1, 3, 6, 7, 8, 9))
+    saved = (outputs[number] for number in (1, 3, *range(6, 12)))
     gradients = torch.ops.iir_fast.dual_cam_backward(*outputs[:8], *given, *saved, True, True, True)
     assert [(each.dtype, each.stride()) for each in gradients[1:3]] == [(each.dtype, each.stride()) for each in maps]
 

@@ -97,8 +97,12 @@ def test_methods_give_different_weights_and_the_same_kind_of_model(tmp_path):
 
 def test_a_method_chooses_the_head():
     spec = NetworkSpec("small_cnn", tuple("ab"), 32)
-    heads = {name: (method().adapt(spec).threshold, method().adapt(spec).erase) for name, method in METHODS.items()}
-    assert heads == dict.fromkeys(METHODS, ("mean", None)) | {"iir": ("learned", None), "acol": ("mean", 0.6)}
+    adapted = {name: method().adapt(spec) for name, method in METHODS.items()}
+    heads = {name: (each.threshold, each.class_mean, each.erase) for name, each in adapted.items()}
+    others = {"iir": ("learned", 0.5, None), "acol": ("mean", 1.0, 0.6)}
+    assert heads == dict.fromkeys(METHODS, ("mean", 1.0, None)) | others, "only IIR's CAMs are not the plain ones"
+    built = {name: each.build().head.class_mean for name, each in adapted.items()}
+    assert built == {name: each.class_mean for name, each in adapted.items()}
     assert METHODS["iir"](threshold="fixed").adapt(spec).threshold == "fixed"
     assert METHODS["acol"](threshold=0.3).adapt(spec).erase == 0.3
 

@@ -19,7 +19,8 @@ LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 2, 3])
 def head_and_features(hidden: int | None) -> tuple[DualCAMHead, Tensor]:
     torch.manual_seed(0)
     # Batch statistics would change from call to call, and with them nothing that matters here.
-    return DualCAMHead(16, 5, hidden, threshold="mean").eval(), torch.rand(8, 16, 6, 6, requires_grad=True)
+    head = DualCAMHead(16, 5, hidden, threshold="mean", class_mean=1.0).eval()
+    return head, torch.rand(8, 16, 6, 6, requires_grad=True)
 
 
 def gradients(loss: Tensor, head: DualCAMHead, features: Tensor) -> list[Tensor]:
@@ -53,7 +54,7 @@ def test_ranks_with_the_same_images_multiply_descriptors_and_leave_the_rest():
 
 def test_the_step_without_kernels_takes_what_peer_a_takes():
     with FakeTensorMode():
-        head = DualCAMHead(512, 200, hidden=None, threshold="mean")
+        head = DualCAMHead(512, 200, hidden=None, threshold="mean", class_mean=1.0)
         features, labels = torch.empty(16, 512, 14, 14, requires_grad=True), torch.zeros(16, dtype=torch.int64)
 
         def peak(peer: bool) -> int:
