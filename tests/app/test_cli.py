@@ -168,7 +168,7 @@ def test_score_maps_on_disk_give_the_figures_of_the_run_they_were_saved_from(cli
     rows = cli("score", maps / "evidence", "--data", folder, *fixed).stdout.splitlines()
     assert any("evidence" in row for row in rows)
     assert f"{expected['evidence']['max_box_acc_v2']:.1f}" in next(row for row in rows if "AccV2" in row)
-    assert next(row for row in rows if "Top-1" in row).split()[-2] == "-"
+    assert not any("Top-1" in row for row in rows)
 
 
 @pytest.mark.slow
