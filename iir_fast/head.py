@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from iir_fast.kernels import RegionDescriptors, RegulatedCAMs, dual_cam
-from iir_fast.kernels.contract import accumulation_dtype
+from iir_fast.kernels.contract import accumulation_dtype, check_shape
 
 ThresholdKind = Literal["learned", "mean", "fixed"]
 FIXED_THRESHOLD = 0.5
@@ -120,8 +120,11 @@ class DualCAMHead(nn.Module):
             HeadOutput.
 
         Raises:
+            ValueError: `features` has another shape.
             TypeError, ValueError, IndexError: as `iir_fast.functional.label_cam` says.
         """
+        wanted = f"[B,{self.in_channels},H,W], channels in front of pixels"
+        check_shape("DualCAMHead", "features", features, wanted, None, self.in_channels, None, None)
         maps, labels = self.read(features, labels)
         thresholds = features.new_full((len(features), 2), FIXED_THRESHOLD) if self.threshold == "fixed" else None
         found = dual_cam(

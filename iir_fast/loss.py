@@ -60,9 +60,9 @@ def iir_loss(
         cam_b: the same of classifier B.
         features: [B,C,H,W], floating: the shared map that descriptors are pooled from.
         labels: int64 [B].
-        thresholds: [B,2] in (0,1); None: each map's own mean.
-        intra_weight: weight of the regulation of the two CAMs.
-        inter_weight: weight of the inter-sample criterion.
+        thresholds: [B,2] in (0,1), or rounded to 0 or 1; None: each map's own mean.
+        intra_weight: weight of the regulation of the two CAMs, at least 0.
+        inter_weight: weight of the inter-sample criterion, at least 0.
         regulation: "dual" (adversarial where both classifiers claim a pixel, cooperative where both reject it)
             or "agreement" (the probability that the masks differ).
         temperature: width of the soft masks, in units of the normalized map.
@@ -77,9 +77,10 @@ def iir_loss(
     Raises:
         TypeError, ValueError, IndexError: as the operators say, naming the argument.
     """
-    if regulation not in REGULATIONS:
-        raise ValueError(f"iir_loss: regulation is {regulation!r}; accepted are {', '.join(REGULATIONS)}.")
+    _check_options("iir_loss", intra_weight, inter_weight, regulation)
     check_integer_vector("iir_loss", "labels", labels, len(features))
+    if thresholds is not None:
+        check_range("iir_loss", "thresholds", thresholds, 1)
     cam_a, cam_b = select_label_cam(cam_a, labels, "cam_a"), select_label_cam(cam_b, labels, "cam_b")
     regulated = regulate(cam_a, cam_b, thresholds, temperature)
     descriptors = masked_pool(features, regulated.masks)
@@ -104,6 +105,14 @@ def _iir_loss(
     return IIRTerms(loss, intra, inter, masks, maps, thresholds, descriptors)
 
 
+def _check_options(name: str, intra_weight: float, inter_weight: float, regulation: Regulation) -> None:
+    for weight, value in (("intra_weight", intra_weight), ("inter_weight", inter_weight)):
+        if not value >= 0:
+            raise ValueError(f"{name}: {weight} is {value}; accepted is a number of at least 0.")
+    if regulation not in REGULATIONS:
+        raise ValueError(f"{name}: regulation is {regulation!r}; accepted are {', '.join(REGULATIONS)}.")
+
+
 def select_label_cam(cam: Tensor, labels: Tensor, name: str) -> Tensor:
     """Pick the label's map [B,H,W] out of class maps [B,K,H,W]; label CAMs [B,H,W] pass through."""
     if cam.dim() == 3:
@@ -112,7 +121,7 @@ def select_label_cam(cam: Tensor, labels: Tensor, name: str) -> Tensor:
         raise ValueError(
             f"iir_loss: {name} has shape {list(cam.shape)}; accepted are label CAMs [B,H,W] and class maps [B,K,H,W]."
         )
-    check_range("iir_loss", "labels", labels, cam.shape[1])
+    check_range("iir_loss", "labels", labels, cam.shape[1] - 1)
     index = labels.view(-1, 1, 1, 1).expand(-1, 1, *cam.shape[2:])
     return cam.gather(1, index).squeeze(1)
 
@@ -135,7 +144,7 @@ class IIRLoss(nn.Module):
         gather: compare images across all ranks of the default process group.
 
     Raises:
-        ValueError: `regulation` is neither of the two, or `temperature` is not positive.
+        ValueError: a weight is negative, `regulation` is neither of the two, or `temperature` is not positive.
     """
 
     def __init__(
@@ -147,8 +156,7 @@ class IIRLoss(nn.Module):
         gather: bool = False,
     ) -> None:
         super().__init__()
-        if regulation not in REGULATIONS:
-            raise ValueError(f"IIRLoss: regulation is {regulation!r}; accepted are {', '.join(REGULATIONS)}.")
+        _check_options("IIRLoss", intra_weight, inter_weight, regulation)
         if not temperature > 0:
             raise ValueError(f"IIRLoss: temperature is {temperature}; accepted is a number above 0.")
         self.intra_weight = intra_weight

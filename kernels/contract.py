@@ -115,13 +115,14 @@ def check_integer_vector(operator: str, name: str, tensor: Tensor, length: int) 
     check_shape(operator, name, tensor, f"[{length}], one per sample", length)
 
 
-def check_range(operator: str, name: str, tensor: Tensor, upper: int) -> None:
-    """Raise IndexError when an integer is outside [0, upper).
+def check_range(operator: str, name: str, tensor: Tensor, largest: int) -> None:
+    """Raise IndexError when an integer, or ValueError when a floating number, is below 0 or above `largest`.
 
-    Only where looking is free: not on a GPU, where it would stall the device, and not while compiling.
+    Only where looking is free: not on a GPU, where it would stall the device, and not while compiling. NaN passes.
     """
     if tensor.device.type != "cpu" or is_fake(tensor) or torch.compiler.is_compiling() or tensor.numel() == 0:
         return
-    lowest, highest = (int(value) for value in torch.aminmax(tensor))
-    if lowest < 0 or highest >= upper:
-        raise IndexError(f"{operator}: {name} holds values from {lowest} to {highest}; accepted are 0 to {upper - 1}.")
+    lowest, highest = (value.item() for value in torch.aminmax(tensor.detach()))
+    if lowest < 0 or highest > largest:
+        fault = ValueError if tensor.is_floating_point() else IndexError
+        raise fault(f"{operator}: {name} holds values from {lowest} to {highest}; accepted are 0 to {largest}.")

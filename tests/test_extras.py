@@ -25,7 +25,6 @@ SYSTEM = {
     "pillow": "PIL",
     "pyyaml": "yaml",
     "rich": "rich",
-    "tensorboard": "tensorboard",
     "timm": "timm",
     "torchvision": "torchvision",
     "tyro": "tyro",

@@ -94,3 +94,13 @@ def test_state_dict_round_trip():
 def test_bad_options_are_named(arguments, words):
     with pytest.raises(ValueError, match=words):
         DualCAMHead(*arguments)
+
+
+@pytest.mark.parametrize("hidden", [None, 6])
+@pytest.mark.parametrize("shape", [(4, 9, 6, 7), (4, 6, 7, 5), (4, 42, 5)], ids=["channels", "NHWC", "tokens"])
+def test_a_map_of_another_shape_is_named_with_the_channels_that_the_head_reads(hidden, shape):
+    head = DualCAMHead(5, 3, hidden=hidden)
+    given = ", ".join(map(str, shape))
+    words = rf"features has shape \[{given}\]; accepted is \[B,5,H,W\], channels in front of pixels"
+    with pytest.raises(ValueError, match=words):
+        head(torch.randn(shape), LABELS)

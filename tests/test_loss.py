@@ -180,6 +180,8 @@ def test_autocast_with_bfloat16_features_keeps_the_loss_close():
     [
         ({"regulation": "both"}, "'both'; accepted are dual, agreement"),
         ({"temperature": -1}, "temperature is -1"),
+        ({"intra_weight": -0.5}, "intra_weight is -0.5; accepted is a number of at least 0"),
+        ({"inter_weight": float("nan")}, "inter_weight is nan; accepted is a number of at least 0"),
     ],
 )
 def test_bad_options_are_named(options, words):
@@ -199,6 +201,8 @@ def test_bad_options_are_named(options, words):
         (3, torch.zeros(6), TypeError, "labels has dtype torch.float32; accepted is torch.int64"),
         (3, torch.zeros(5, dtype=torch.int64), ValueError, r"labels has shape \[5\]"),
         (4, torch.zeros(6), ValueError, r"thresholds has shape \[6\]"),
+        (4, torch.full((6, 2), 1.5), ValueError, "thresholds holds values from 1.5 to 1.5; accepted are 0 to 1"),
+        (4, torch.full((6, 2), -0.5), ValueError, "thresholds holds values from -0.5 to -0.5; accepted are 0 to 1"),
     ],
 )
 def test_bad_arguments_are_named(position, value, error, words):

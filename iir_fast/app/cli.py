@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import select
@@ -94,7 +93,6 @@ def _standard_output() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; faults of the input end with one sentence and exit status 2, with `--debug` after a traceback."""
-    logging.basicConfig(format="%(message)s")
     with _standard_output():
         _run(list(map(_at_home, sys.argv[1:] if arguments is None else arguments)))
 

@@ -28,9 +28,11 @@ from iir_fast.evaluation import (
 )
 from iir_fast.localization import Predictor
 from iir_fast.models import DEFAULT_MAP, MAPS, IIRNetwork, MapName, NetworkSpec, load_network
-from iir_fast.training import RunFolder, TrainConfig, Validate, frozen_features, open_data, pick_device
+from iir_fast.training import RunFolder, TrainConfig, Validate, Validated, frozen_features, open_data, pick_device
 
 EVALUATION_BATCH = 32
+OVERLAYS, OVERLAY_SIZE = 4, 512
+"""Of a validation: how many images at most, and their longest side in pixels."""
 
 
 class LoadedRun(NamedTuple):
@@ -191,14 +193,20 @@ def evaluate_run(
 
 def validation(config: TrainConfig, split: str) -> Validate:
     """Make what chooses the best checkpoint: MaxBoxAccV2 of the default map, PxAP where there are masks alone, or the
-    accuracy where there is neither."""
+    accuracy where there is neither. A tracker gets overlays of a few images, those at even distances in the split."""
 
-    def metric(model: IIRNetwork, spec: NetworkSpec) -> float:
-        found = evaluate(_with_data(model, spec, config, split), (DEFAULT_MAP,), Evaluator(split))[DEFAULT_MAP]
-        known = (found.max_box_acc_v2, found.pxap, found.top1_accuracy)
-        return next(value for value in known if value is not None)
+    def validate(model: IIRNetwork, spec: NetworkSpec) -> Validated:
+        run = _with_data(model, spec, config, split)
+        metrics = evaluate(run, (DEFAULT_MAP,), Evaluator(split))[DEFAULT_MAP]
+        known = (metrics.max_box_acc_v2, metrics.pxap, metrics.top1_accuracy)
+        metric = next(value for value in known if value is not None)
+        if config.saving.tracker == "none":
+            return Validated(metric)
+        shown = range(0, len(run.dataset), -(-len(run.dataset) // OVERLAYS))
+        found = Predictor(model, spec).localize([run.dataset.image(i) for i in shown])
+        return Validated(metric, {f"{split}/{i}": each.draw(size=OVERLAY_SIZE) for i, each in enumerate(found)})
 
-    return metric
+    return validate
 
 
 def evaluate(

@@ -18,6 +18,8 @@ PAPER = (
     *("PxAP", "pIoU", "Top-1 Cls", "Top-5 Cls"),
 )
 """Columns of a paper's row."""
+NOTHING = "-"
+"""In place of a figure that the data do not allow."""
 
 
 def tabulate(
@@ -45,7 +47,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], text_co
 
 
 def metrics_table(metrics: Mapping[str, Metrics] | Mapping[MapName, Metrics]) -> Table:
-    """Make a table with a column per map; every metric in percent with the threshold it was taken at.
+    """Make a table with a column per map; every metric that the data allow, in percent with the threshold it has.
 
     Args:
         metrics: name of the map -> its metrics, all of one split.
@@ -56,6 +58,7 @@ def metrics_table(metrics: Mapping[str, Metrics] | Mapping[MapName, Metrics]) ->
         for figure in _figures(each):
             tau = f" ({figure.threshold})" if figure.threshold else ""
             rows.setdefault(figure.name, [figure.label]).append(figure.text + tau)
+    rows = {name: row for name, row in rows.items() if set(row[1:]) != {NOTHING}}
     return tabulate(("map", *metrics), rows.values(), f"{_title(first)}: % (threshold)", _origins(first))
 
 
@@ -150,7 +153,7 @@ class _Figure(NamedTuple):
 
     @property
     def text(self) -> str:
-        return "-" if self.value is None else f"{self.value:.1f}"
+        return NOTHING if self.value is None else f"{self.value:.1f}"
 
     @property
     def label(self) -> str:

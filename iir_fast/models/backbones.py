@@ -132,7 +132,7 @@ def create_backbone(
     pretrained = weights == "timm"
     tensors = None if weights in ("random", "timm") else read_weights(weights, name)
     # The architecture was built once already, by _inspect.
-    otherwise = "Without network access, give the path of a state dict as weights."
+    otherwise = 'For these name weights "package"; the path of a state dict is accepted, too.'
     net = create_timm_model(name, pretrained, otherwise, features_only=True, out_indices=(out_index,), **options)
     stage = net.feature_info.info[out_index].get("stage")
     # The EfficientNet family: timm itself would compute the later stages and throw them away. Others name stages, too.

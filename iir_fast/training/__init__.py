@@ -9,7 +9,7 @@ with needs_system("iir_fast.training"):
     from iir_fast.training.loop import TrainResult, frozen_features, pick_device, train
     from iir_fast.training.options import from_options, read_yaml
     from iir_fast.training.parts import Execution, Images, Model, Optimization, Saving
-    from iir_fast.training.run import NonFiniteLoss, Validate
+    from iir_fast.training.run import NonFiniteLoss, Validate, Validated
     from iir_fast.training.run_folder import IfExists, RunFolder
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "Validate",
+    "Validated",
     "flat_options",
     "from_options",
     "frozen_features",

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from rich.progress import Progress
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 
 from iir_fast.app.history import add_to_history
 from iir_fast.app.progress import image_progress, log
@@ -25,6 +24,7 @@ from iir_fast.training.loading import Source, make_sampler, open_data
 from iir_fast.training.ranks import Ranks, joined_ranks
 from iir_fast.training.run import Run, Validate
 from iir_fast.training.run_folder import IfExists, RunFolder
+from iir_fast.training.trackers import check_tracker, tracked_by
 
 FEATURE_BATCH = 32
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -88,10 +88,10 @@ def train(
 
     Args:
         config: what to train, on what, how.
-        root: folder of the run: configuration, checkpoints, TensorBoard scalars. Made once the data are found sound.
+        root: folder of the run: configuration, checkpoints, history. Made once the data are found sound.
         if_exists: what to do with a run that is there: refuse, resume from its newest checkpoint, or overwrite. One
             that finished no step is started anew.
-        validate: called after every epoch, in the first process; the checkpoint of the largest value is kept.
+        validate: called after every epoch, in the first process; the checkpoint of the largest metric is kept.
         evaluated: splits that will be evaluated: they are opened, and their files looked at, before the first step.
 
     Returns:
@@ -102,6 +102,7 @@ def train(
         NonFiniteLoss: the loss was NaN or infinite, and `non_finite` is "stop".
         FileExistsError: `root` exists and may not be used.
         OSError: another process trains there.
+        ModuleNotFoundError: the tracker is not installed.
         ValueError, FileNotFoundError, BrokenImageError: configuration or data are at fault; the message says which.
         OSError: a checkpoint could not be written; the one before is whole.
     """
@@ -118,6 +119,7 @@ def _train(
     ranks: Ranks,
 ) -> TrainResult:
     if ranks.is_first:
+        check_tracker(config.saving.tracker)
         folder.check(config, if_exists)
     torch.manual_seed(config.seed)
     device = ranks.device(pick_device(config.device))
@@ -166,11 +168,9 @@ def _train(
             run.restore()
         if ranks.is_first:
             add_to_history(folder.root, "train", config.data, dataset, ranks.size)
-        with (
-            _interrupt_flag() as interrupted,
-            SummaryWriter(str(folder.root)) if ranks.is_first else nullcontext() as writer,
-        ):
-            run.train(progress, writer, interrupted, validate)
+        tracker = config.saving.tracker if ranks.is_first else "none"
+        with _interrupt_flag() as interrupted, tracked_by(tracker, folder.root, config.options()) as track:
+            run.train(progress, track, interrupted, validate)
     return TrainResult(run.network.eval(), spec, skipped, ranks.is_first)
 
 

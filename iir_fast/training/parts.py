@@ -9,6 +9,7 @@ from typing import Literal
 from timm.optim import list_optimizers  # type: ignore[attr-defined]
 
 ScheduleName = Literal["one_cycle", "step", "cosine"]
+TrackerName = Literal["none", "tensorboard", "wandb", "mlflow"]
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,8 @@ class Saving:
     """How many of the last checkpoints are kept."""
     log_every: int = 10
     """Steps between two log entries."""
+    tracker: TrackerName = "none"
+    """Where losses are shown as they come, and with --validate a few overlays after every epoch; each an extra."""
 
     def __post_init__(self) -> None:
         _check_at_least_one(self, "checkpoint_every", "checkpoints", "log_every")

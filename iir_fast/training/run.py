@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
 
 import torch
+from PIL import Image
 from rich.progress import Progress, TaskID
-from torch.utils.tensorboard import SummaryWriter
 
 from iir_fast.app.files import in_short, write_whole
 from iir_fast.app.interruption import Interrupted
@@ -22,10 +22,21 @@ from iir_fast.training.features import CachedFeatures
 from iir_fast.training.loading import Batch, Source, load_epoch
 from iir_fast.training.ranks import Ranks
 from iir_fast.training.run_folder import RunFolder
+from iir_fast.training.trackers import Track
 from iir_fast.training.update import Updater, UpdateRecord
 
-Validate = Callable[[IIRNetwork, NetworkSpec], float]
-"""The metric by which the best checkpoint is chosen, larger is better; the model is in eval mode."""
+
+class Validated(NamedTuple):
+    """What is said of the network after an epoch."""
+
+    metric: float
+    """The best checkpoint is chosen by it, larger is better."""
+    pictures: Mapping[str, Image.Image] = {}
+    """For the tracker, by name."""
+
+
+Validate = Callable[[IIRNetwork, NetworkSpec], Validated]
+"""Is called with the model in eval mode."""
 
 
 class NonFiniteLoss(RuntimeError):
@@ -143,9 +154,7 @@ class Run:
         self.awaits_validation = training.get("awaits_validation", False)
         _set_random_state(training["rng"][self.ranks.rank])
 
-    def train(
-        self, progress: Progress, writer: SummaryWriter | None, interrupted: list[bool], validate: Validate | None
-    ) -> None:
+    def train(self, progress: Progress, track: Track, interrupted: list[bool], validate: Validate | None) -> None:
         """Go on to the end.
 
         Raises:
@@ -158,7 +167,7 @@ class Run:
             note="",
         )
         every = self.config.saving.checkpoint_every or self.steps_per_epoch
-        self._validate(validate)
+        self._validate(validate, track)
         while self.step < self.last_step:
             self._switch_to_training()
             for batches in self._rest_of_epoch():
@@ -169,8 +178,8 @@ class Run:
                 ends = self.step == self.last_step or self.step % self.steps_per_epoch == 0
                 self.awaits_validation = ends and validate is not None
                 self._look_after(record, batches)
-                if logs and writer is not None:
-                    self._log(record, writer, progress, task)
+                if logs and self.ranks.is_first:
+                    self._log(record, track, progress, task)
                 progress.update(task, advance=self.images_per_step)
                 if not self.ranks.all_true(not interrupted[0], self.updater.device):
                     self.save()
@@ -181,7 +190,7 @@ class Run:
                     self.save()
             # First: validation may fail, and what was trained is not lost.
             self.save()
-            self._validate(validate)
+            self._validate(validate, track)
 
     def _switch_to_training(self) -> None:
         self.model.train()
@@ -225,22 +234,20 @@ class Run:
         if self.ranks.is_first:
             log(f"left out: {sentence}.")
 
-    def _log(self, record: UpdateRecord, writer: SummaryWriter, progress: Progress, task: TaskID) -> None:
-        terms = {name: float(value) for name, value in record.terms.items()}
-        for name, value in terms.items():
-            writer.add_scalar(f"loss/{name}", value, self.step)
-        writer.add_scalar("learning_rate", self.updater.optimizer.param_groups[0]["lr"], self.step)
+    def _log(self, record: UpdateRecord, track: Track, progress: Progress, task: TaskID) -> None:
+        terms, rates = {name: float(value) for name, value in record.terms.items()}, self._rates()
+        counts = {"overflows": self.updater.overflows, "non_finite": self.updater.non_finite}
+        left_out = {name: count for name, count in counts.items() if count}
+        figures = {f"loss/{name}": value for name, value in terms.items()}
+        figures |= {f"images_per_second/{name}": rate for name, rate in rates.items()}
+        figures |= {f"left_out/{name}": count for name, count in left_out.items()}
+        figures["learning_rate"] = self.updater.optimizer.param_groups[0]["lr"]
         if record.gradient_norm is not None:
-            writer.add_scalar("gradient_norm", float(record.gradient_norm), self.step)
-        for name, rate in self._rates().items():
-            writer.add_scalar(f"images_per_second/{name}", rate, self.step)
-        left_out = {"overflows": self.updater.overflows, "non_finite": self.updater.non_finite}
-        for name, count in left_out.items():
-            if count:
-                writer.add_scalar(f"left_out/{name}", count, self.step)
+            figures["gradient_norm"] = float(record.gradient_norm)
+        track(figures, {}, self.step)
         parts = [f"{name[:5]} {value:.3g}" for name, value in terms.items()]
-        parts += [f"{name} {rate:,.0f}/s" for name, rate in self._rates().items()]
-        parts += [f"{count} {name.replace('_', '-')} left out" for name, count in left_out.items() if count]
+        parts += [f"{name} {rate:,.0f}/s" for name, rate in rates.items()]
+        parts += [f"{count} {name.replace('_', '-')} left out" for name, count in left_out.items()]
         progress.update(task, note=" ".join(parts))
         self._load_seconds = self._wait_seconds = 0.0
         self._clock = time.monotonic()
@@ -256,15 +263,16 @@ class Run:
         }
         return {name: images / each for name, each in seconds.items() if each > 0}
 
-    def _validate(self, validate: Validate | None) -> None:
+    def _validate(self, validate: Validate | None, track: Track) -> None:
         """Measure the checkpoint that was saved last, unless that is done, and keep it if it is the best."""
         if validate is None or not self.awaits_validation:
             return
         better = False
         if self.ranks.is_first:
             state = _random_state()
-            metric = validate(self.network.eval(), self.spec)
+            metric, pictures = validate(self.network.eval(), self.spec)
             _set_random_state(state)
+            track({"validation": metric}, pictures, self.step)
             better = self.best is None or metric > self.best
             self.best = metric if better else self.best
         self.ranks.wait()

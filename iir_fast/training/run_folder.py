@@ -19,7 +19,7 @@ from iir_fast.training.options import read_yaml
 
 IfExists = Literal["refuse", "resume", "overwrite"]
 """What to do with the folder of a run that is there already."""
-FREE_TO_CHANGE = ("device", "workers", "checkpoint_every", "checkpoints", "log_every", "detect_anomaly")
+FREE_TO_CHANGE = ("device", "workers", "checkpoint_every", "checkpoints", "log_every", "tracker", "detect_anomaly")
 """Options that decide nothing of the result: a run may be resumed with others."""
 RESULTS = (
     *(f"{CHECKPOINTS}/{'[0-9]' * 8}.pt", f"{CHECKPOINTS}/best.pt", "checkpoint.pt", "metrics.json"),

@@ -72,7 +72,7 @@ def check_arguments(features: Tensor, weights: Tensor, labels: Tensor) -> None:
     if 0 in weights.shape[:2]:
         raise ValueError(f"label_cam: weights has shape {list(weights.shape)}; R and K must be at least 1.")
     check_integer_vector("label_cam", "labels", labels, features.shape[0])
-    check_range("label_cam", "labels", labels, weights.shape[1])
+    check_range("label_cam", "labels", labels, weights.shape[1] - 1)
 
 
 def _fake(features: Tensor, weights: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     # As a user starts it; the others need not import torch again.
-    command = [sys.executable, "-m", "iir_fast", "train", out, "--data", folder, *SMALL]
+    command = [sys.executable, "-m", "iir_fast", "train", out, "--data", folder, *SMALL, "--tracker", "tensorboard"]
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "MaxBoxAccV2" in result.stdout
@@ -99,7 +99,7 @@ def test_overwrite_removes_all_that_was_written_and_nothing_else(cli, trained, f
     assert "metrics.json is damaged" in cli("localize", folder / "images/test/00.png", "--model", run, code=2).stderr
     assert "it is kept as metrics.json.damaged-1" in cli("report", run, "--maps", "cam", "--limit", 2).stderr
     (run / "notes.txt").write_text("mine")
-    said = cli("train", run, "--data", folder, *SMALL, "--overwrite").stderr
+    said = cli("train", run, "--data", folder, *SMALL, "--overwrite", "--tracker", "tensorboard").stderr
     assert f"left in {run}, as no run wrote it: notes.txt.\n" in said
     names = {file.name.partition(".tfevents")[0] for file in run.iterdir()}
     assert names == {"checkpoints", "config.yaml", "events.out", "history.json", "metrics.json", "notes.txt", ".lock"}
@@ -168,7 +168,7 @@ def test_score_maps_on_disk_give_the_figures_of_the_run_they_were_saved_from(cli
     rows = cli("score", maps / "evidence", "--data", folder, *fixed).stdout.splitlines()
     assert any("evidence" in row for row in rows)
     assert f"{expected['evidence']['max_box_acc_v2']:.1f}" in next(row for row in rows if "AccV2" in row)
-    assert next(row for row in rows if "Top-1" in row).split()[-2] == "-"
+    assert not any("Top-1" in row for row in rows)
 
 
 @pytest.mark.slow

@@ -41,6 +41,19 @@ def called(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def test_what_a_library_logs_is_said_once_and_as_it_is():
+    lines = """
+import logging
+from iir_fast.app import cli
+logging.getLogger("own").addHandler(logging.StreamHandler())
+cli.main(["--version"])
+for name in ("own", "none"):
+    logging.getLogger(name).warning("said by " + name)
+"""
+    result = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True)
+    assert result.stderr == "said by own\nsaid by none\n"
+
+
 def test_help_lists_every_command_without_torch_and_in_a_fraction_of_a_second():
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = called("--help")

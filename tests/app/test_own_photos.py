@@ -14,6 +14,9 @@ from PIL import ExifTags, Image, ImageDraw
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 SMALL = ["--image-size", "32", "--hidden", "8", "--images-per-class", "4", "--epochs", "2"]
 ORIENTED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_90,
     7: Image.Transpose.TRANSVERSE,

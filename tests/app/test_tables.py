@@ -91,7 +91,13 @@ def test_the_default_table_says_who_chose_its_thresholds() -> None:
     assert rows["error: part"] == "52.0 (0.187)"
     assert "Threshold of GT-known and Top-k chosen on: val." in str(table.caption)
     assert "pIoU and mIoU take the best threshold on the evaluated split itself" in str(table.caption)
-    assert metrics_table({"both": CLASSIFIED}).caption is None
+
+
+def test_the_default_table_leaves_out_what_the_data_do_not_allow() -> None:
+    table = metrics_table({"both": CLASSIFIED, "cam": CLASSIFIED})
+    assert [list(column.cells) for column in table.columns] == [["Top-1 Cls"], ["80.0"], ["80.0"]]
+    assert table.caption is None
+    assert len(metrics_table({"both": ALL, "cam": CLASSIFIED}).rows) == len(metrics_table({"both": ALL}).rows)
 
 
 def test_csv_holds_every_digit_of_every_figure() -> None:

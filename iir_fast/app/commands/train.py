@@ -24,7 +24,7 @@ class Train:
     """Train a localizer, then evaluate it on the test split."""
 
     out: tyro.conf.Positional[Path]
-    """Folder of the run: configuration, checkpoint, metrics, TensorBoard scalars, and the history of what was done."""
+    """Folder of the run: configuration, checkpoint, metrics, and the history of what was done."""
     recipe: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """YAML file of options, such as those under configs/; options on the command line go before the file's, and those
     of a second recipe before the first one's."""
