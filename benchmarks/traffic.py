@@ -60,7 +60,7 @@ MAX_LAUNCHES = 17
 INTRODUCTION = """# What a training step moves
 
 Made by `python -m benchmarks.traffic`: counted in Triton's interpreter, not measured. Batch {batch} of {classes}
-classes, everything but F in float32, thresholds learned, CAMs of weights less half of their mean. The step is that of
+classes, everything but F in float32, thresholds learned, CAMs of weights less a quarter of their mean. The step is that of
 `DualCAMHead` and `IIRLoss`, forward and backward, without convolutions, batch norm and cross-entropies. "shared": both
 classifiers read F; "branches": each reads a map of its own, as large as F, and F is pooled.
 

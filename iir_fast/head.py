@@ -13,7 +13,7 @@ from iir_fast.kernels.contract import accumulation_dtype, check_shape
 
 ThresholdKind = Literal["learned", "mean", "fixed"]
 FIXED_THRESHOLD = 0.5
-CLASS_MEAN = 0.5
+CLASS_MEAN = 0.75
 """How much IIR keeps of the mean of all classes' weights."""
 
 
@@ -72,7 +72,7 @@ class DualCAMHead(nn.Module):
         class_mean: how much label CAMs keep of the mean of all classes' weights, in [0,1]. That mean adds the same to
             every logit of a sample, so that no cross-entropy holds it, but every label CAM shows it: with all of it,
             IIRLoss may light up what all images hold, with none of it only what tells classes apart.
-            `docs/ablation.md` says on what a half was chosen. 1: plain CAMs.
+            `docs/ablation.md` says on what three quarters were chosen. 1: plain CAMs.
 
     Raises:
         ValueError: a size is below 1, `threshold` is not one of the three, or `class_mean` is outside [0,1].

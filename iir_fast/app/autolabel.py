@@ -47,7 +47,7 @@ def autolabel(
     *,
     model: Path | None = None,
     recipe: Path | None = None,
-    refinement: Refinement = "none",
+    refinement: Refinement = "grabcut",
     device: str = "auto",
 ) -> list[dict[str, Any]]:
     """Make a detector's data set of class folders, with review.csv; everything is checked before anything is computed.

@@ -125,24 +125,25 @@ def _label_rows_kernel(
     labels,
     rows,
     places,
-    taken,
     batch,
     classes,
+    TAKEN: tl.constexpr,
     C: tl.constexpr,
     COLUMNS: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """Write each sample's row of a classifier's weights less `taken` of the mean of all rows, and each sample's place.
+    """Write each sample's row of a classifier's weights less TAKEN of the mean of all rows, and each sample's place.
     A label that is no class gives NaN."""
     # weights [2,K,C], labels [B] -> rows [2,B,C], places [B]; total, own [rows, columns]
     column, r = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), tl.program_id(1).to(tl.int64)
-    inside, dtype = column < C, rows.dtype.element_ty
+    inside = column < C
+    dtype: tl.constexpr = rows.dtype.element_ty
     weights += r * classes * C
     total = tl.full([ROWS, COLUMNS], 0, dtype)
     for start in range(0, classes, ROWS):
         k = start + tl.arange(0, ROWS)[:, None]
         total += tl.load(weights + k.to(tl.int64) * C + column, mask=(k < classes) & inside, other=0).to(dtype)
-    common = tl.sum(total, 0) * taken / classes
+    common = tl.sum(total, 0) * TAKEN / classes
     for start in range(0, batch, ROWS):
         sample = start + tl.arange(0, ROWS)[:, None]
         label = tl.load(labels + sample, mask=sample < batch, other=-1)
@@ -223,11 +224,11 @@ def _plan_rows(inputs: Inputs) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
             "labels": labels.contiguous(),
             "rows": rows,
             "places": places,
-            "taken": 1 - inputs.class_mean,
             "batch": batch,
             "classes": classes,
         },
-        {"C": channels, "COLUMNS": COLUMNS, "ROWS": ROWS},
+        # As a number at run time it would be one of four bytes.
+        {"TAKEN": 1 - inputs.class_mean, "C": channels, "COLUMNS": COLUMNS, "ROWS": ROWS},
     )
     return (rows, places), [launch]
 

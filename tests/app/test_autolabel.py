@@ -106,6 +106,13 @@ def test_the_list_has_every_box_by_falling_doubt_and_what_it_is_made_of(labelled
         assert float(row["doubt"]) == pytest.approx(1 - (2 * agreement + 4 * stability + probability) / 7, abs=2e-4)
 
 
+def test_boxes_are_those_of_grabcut_unless_another_refinement_is_asked_for(labelled):
+    rows = review(labelled)
+    refined, plain = (found_by_class(labelled / "run", rows, refinement=name) for name in ("grabcut", "none"))
+    assert [box_of(row) for row in rows] == [refined[row["path"], row["label"]].box for row in rows]
+    assert any(refined[key].box != plain[key].box for key in refined)
+
+
 def test_a_run_labels_other_photographs_with_their_own_parts_and_reads_no_boxes(labelled, home, cli, tmp_path):
     out = tmp_path / "again"
     options = ["--model", labelled / "run", "--to", "coco", "--refine", "guided"]
@@ -128,7 +135,7 @@ def test_the_box_is_that_of_the_folders_class_whatever_the_network_would_say(lab
         (tmp_path / "swapped" / name).symlink_to(home / "photos" / other)
     main(["autolabel", str(tmp_path / "swapped"), str(tmp_path / "out"), "--model", str(labelled / "run")])
     rows = review(tmp_path / "out")
-    expected = found_by_class(labelled / "run", rows)
+    expected = found_by_class(labelled / "run", rows, refinement="grabcut")
     assert len(rows) == 10
     unlike = 0
     for row in rows:

@@ -99,7 +99,7 @@ def test_a_method_chooses_the_head():
     spec = NetworkSpec("small_cnn", tuple("ab"), 32)
     adapted = {name: method().adapt(spec) for name, method in METHODS.items()}
     heads = {name: (each.threshold, each.class_mean, each.erase) for name, each in adapted.items()}
-    others = {"iir": ("learned", 0.5, None), "acol": ("mean", 1.0, 0.6)}
+    others = {"iir": ("learned", 0.75, None), "acol": ("mean", 1.0, 0.6)}
     assert heads == dict.fromkeys(METHODS, ("mean", 1.0, None)) | others, "only IIR's CAMs are not the plain ones"
     built = {name: each.build().head.class_mean for name, each in adapted.items()}
     assert built == {name: each.class_mean for name, each in adapted.items()}
