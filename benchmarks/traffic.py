@@ -60,9 +60,9 @@ MAX_LAUNCHES = 17
 INTRODUCTION = """# What a training step moves
 
 Made by `python -m benchmarks.traffic`: counted in Triton's interpreter, not measured. Batch {batch} of {classes}
-classes, everything but F in float32, thresholds learned, CAMs of weights less a quarter of their mean. The step is that of
-`DualCAMHead` and `IIRLoss`, forward and backward, without convolutions, batch norm and cross-entropies. "shared": both
-classifiers read F; "branches": each reads a map of its own, as large as F, and F is pooled.
+classes, everything but F in float32, thresholds learned, CAMs of weights less a quarter of their mean. The step is that
+of `DualCAMHead` and `IIRLoss`, forward and backward, without convolutions, batch norm and cross-entropies. "shared":
+both classifiers read F; "branches": each reads a map of its own, as large as F, and F is pooled.
 
 A kernel's floor is each byte it touches once. The step's floor is what each operator is given and returns, once: F
 once each way, its gradient once. Its bytes are given over that floor. Where no cache holds F between two launches they
