@@ -105,6 +105,19 @@ def test_sizes_that_no_file_states_are_those_of_the_images_where_boxes_need_them
     assert load("ilsvrc", ilsvrc, "train").ground_truth(0).size is None
 
 
+@pytest.mark.parametrize("name", ["image_sizes", "localization"])
+def test_what_is_no_file_is_not_taken_for_an_absent_one(cub: Path, name: str) -> None:
+    file = cub / f"metadata/CUB/test/{name}.txt"
+    file.unlink()
+    for put in (lambda: file.symlink_to("nowhere"), file.mkdir, lambda: os.mkfifo(file)):
+        put()
+        message = rf"{name}\.txt does not exist or is not a file"
+        with pytest.raises(FileNotFoundError, match=message):
+            load("cub", cub, "test")
+        assert [fault.kind for fault in check_data(f"cub:{cub}").faults] == ["missing file"]
+        file.rmdir() if file.is_dir() else file.unlink()
+
+
 def test_a_training_split_needs_no_annotation_and_may_have_some(cub: Path) -> None:
     file = cub / "metadata/CUB/train/localization.txt"
     lines = file.read_text().splitlines()
