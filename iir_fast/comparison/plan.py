@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from iir_fast.app.files import read_text
+from iir_fast.comparison.published import Published, read_published
 from iir_fast.evaluation import REFINEMENTS, Refinement
 from iir_fast.models import MAPS, MapName
 from iir_fast.training import TrainConfig, flat_options, read_yaml
 
-KEYS = ("title", "seeds", "maps", "refinements", "base", "data", "rows")
+KEYS = ("title", "seeds", "maps", "refinements", "base", "data", "rows", "published")
 DEFAULT_MAPS = ["cam", "evidence", "both"]
 Choice = TypeVar("Choice", bound=str)
 
@@ -54,6 +55,7 @@ class Comparison:
         runs: seed by seed, so that an unfinished comparison has all rows early.
         text: the YAML.
         refinements: how every map is refined by its image, once in each of these ways.
+        published: figures of other methods, shown below those of the rows.
     """
 
     title: str
@@ -64,6 +66,7 @@ class Comparison:
     runs: tuple[PlannedRun, ...]
     text: str
     refinements: tuple[Refinement, ...] = ("none",)
+    published: tuple[Published, ...] = ()
 
 
 def read_comparison(file: Path, data: str | None = None) -> Comparison:
@@ -73,7 +76,9 @@ def read_comparison(file: Path, data: str | None = None) -> Comparison:
     them by default); `refinements`, a list of none, guided and grabcut (none by default); `base`, options of
     `TrainConfig` for every run; `data`, a mapping from names of data variants to the options that make them; `rows`, a
     mapping from names of rows to their options. A row's options go before those of a data variant, these before the
-    base. Options of a method stand in rows of that method.
+    base. Options of a method stand in rows of that method. `published`, a list of what others state of their methods,
+    each with `name`, `source`, figures in percent by the names of `Metrics`, and `data`, the data variant, where there
+    are any.
 
     Args:
         file: the YAML file.
@@ -115,6 +120,7 @@ def read_comparison(file: Path, data: str | None = None) -> Comparison:
         tuple(runs),
         text,
         _choices(content.get("refinements", ["none"]), REFINEMENTS, f"{file}: refinements"),
+        read_published(content.get("published", []), f"{file}: published", tuple(variants)),
     )
 
 

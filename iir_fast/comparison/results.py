@@ -113,6 +113,7 @@ def to_json(comparison: Comparison, results: list[RunResult]) -> dict[str, Any]:
         "title": comparison.title,
         "maps": comparison.maps,
         "refinements": comparison.refinements,
+        "published": [asdict(each) for each in comparison.published],
         "runs": [
             {
                 "row": result.run.row,

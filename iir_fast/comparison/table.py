@@ -12,16 +12,15 @@ from typing import Any
 from iir_fast.app.machine import describe_machine
 from iir_fast.app.tables import markdown_table
 from iir_fast.comparison.plan import Comparison
+from iir_fast.comparison.published import COLUMNS, Published
 from iir_fast.comparison.results import Cost, RunResult
 from iir_fast.evaluation import refined_name
 from iir_fast.models import MapName
 
-METRICS = (("MaxBoxAccV2", "max_box_acc_v2"), ("MaxBoxAcc", "max_box_acc"), ("PxAP", "pxap"), ("Top-1 Loc", "top1_loc"))
-"""Columns of a table of results, and the names of the metrics in `Metrics`."""
 MAP_NAMES: dict[MapName, str] = {"cam": "CAM", "evidence": "evidence", "both": "both"}
-COLUMNS = (("no box", "no_box_gt_known_loc"), *METRICS, ("accuracy", "top1_accuracy"))
 JUDGED = (("MaxBoxAccV2", "max_box_acc_v2"), ("PxAP", "pxap"))
 MISSING = "-"
+PUBLISHED = "published, not measured here"
 
 
 def with_spread(values: Sequence[float]) -> str:
@@ -91,7 +90,12 @@ def tables(comparison: Comparison, results: Sequence[RunResult]) -> str:
         entries = [entry for row in comparison.rows for entry in _entries(comparison, results, row, variant)]
         if variant:
             parts.append(f"## {variant}")
-        parts += [_table(entries, len(comparison.seeds)), *(_verdict(entries, *judged) for judged in JUDGED)]
+        published = [each for each in comparison.published if each.variant == variant]
+        parts.append(_table(entries, len(comparison.seeds), published))
+        if published:
+            sources = [f"- {each.name}: {each.source}" for each in published]
+            parts.append("\n".join([f"Sources of what is {PUBLISHED}:", "", *sources]))
+        parts += [_verdict(entries, *judged) for judged in JUDGED]
     failed = [f"- {result.run.name}: {result.failure}" for result in results if result.failure]
     if failed:
         parts.append("\n".join(["Failed:", "", *failed]))
@@ -150,7 +154,7 @@ def _entries(comparison: Comparison, results: Sequence[RunResult], row: str, var
     ]
 
 
-def _table(entries: Sequence[Entry], seeds: int) -> str:
+def _table(entries: Sequence[Entry], seeds: int, published: Sequence[Published]) -> str:
     means = {key: [mean(entry.values(key)) for entry in entries if entry.values(key)] for _, key in COLUMNS}
     header = ["method", "map", *(name for name, _ in COLUMNS), "τ of V2", "τ", "time", "CPU", "memory"]
     rows = []
@@ -159,6 +163,9 @@ def _table(entries: Sequence[Entry], seeds: int) -> str:
         name = entry.row if complete == seeds else f"{entry.row} ({complete} of {seeds} seeds)"
         metrics = [_metric(entry.values(key), max(means[key], default=0.0)) for _, key in COLUMNS]
         rows.append([name, entry.map, *metrics, *_thresholds(entry), *_costs(entry)])
+    for each in published:
+        figures = [f"{each.figures[key]:g}" if key in each.figures else MISSING for _, key in COLUMNS]
+        rows.append([each.name, PUBLISHED, *figures, *[MISSING] * (len(header) - 2 - len(COLUMNS))])
     return markdown_table(header, rows, text_columns=2)
 
 

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -211,7 +212,11 @@ def _opened(root: ImageRoot, path: str) -> Iterator[Image.Image]:
         limit = _limit()
         if limit is not None:
             Image.MAX_IMAGE_PIXELS = limit  # Pillow warns above it, and refuses above twice as many
-        with (root / path).open("rb") as stream, Image.open(stream, formats=OPENED) as image:
+        file = root / path
+        # Asked before it is opened, which would wait at a pipe.
+        if not S_ISREG(file.stat().st_mode):
+            raise ValueError("it is not a regular file")
+        with file.open("rb") as stream, Image.open(stream, formats=OPENED) as image:
             if limit is not None and image.width * image.height > limit:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels are more than {limit:,}")
             yield image

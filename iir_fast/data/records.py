@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn, TypeAlias
@@ -87,8 +88,8 @@ def read_records(file: Path, form: str, separator: str | None, on_fault: OnFault
 
 
 def holds_text(file: Path) -> bool:
-    """Find out whether there is a file of at least one byte."""
-    return file.is_file() and file.stat().st_size > 0
+    """Find out whether something has that name, unless it is a file of 0 bytes; its reader refuses what is no file."""
+    return os.path.lexists(file) and not (file.is_file() and file.stat().st_size == 0)
 
 
 def at(file: Path, line: int) -> str:

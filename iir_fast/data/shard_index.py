@@ -125,6 +125,8 @@ def _read_shard(file: Path) -> tuple[list[_Entry], list[Fault]]:
     entries: dict[str, _Entry] = {}
     faults: list[Fault] = []
     try:
+        if not file.is_file():  # opening a pipe would wait
+            raise Fault("corrupt shard", f"{file} is not a regular file")
         with file.open("rb") as stream:
             for key, sample in _samples(_members(file, stream)):
                 try:

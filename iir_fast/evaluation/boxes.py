@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from iir_fast.evaluation.scoremaps import check_scores
 
+_FURTHEST = 2**30
+"""Edges of boxes are below, so that areas fit into 64 bits."""
+
 
 def thresholds(step: float) -> NDArray[np.float64]:
     """List the relative thresholds tau that a score map is cut at: 0, step, 2 step, ... below 1.
@@ -90,9 +93,7 @@ def largest_box(scoremap: NDArray[np.float64], threshold: float) -> tuple[int, i
     Raises:
         ValueError: the map is another array, leaves [0, 1] or holds NaN, or `threshold` is outside [0, 1).
     """
-    check_scores(scoremap, "scoremap")
-    if not 0 <= threshold < 1:
-        raise ValueError(f"threshold is {threshold}; a number in [0, 1) is accepted.")
+    _check_cut(scoremap, threshold)
     sweep = sweep_boxes(scoremap, np.array([threshold]))
     x0, y0, x1, y1 = sweep.boxes[sweep.largest[0]].tolist()
     return x0, y0, x1, y1
@@ -108,10 +109,20 @@ def outer_contours(scoremap: NDArray[np.float64], threshold: float) -> list[NDAr
     Returns:
         int32 [n, 2] each: the corners x, y of the polygon through the pixel centres. The first one's box is
         `largest_box`.
+
+    Raises:
+        ValueError: as `largest_box`.
     """
+    _check_cut(scoremap, threshold)
     image = (scoremap * 255).astype(np.uint8)
     contours = _contours(image, int(threshold * image.max()), cv2.RETR_EXTERNAL)
     return sorted((contour[:, 0] for contour in contours), key=cv2.contourArea, reverse=True)
+
+
+def _check_cut(scoremap: NDArray[np.float64], threshold: float) -> None:
+    check_scores(scoremap, "scoremap")
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold is {threshold}; a number in [0, 1) is accepted.")
 
 
 def _contours(image: NDArray[np.uint8], cut: int, which: int) -> Sequence[NDArray[np.int32]]:
@@ -119,6 +130,18 @@ def _contours(image: NDArray[np.uint8], cut: int, which: int) -> Sequence[NDArra
     _, binary = cv2.threshold(image, float(cut), 255, cv2.THRESH_BINARY)
     contours, _ = cv2.findContours(binary, which, cv2.CHAIN_APPROX_SIMPLE)
     return contours  # type: ignore[return-value]
+
+
+def check_boxes(boxes: NDArray[np.int64], name: str) -> None:
+    """Raise ValueError, under that name, unless boxes are an integer array [n, 4] with edges in order and in range."""
+    if not isinstance(boxes, np.ndarray) or boxes.dtype.kind not in "iu" or boxes.shape[1:] != (4,) or not len(boxes):
+        found = f"{boxes.dtype} {list(boxes.shape)}" if isinstance(boxes, np.ndarray) else f"a {type(boxes).__name__}"
+        raise ValueError(f"{name} is {found}; an integer array [n, 4] with n >= 1 is accepted.")
+    low, high = boxes[:, :2], boxes[:, 2:]
+    wrong = (low < 0).any(axis=1) | (high < low).any(axis=1) | (high >= _FURTHEST).any(axis=1)
+    if wrong.any():
+        first = boxes[wrong][0].tolist()
+        raise ValueError(f"{name} holds {first}; 0 <= x0 <= x1 < 2**30 and 0 <= y0 <= y1 < 2**30 are accepted.")
 
 
 def box_iou(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_fast.evaluation.boxes import box_iou, sweep_boxes
+from iir_fast.evaluation.boxes import box_iou, check_boxes, sweep_boxes
 from iir_fast.evaluation.library import REFUSED, compiled
 from iir_fast.evaluation.scoremaps import check_scores
 
 _LEVELS = 256
-_FURTHEST = 2**30
-"""Edges of boxes are below, so that areas fit into 64 bits."""
 
 
 def score_contours(
@@ -33,7 +31,7 @@ def score_contours(
     """
     check_scores(scoremap, "scoremap")
     _check_taus(taus)
-    _check_boxes(boxes)
+    check_boxes(boxes, "boxes")
     library = compiled()
     if library is None:
         return search_contours(scoremap, taus, boxes)
@@ -57,17 +55,6 @@ def _check_taus(taus: NDArray[np.float64]) -> None:
         raise ValueError(f"taus is {found}; a floating array [T] is accepted.")
     if taus.size and not (taus.min() >= 0 and taus.max() < 1):
         raise ValueError(f"taus holds values from {taus.min()} to {taus.max()}; values in [0, 1) are accepted.")
-
-
-def _check_boxes(boxes: NDArray[np.int64]) -> None:
-    if not isinstance(boxes, np.ndarray) or boxes.dtype.kind not in "iu" or boxes.shape[1:] != (4,) or not len(boxes):
-        found = f"{boxes.dtype} {list(boxes.shape)}" if isinstance(boxes, np.ndarray) else f"a {type(boxes).__name__}"
-        raise ValueError(f"boxes is {found}; an integer array [n, 4] with n >= 1 is accepted.")
-    low, high = boxes[:, :2], boxes[:, 2:]
-    wrong = (low < 0).any(axis=1) | (high < low).any(axis=1) | (high >= _FURTHEST).any(axis=1)
-    if wrong.any():
-        first = boxes[wrong][0].tolist()
-        raise ValueError(f"boxes holds {first}; 0 <= x0 <= x1 < 2**30 and 0 <= y0 <= y1 < 2**30 are accepted.")
 
 
 def search_contours(

@@ -162,6 +162,9 @@ def count_scores(
     on_object, elsewhere = np.ascontiguousarray(on_object, np.bool_), np.ascontiguousarray(elsewhere, np.bool_)
     maps = (scoremap.ctypes.data, on_object.ctypes.data, elsewhere.ctypes.data)
     counts = (foreground.ctypes.data, background.ctypes.data)
-    if library.iir_fast_count_scores(*maps, scoremap.size, edges.ctypes.data, bins, *counts) == REFUSED:
+    if (
+        edges.ndim != 1
+        or library.iir_fast_count_scores(*maps, scoremap.size, edges.ctypes.data, bins, *counts) == REFUSED
+    ):
         raise ValueError("count_scores: scores in [0, 1] and two edges or more, ascending from 0, are accepted.")
     return foreground, background

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE
+from iir_fast.evaluation.scoremaps import PROTOCOL_SIZE, check_scores
 from iir_fast.names import REFINEMENTS, Refinement
 
 RADIUS = 16
@@ -39,7 +39,11 @@ def own_threshold(scoremap: NDArray[np.float64], refinement: Refinement = "none"
 
     Returns:
         tau in [0, 1/2].
+
+    Raises:
+        ValueError: the map is another array, leaves [0, 1] or holds NaN.
     """
+    check_scores(scoremap, "scoremap")
     return MIDDLE if refinement == "grabcut" else _threshold_at(_bend(scoremap))
 
 
@@ -78,9 +82,11 @@ def refine(scoremap: NDArray[np.float64], image: NDArray[np.uint8], refinement: 
         float64 [H, W] in [0, 1]. A constant map stays as it is.
 
     Raises:
-        ValueError: `refinement` is none of the three, or `image` is not of the map's size.
+        ValueError: `refinement` is none of the three, the map is another array, leaves [0, 1] or holds NaN, or `image`
+            is not of its size.
     """
     check_refinement(refinement)
+    check_scores(scoremap, "scoremap")
     if image.shape != (*scoremap.shape, 3) or image.dtype != np.uint8:
         raise ValueError(
             f"image is {image.dtype} {list(image.shape)}; uint8 {[*scoremap.shape, 3]} is accepted, at the map's size."

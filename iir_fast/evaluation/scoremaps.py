@@ -32,8 +32,10 @@ def resize_scoremap(maps: Tensor) -> NDArray[np.float64]:
         float64 [B, 224, 224] or [224, 224]. A map that is constant or holds NaN or an infinity becomes zeros.
 
     Raises:
-        ValueError: `maps` is not floating, or has another number of dimensions or no pixels.
+        ValueError: `maps` is no tensor or not floating, or has another number of dimensions or no pixels.
     """
+    if not isinstance(maps, Tensor):
+        raise ValueError(f"maps is a {type(maps).__name__}; a floating torch tensor [H, W] or [B, H, W] is accepted.")
     if not maps.is_floating_point() or maps.dim() not in (2, 3) or 0 in maps.shape[-2:]:
         found = f"{str(maps.dtype).removeprefix('torch.')} {list(maps.shape)}"
         raise ValueError(f"maps is {found}; floating [H, W] or [B, H, W] with at least one pixel is accepted.")
@@ -52,7 +54,8 @@ def resize_scoremap(maps: Tensor) -> NDArray[np.float64]:
 
 def check_scoremap(scoremap: NDArray[np.float64], name: str) -> None:
     """Raise ValueError, under that name, unless a score map is float64 [224, 224] with every value in [0, 1]."""
-    if scoremap.dtype != np.float64 or scoremap.shape != (PROTOCOL_SIZE, PROTOCOL_SIZE):
+    shape = (PROTOCOL_SIZE, PROTOCOL_SIZE)
+    if isinstance(scoremap, np.ndarray) and (scoremap.dtype != np.float64 or scoremap.shape != shape):
         raise ValueError(
             f"{name} is {scoremap.dtype} {list(scoremap.shape)}; "
             f"float64 [{PROTOCOL_SIZE}, {PROTOCOL_SIZE}] is accepted."

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_fast.evaluation.boxes import box_iou, largest_box, shares
+from iir_fast.evaluation.boxes import box_iou, check_boxes, largest_box, shares
 from iir_fast.evaluation.measurement import ScoredImage, scale_boxes
 from iir_fast.evaluation.metrics import V1_DELTA
 
@@ -91,7 +91,12 @@ def error_kind(box: NDArray[np.int64], true: NDArray[np.int64], is_class_right: 
         box: int64 [1, 4], x0, y0, x1, y1; both corner pixels belong to it.
         true: int64 [n, 4], n >= 1 true boxes.
         is_class_right: whether the right class was named, or none.
+
+    Raises:
+        ValueError: boxes are other arrays, or their edges out of order.
     """
+    check_boxes(box, "box")
+    check_boxes(true, "true")
     iou = box_iou(box, true)[0]
     of_box, of_true = shares(box, true)
     best = int(iou.argmax())

@@ -49,7 +49,7 @@ def read_weights(weights: str, name: str) -> dict[str, Tensor]:
         accepted = f'"random", "timm", "package" or a path ending in {", ".join(SUFFIXES)}'
         raise ValueError(f"weights must be {accepted}, got {weights!r}.")
     if not path.is_file():
-        raise FileNotFoundError(f"Weights file {weights!r} does not exist.")
+        raise FileNotFoundError(f"Weights file {weights!r} does not exist or is not a file.")
     with torch.device("meta"):  # neither memory nor random numbers are spent
         model = SmallCNN() if name == SMALL_CNN else timm.create_model(name)
     return own_names(read_weight_file(path), model.state_dict().keys(), weights, _heads(model))

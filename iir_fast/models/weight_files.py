@@ -21,7 +21,7 @@ SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
 """Of weight files, in any case; all but the last are pickled."""
 WRAPPERS = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
-    *("state_dict", "model_state_dict", "model", "net"),
+    *("state_dict", "model_state_dict", "model", "net", "module"),
 )
 """Names under which training programs put the weights beside other things; averaged weights go first."""
 PREFIXES = ("_orig_mod.", "module.", "model.", "net.", "backbone.")

@@ -38,26 +38,32 @@ def written(folder: Path, **keys: object) -> Path:
 def done(cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A comparison of two rows from two seeds, with refined maps, too, and what it printed."""
     folder = tmp_path_factory.mktemp("compare")
-    file = written(folder, refinements=["none", "guided"])
+    published = [{"name": "Theirs", "source": "A paper", "max_box_acc_v2": 62.25}]
+    file = written(folder, refinements=["none", "guided"], published=published)
     return folder / "out", cli("compare", file, folder / "out", "--jobs", 2).stdout
 
 
 def test_it_prints_and_writes_one_table(done):
     out, printed = done
     rows = [line.split("|")[1:3] for line in printed.splitlines() if line.startswith("| ")]
-    assert [(name.strip(), map.strip()) for name, map in rows[2:]] == [
+    *measured, published = [(name.strip(), map.strip()) for name, map in rows[2:]]
+    assert measured == [
         (row, map + refinement)
         for row in ("CAM", "IIR")
         for map in ("CAM", "evidence", "both")
         for refinement in ("", ", guided")
     ]
+    assert published == ("Theirs", "published, not measured here")
+    assert "\n- Theirs: A paper\n" in printed
     assert printed.count("Best MaxBoxAccV2: ") == printed.count("Best PxAP: ") == 1
     table = (out / "table.md").read_text()
     assert printed in table
     assert "--jobs 2\n" in table
     assert "torch " in table
     assert "images_per_class: 2" in table
-    results = json.loads((out / "results.json").read_text())["runs"]
+    content = json.loads((out / "results.json").read_text())
+    assert [row["figures"] for row in content["published"]] == [{"max_box_acc_v2": 62.25}]
+    results = content["runs"]
     assert [(run["row"], run["seed"]) for run in results] == [("CAM", 0), ("IIR", 0), ("CAM", 1), ("IIR", 1)]
     for run in results:
         assert run["cost"]["seconds"] > 0

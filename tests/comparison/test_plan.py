@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from iir_fast.comparison import read_comparison
+from iir_fast.comparison import Published, read_comparison
+from iir_fast.comparison.published import COLUMNS
 from iir_fast.training import TrainConfig
 
 WHOLE = """
@@ -59,6 +60,20 @@ def test_what_may_be_left_out(tmp_path):
     assert [str(run.folder) for run in comparison.runs] == ["iir/seed0", "iir/seed1"]
 
 
+def published(row: str, more: str = "title: T") -> str:
+    return f"{{seeds: 1, rows: {{A: }}, {more}, published: [{row}]}}"
+
+
+def test_the_example_of_published_figures_is_read_and_says_that_it_is_invented(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "comparison.md").read_text()
+    before, text = page.split("```text\n")
+    assert before.rstrip().endswith("**Everything in this example is invented:**")
+    (row,) = read_comparison(written(text.split("```")[0], tmp_path)).published
+    source = 'A. Nobody, "A Paper that Does Not Exist", table 0'
+    assert row == Published("Invented Method", source, "", {"max_box_acc_v2": 12.34, "top1_loc": 5.6})
+    assert all(f"`{key}`" in page for _, key in COLUMNS)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -88,6 +103,18 @@ def test_what_may_be_left_out(tmp_path):
             "heads.yaml, few, A: epochs is 'two'; accepted is a wh",
         ),
         ("{seeds: 1, base: {epochs: 0}, rows: {A: }}", "heads.yaml, A: epochs is 0; accepted is 1 or more"),
+        ("{seeds: 1, rows: {A: }, published: {B: 3}}", "published is {'B': 3}; accepted is a list of mappings"),
+        ("{seeds: 1, rows: {A: }, published: [B]}", r"published is \['B'\]; accepted is a list of mappings"),
+        (published("{name: B, pxap: 3}"), "published, row 1: source is None; accepted is a text, as every figure"),
+        (published("{name: B, source: ' ', pxap: 3}"), "row 1: source is ' ';"),
+        (published("{name: 3, source: S, pxap: 3}"), "row 1: name is 3; accepted is a text"),
+        (published("{name: B, source: S}"), "row 1: its figures are {}; accepted is one or more"),
+        (published("{name: B, source: S, pxap: 101}"), r"row 1: its figures are {'pxap': 101}; .* from 0 to 100 %"),
+        (published("{name: B, source: S, pxap: .nan}"), "row 1: its figures are {'pxap': nan}"),
+        (published("{name: B, source: S, pxap: yes}"), "row 1: its figures are {'pxap': True}"),
+        (published("{name: B, source: S, pIoU: 3}"), "row 1 names pIoU; known are name, source, data, no_box_gt"),
+        (published("{name: B, source: S, pxap: 3, data: few}"), "row 1: data is 'few'; accepted is none, as the file"),
+        (published("{name: B, source: S, pxap: 3}", "data: {few: }"), "row 1: data is ''; accepted is few"),
     ],
 )
 def test_faults_are_named(text, words, tmp_path):

@@ -8,7 +8,7 @@ from statistics import stdev
 
 import pytest
 
-from iir_fast.comparison import Comparison, PlannedRun, RunResult, difference_spread, tables, with_spread
+from iir_fast.comparison import Comparison, PlannedRun, Published, RunResult, difference_spread, tables, with_spread
 from iir_fast.comparison.results import Cost
 from iir_fast.training import TrainConfig
 
@@ -105,6 +105,27 @@ def test_no_mean_is_taken_over_fewer_seeds_than_are_said():
     text = printed({"CAM": [40.0, 42.0], "IIR": [50.0, 50.0]}, pxap=(60.0, None))
     assert cells(text, "CAM")[5] == cells(text, "IIR")[5] == "-"
     assert "Best PxAP: none, no run says it." in text
+
+
+def test_published_figures_stand_last_with_their_sources_and_are_no_rivals():
+    run = PlannedRun("CAM", "b", 0, TrainConfig(), Path("CAM"))
+    published = (Published("Theirs", "A paper", "b", {"max_box_acc_v2": 99.25, "pxap": 9}),)
+    result = RunResult(run, {"cam": metrics(40.0)}, Cost(60.0, 90.0, 10**9, "cpu", 2))
+    planned = Comparison("T", ("cam",), ("CAM",), ("a", "b"), (0,), (run,), "", published=published)
+    a, b = tables(planned, [result]).split("## b\n")
+    assert "Theirs" not in a
+    lines = b.splitlines()
+    last = max(i for i, line in enumerate(lines) if line.startswith("|"))
+    assert lines[last].startswith("| Theirs ")
+    assert cells(b, "Theirs")[1:] == ["published, not measured here", "-", "99.25", "-", "9", *["-"] * 7]
+    assert lines[last + 1 : last + 5] == [
+        "",
+        "Sources of what is published, not measured here:",
+        "",
+        "- Theirs: A paper",
+    ]
+    assert cells(b, "CAM")[3] == "**40.0**"
+    assert "Best MaxBoxAccV2: CAM, CAM map, 40.0.\n" in b
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(599.0, "599 s"), (660.0, "11 min")])

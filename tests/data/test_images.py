@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,15 @@ def test_an_image_that_is_too_large_is_refused_with_the_way_out(picture, tmp_pat
             BrokenImageError, match=f"IIR_FAST_MAX_MEGAPIXELS is '{given}'; a number above 0 is accepted"
         ):
             read_image("photo.png", tmp_path)
+
+
+def test_what_is_no_file_is_named_and_nothing_waits(tmp_path):
+    (tmp_path / "device.jpg").symlink_to("/dev/null")
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name in ("device", "folder", "pipe"):
+        with pytest.raises(BrokenImageError, match=rf"{name}\.jpg cannot be read: it is not a regular file"):
+            read_header(tmp_path, f"{name}.jpg", upright=True)
 
 
 def test_a_reason_of_several_lines_is_cut_to_the_first(picture, tmp_path, monkeypatch):

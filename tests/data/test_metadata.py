@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -103,6 +104,19 @@ def test_sizes_that_no_file_states_are_those_of_the_images_where_boxes_need_them
         assert load("cub", cub, "test").ground_truth(2).size == (20, 12)
     assert not sizes.exists()
     assert load("ilsvrc", ilsvrc, "train").ground_truth(0).size is None
+
+
+@pytest.mark.parametrize("name", ["image_sizes", "localization"])
+def test_what_is_no_file_is_not_taken_for_an_absent_one(cub: Path, name: str) -> None:
+    file = cub / f"metadata/CUB/test/{name}.txt"
+    file.unlink()
+    for put in (lambda: file.symlink_to("nowhere"), file.mkdir, lambda: os.mkfifo(file)):
+        put()
+        message = rf"{name}\.txt does not exist or is not a file"
+        with pytest.raises(FileNotFoundError, match=message):
+            load("cub", cub, "test")
+        assert [fault.kind for fault in check_data(f"cub:{cub}").faults] == ["missing file"]
+        file.rmdir() if file.is_dir() else file.unlink()
 
 
 def test_a_training_split_needs_no_annotation_and_may_have_some(cub: Path) -> None:
@@ -307,3 +321,18 @@ def test_as_a_source(name: str, images: int, request: pytest.FixtureRequest) -> 
     for i in range(images):
         assert data.image(i).size == (20, 12)
         assert data.ground_truth(i).size == (None if name == "openimages" else (20, 12))
+
+
+@pytest.mark.parametrize("name", ["cub", "ilsvrc", "openimages"])
+def test_files_as_they_are_shipped_are_checked_trained_on_evaluated_and_scored(cli, tmp_path, request, name):
+    source = f"{name}:{request.getfixturevalue(name)}"
+    assert cli("data", "check", source).stdout.endswith("no faults\n")
+    run, maps, small = tmp_path / "run", tmp_path / "maps", ["--classes-per-batch", 2, "--images-per-class", 2]
+    cli("train", run, "--data", source, "--hidden", 8, "--max-steps", 2, "--validate", "val", *small)
+    options = ["--split", "val", "--json"]
+    evaluated = json.loads(cli("evaluate", run, "--maps", "both", "--save-maps", maps, *options).stdout)["both"]
+    scored = json.loads(cli("score", maps / "both", "--data", source, *options).stdout)
+    figures = ["pxap", "piou", "miou"] if name == "openimages" else ["max_box_acc", "max_box_acc_v2", "gt_known_loc"]
+    assert [scored[figure] for figure in figures] == [evaluated[figure] for figure in figures]
+    assert None not in [scored[figure] for figure in figures]
+    assert json.loads((run / "metrics.json").read_text()).keys() == {"test", "val"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 import tarfile
@@ -197,6 +198,15 @@ def test_damaged_shards(shards: Path, write_shard: Write) -> None:
     assert damaged(whole[: y_label.offset_data + 512]) == "a.tar is damaged or cut off after its member y.cls"
     header = b"#" * 512
     assert damaged(whole[: x_label.offset] + header + whole[x_label.offset + 512 :]).endswith("member x.png")
+
+
+def test_what_is_no_file_is_named_and_nothing_waits(shards: Path) -> None:
+    file = shards / "train/a.tar"
+    file.unlink()
+    for put in (lambda: file.symlink_to("/dev/null"), lambda: os.mkfifo(file)):
+        put()
+        assert fault(shards) == "a.tar is not a regular file"
+        file.unlink()
 
 
 def test_without_webdataset(shards: Path, cub: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from iir_fast.evaluation import largest_box, thresholds
+from iir_fast.evaluation import largest_box, outer_contours, thresholds
 from iir_fast.evaluation.boxes import sweep_boxes
 
 
@@ -109,11 +109,13 @@ def test_the_order_of_the_thresholds_is_free() -> None:
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.0, float("nan")])
 def test_a_threshold_outside_the_range_is_refused(threshold: float) -> None:
-    with pytest.raises(ValueError, match=r"\[0, 1\) is accepted"):
-        largest_box(np.zeros((224, 224)), threshold)
+    for find in (largest_box, outer_contours):
+        with pytest.raises(ValueError, match=r"\[0, 1\) is accepted"):
+            find(np.zeros((224, 224)), threshold)
 
 
 @pytest.mark.parametrize("scoremap", [np.zeros(9), np.zeros((9, 0)), np.full((9, 9), np.nan), np.full((9, 9), 1.01)])
 def test_what_is_no_score_map_is_refused(scoremap: NDArray[np.float64]) -> None:
-    with pytest.raises(ValueError, match=r"scoremap .* accepted"):
-        largest_box(scoremap, 0.5)
+    for find in (largest_box, outer_contours):
+        with pytest.raises(ValueError, match=r"scoremap .* accepted"):
+            find(scoremap, 0.5)

@@ -42,6 +42,9 @@ def test_what_would_count_beside_the_bins_is_refused(value: float, edges: list[f
     scoremap, mask = np.full((4, 4), value), np.ones((4, 4), bool)
     with pytest.raises(ValueError, match="ascending from 0"):
         count_scores(scoremap, mask, ~mask, np.array(edges))
+    for wrong in (np.zeros((3, 0)), np.array([[0, 0.5], [1, 2]])):
+        with pytest.raises(ValueError, match="ascending from 0"):
+            count_scores(np.zeros((4, 4)), mask, ~mask, wrong)
     with pytest.raises(ValueError, match=r"are \[4, 4\], \[3, 4\] and \[4, 4\]; one shape is accepted"):
         count_scores(scoremap, mask[1:], ~mask, np.array([0, 0.5, 2]))
 

@@ -121,8 +121,9 @@ def test_rank_of_the_label(ranked: list[int] | None, rank: int | None) -> None:
     assert measurement.ranked == len(ranked or [])
 
 
-def test_a_malformed_score_map_names_the_image() -> None:
-    image = ScoredImage("b.jpg", np.zeros((14, 14)), 0, None, GroundTruth((224, 224), NO_BOXES))
+@pytest.mark.parametrize("scoremap", [np.zeros((14, 14)), np.zeros((224, 224), np.float32), [[0.5]], None])
+def test_a_malformed_score_map_names_the_image(scoremap: Any) -> None:
+    image = ScoredImage("b.jpg", scoremap, 0, None, GroundTruth((224, 224), NO_BOXES))
     with pytest.raises(ValueError, match=r"score map of image 'b\.jpg'"):
         measure(image, TAUS, EDGES)
 

@@ -114,3 +114,12 @@ def test_what_does_not_fit_is_refused(square):
         refine(scoremap, image, "crf")
     with pytest.raises(ValueError, match=r"image is uint8 \[96, 95, 3\]; uint8 \[96, 96, 3\] is accepted"):
         refine(scoremap, image[:, 1:], "guided")
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, np.zeros(9), np.zeros((9, 9, 2)), np.zeros((9, 9), int), np.full((9, 9), 1.01)]
+)
+def test_what_is_no_score_map_is_refused(wrong):
+    for read in (own_threshold, lambda scoremap: refine(scoremap, np.zeros((9, 9, 3), np.uint8), "guided")):
+        with pytest.raises(ValueError, match=r"scoremap .* accepted"):
+            read(wrong)

@@ -85,6 +85,8 @@ def test_other_shapes_and_dtypes_are_refused(shape: tuple[int, ...]) -> None:
         resize_scoremap(torch.zeros(shape))
     with pytest.raises(ValueError, match=r"maps is complex64 \[7, 7\]"):
         resize_scoremap(torch.zeros(7, 7, dtype=torch.complex64))
+    with pytest.raises(ValueError, match="maps is a ndarray; a floating torch tensor"):
+        resize_scoremap(np.zeros((7, 7)))  # type: ignore[arg-type]
 
 
 def test_a_file_keeps_the_image_extension(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -45,6 +47,15 @@ def test_kinds_of_error(box: list[int], true: list[list[int]], kind: ErrorKind) 
     arrays = np.array([box]), np.array(true)
     assert error_kind(*arrays) == kind
     assert error_kind(*arrays, is_class_right=False) == "class"
+
+
+@pytest.mark.parametrize("wrong", [A, [], np.zeros(4, int), np.zeros((1, 4)), np.array([[9, 0, 0, 9]])], ids=str)
+def test_what_is_no_box_is_refused(wrong: Any) -> None:
+    box = np.array([A])
+    with pytest.raises(ValueError, match=r"^box (is|holds) .* accepted"):
+        error_kind(wrong, box)
+    with pytest.raises(ValueError, match=r"^true (is|holds) .* accepted"):
+        error_kind(box, wrong)
 
 
 def image(ranked: list[int] | None, boxes: list[list[int]], label: int = 3) -> ScoredImage:

@@ -154,6 +154,7 @@ def _comparison(root: Path) -> None:
     rows = {"IIR": None, "CAM": {"method": "cam"}}
     base = {"data": str(root / "data"), "hidden": 4, "image_size": 32, "epochs": 1}
     content = {"title": "both", "seeds": 1, "maps": ["cam", "both"], "base": base, "rows": rows}
+    content["published"] = [{"name": "Theirs", "source": "A paper", "pxap": 5.5}]
     (root / "comparison").mkdir()
     file = root / "comparison" / "plan.yaml"
     file.write_text(json.dumps(content))

@@ -93,8 +93,10 @@ def test_wrong_shape_is_named() -> None:
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"absent\.pt"):
-        read_weights(str(tmp_path / "absent.pt"), "resnet18")
+    (tmp_path / "folder.pt").mkdir()
+    for name in ("absent.pt", "folder.pt"):
+        with pytest.raises(FileNotFoundError, match=f"{name}' does not exist or is not a file"):
+            read_weights(str(tmp_path / name), "resnet18")
     (tmp_path / "damaged.pth").write_bytes(b"no weights here")
     (tmp_path / "damaged.safetensors").write_bytes(b"no weights here")
     for name in ("damaged.pth", "damaged.safetensors"):

@@ -49,6 +49,7 @@ WRAPPED: dict[str, Any] = {
     "kuangliu.PTH": lambda own: {"net": began(own, "module."), "acc": 95.0},
     "averaged.pth": lambda own: {"model": zeros(own), "model_ema": own, "ema": 0.999},
     "timm.pth.tar": lambda own: {"state_dict": zeros(own), "state_dict_ema": began(own, "module.")},
+    "averaged_module.pth": lambda own: {"model": zeros(own), "ema": {"module": began(own, "module."), "updates": 9}},
     "swa.pth": lambda own: {"n_averaged": torch.tensor(5), **began(own, "module.")},
     "compiled.pt": lambda own: began(own, "_orig_mod."),
     "nested.pt": lambda own: {"model": {"state_dict": own}},

@@ -20,7 +20,7 @@ class Compare:
     """
 
     file: tyro.conf.Positional[Path]
-    """YAML with title, seeds, maps, base, data and rows; see configs/compare."""
+    """YAML with title, seeds, maps, base, data, rows and published figures of others; see configs/compare."""
     out: tyro.conf.Positional[Path]
     """Folder of the runs, of results.json (every run's figures) and table.md (the tables and how they were made)."""
     data: str | None = None
