@@ -19,12 +19,18 @@ def test_equals_two_usual_cam_heads(hidden, class_mean):
     features = torch.randn(4, 5, 6, 7, dtype=torch.float64)
     out = head(features, LABELS)
     for x, (logits, cam) in enumerate(((out.logits_a, out.cam_a), (out.logits_b, out.cam_b))):
-        branch = head.branches[x](features) if hidden else features
+        branch = features
+        if hidden:
+            convolution, norm, _ = head.branches[x]
+            branch = F.conv2d(features, convolution.weight, padding=1)
+            branch = F.batch_norm(branch, norm.running_mean, norm.running_var, norm.weight, norm.bias).relu()
         class_maps = F.conv2d(branch, weight[x][:, :, None, None])
         torch.testing.assert_close(cam, class_maps[torch.arange(4), LABELS])
         torch.testing.assert_close(logits, F.linear(branch.mean(dim=(2, 3)), head.weight[x], head.bias[x]))
     torch.testing.assert_close(out.thresholds, out.regulated.maps.mean(dim=(2, 3)))
     assert out.labels is LABELS
+    torch.testing.assert_close(head.class_logits(out), (out.logits_a + out.logits_b) / 2)
+    torch.testing.assert_close(head.joint_map(out.regulated.maps), sum(out.regulated.maps.unbind(1)) / 2)
 
 
 @pytest.mark.parametrize("hidden", [None, 6])
@@ -34,6 +40,25 @@ def test_without_labels_it_takes_the_class_of_the_largest_summed_logits(hidden):
     out = head(features)
     assert torch.equal(out.labels, (out.logits_a + out.logits_b).argmax(dim=1))
     torch.testing.assert_close(out.cam_b, head(features, out.labels).cam_b)
+    if hidden is None:
+        low = features.bfloat16()
+        assert torch.equal(head(low).labels, head(low.float()).labels)
+
+
+def test_weights_and_biases_start_as_a_linear_layers():
+    head = DualCAMHead(16, 1000, hidden=64)
+    for each in (head.weight, head.bias):
+        assert -1 / 8 <= each.min() < -0.12
+        assert 0.12 < each.max() <= 1 / 8
+    assert DualCAMHead(5, 3).hidden == 512
+
+
+def test_certainty_of_few_classes_in_low_precision():
+    logits = torch.tensor([[0.5, -1.25], [3.0, 1.0]], dtype=torch.bfloat16)
+    out = DualCAMHead(5, 2, hidden=None)(torch.rand(2, 5, 3, 3), torch.tensor([0, 1]))
+    certainty = out._replace(logits_a=logits, logits_b=logits).certainty
+    torch.testing.assert_close(certainty, 2 * torch.sigmoid(torch.tensor([1.75, -2.0])) - 1)
+    assert DualCAMHead(1, 1, hidden=1)(torch.rand(2, 1, 3, 3)).certainty.tolist() == [0, 0]
 
 
 def test_the_two_classifiers_start_apart():

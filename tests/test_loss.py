@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from iir_fast import DualCAMHead, IIRLoss, backend
-from iir_fast.functional import iir_loss
+from iir_fast.functional import iir_loss, masked_pool, regulate
 
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0])
 
@@ -36,6 +38,41 @@ def test_weights_scale_the_two_terms():
     terms = iir_loss(*make_batch(), LABELS, intra_weight=2.0, inter_weight=0.5)
     torch.testing.assert_close(terms.loss, 2.0 * terms.intra + 0.5 * terms.inter)
     torch.testing.assert_close(IIRLoss(2.0, 0.5)(*make_batch(), LABELS), terms.loss)
+
+
+@pytest.mark.parametrize(("regulation", "column"), [("dual", 0), ("agreement", 1)])
+def test_says_what_it_is_made_of(regulation, column):
+    cam_a, cam_b, features = make_batch()
+    regulated = regulate(cam_a, cam_b)
+    terms = iir_loss(cam_a, cam_b, features, LABELS, regulation=regulation)
+    torch.testing.assert_close(terms.intra, regulated.terms[:, column].mean())
+    for name in ("masks", "maps", "thresholds"):
+        assert torch.equal(getattr(terms, name), getattr(regulated, name))
+    for found, expected in zip(terms.descriptors, masked_pool(features, regulated.masks), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_the_defaults_of_the_function_are_those_of_the_module():
+    assert repr(IIRLoss()) == (
+        "IIRLoss(intra_weight=5.0, inter_weight=5.0, regulation='dual', temperature=0.1, gather=False)"
+    )
+    of_module = inspect.signature(IIRLoss).parameters
+    of_function = inspect.signature(iir_loss).parameters
+    assert {name: each.default for name, each in of_module.items()} == {
+        name: of_function[name].default for name in of_module
+    }
+
+
+def test_with_gather_it_is_the_loss_of_all_ranks_rows(monkeypatch):
+    """As if another rank held the other half; `test_gather.py` asks real ones."""
+    cam_a, cam_b, features = make_batch()
+    whole = iir_loss(cam_a, cam_b, features, LABELS)
+    rest = iter([*(each[3:] for each in whole.descriptors), LABELS[3:]])
+    monkeypatch.setattr("iir_fast.loss.gather_rows", lambda rows: torch.cat((rows, next(rest))))
+    half = IIRLoss(gather=True).terms(cam_a[:3], cam_b[:3], features[:3], LABELS[:3])
+    torch.testing.assert_close(half.inter, whole.inter)
+    for found, expected in zip(half.descriptors, whole.descriptors, strict=True):
+        assert torch.equal(found, expected[:3])
 
 
 @pytest.mark.parametrize("labels", [LABELS, torch.arange(6)], ids=["subgroups", "every image alone"])
@@ -180,6 +217,7 @@ def test_autocast_with_bfloat16_features_keeps_the_loss_close():
     [
         ({"regulation": "both"}, "'both'; accepted are dual, agreement"),
         ({"temperature": -1}, "temperature is -1"),
+        ({"temperature": 0}, "temperature is 0"),
         ({"intra_weight": -0.5}, "intra_weight is -0.5; accepted is a number of at least 0"),
         ({"inter_weight": float("nan")}, "inter_weight is nan; accepted is a number of at least 0"),
     ],
@@ -194,15 +232,26 @@ def test_bad_options_are_named(options, words):
 @pytest.mark.parametrize(
     ("position", "value", "error", "words"),
     [
-        (0, torch.zeros(6, 5), ValueError, r"cam_a has shape \[6, 5\]; accepted are label CAMs"),
-        (1, torch.zeros(6, 5, 8), ValueError, "cam_b has shape"),
-        (0, torch.zeros(6, 2, 5, 7), IndexError, "labels holds values from 0 to 2; accepted are 0 to 1"),
-        (2, torch.zeros(6, 9, 4, 7), ValueError, "masks has shape"),
-        (3, torch.zeros(6), TypeError, "labels has dtype torch.float32; accepted is torch.int64"),
-        (3, torch.zeros(5, dtype=torch.int64), ValueError, r"labels has shape \[5\]"),
-        (4, torch.zeros(6), ValueError, r"thresholds has shape \[6\]"),
-        (4, torch.full((6, 2), 1.5), ValueError, "thresholds holds values from 1.5 to 1.5; accepted are 0 to 1"),
-        (4, torch.full((6, 2), -0.5), ValueError, "thresholds holds values from -0.5 to -0.5; accepted are 0 to 1"),
+        (0, torch.zeros(6, 5), ValueError, r"^iir_loss: cam_a has shape \[6, 5\]; accepted are label CAMs"),
+        (1, torch.zeros(6, 5), ValueError, r"^iir_loss: cam_b has shape \[6, 5\]; accepted are label CAMs"),
+        (1, torch.zeros(6, 5, 8), ValueError, "^regulate: cam_b has shape"),
+        (0, torch.zeros(6, 2, 5, 7), IndexError, "^iir_loss: labels holds values from 0 to 2; accepted are 0 to 1"),
+        (2, torch.zeros(6, 9, 4, 7), ValueError, "^masked_pool: masks has shape"),
+        (3, torch.zeros(6), TypeError, "^iir_loss: labels has dtype torch.float32; accepted is torch.int64"),
+        (3, torch.zeros(5, dtype=torch.int64), ValueError, r"^iir_loss: labels has shape \[5\]"),
+        (4, torch.zeros(6), ValueError, r"^regulate: thresholds has shape \[6\]"),
+        (
+            4,
+            torch.full((6, 2), 1.5),
+            ValueError,
+            "^iir_loss: thresholds holds values from 1.5 to 1.5; accepted are 0 to 1",
+        ),
+        (
+            4,
+            torch.full((6, 2), -0.5),
+            ValueError,
+            "^iir_loss: thresholds holds values from -0.5 to -0.5; accepted are 0 to 1",
+        ),
     ],
 )
 def test_bad_arguments_are_named(position, value, error, words):
@@ -244,11 +293,14 @@ def test_a_heads_output_stands_alone():
     out = DualCAMHead(9, 3, hidden=None)(make_batch(torch.float32)[2], LABELS)
     with pytest.raises(TypeError, match="accepted is the output alone"):
         IIRLoss()(out, out.cam_b)
-    with pytest.raises(TypeError, match="cam_b, features or labels are missing"):
-        IIRLoss()(out.cam_a)
+    given = {"cam_a": out.cam_a, "cam_b": out.cam_b, "features": out.features, "labels": LABELS}
+    torch.testing.assert_close(IIRLoss()(**given), IIRLoss()(out))
+    for missing in ("cam_b", "features", "labels"):
+        with pytest.raises(TypeError, match="cam_b, features or labels are missing"):
+            IIRLoss()(**{**given, missing: None})
 
 
-def test_its_weight_is_an_eighth_of_the_way_from_chance_to_certainty():
+def test_its_weight_is_an_eighth_of_the_way_from_chance_to_certainty(monkeypatch):
     head = DualCAMHead(4, 3, hidden=None).double()
     labels = torch.tensor([0, 1])
     with torch.no_grad():
@@ -262,6 +314,10 @@ def test_its_weight_is_an_eighth_of_the_way_from_chance_to_certainty():
     ) / 2  # both classifiers' mean, of the one image that is not at chance
     weighed = out._replace(logits_a=sure.double(), logits_b=torch.zeros(2, 3, dtype=torch.float64))
     assert IIRLoss().weight_of(weighed).item() == pytest.approx(8 * ((3 * p - 1) / 2 + 0) / 2)
+    first = weighed._replace(**{name: getattr(weighed, name)[:1] for name in ("logits_a", "logits_b", "labels")})
+    monkeypatch.setattr("iir_fast.loss.gather_rows", lambda rows: torch.cat((rows, torch.zeros_like(rows))))
+    assert IIRLoss().weight_of(first) == 2 * IIRLoss(gather=True).weight_of(first)
+    assert IIRLoss(gather=True).weight_of(first) == IIRLoss().weight_of(weighed)
     assert IIRLoss().weight_of(out._replace(logits_a=wrong, logits_b=wrong)) == 0
     certain = torch.tensor([[99.0, 0, 0], [0, 99.0, 0]], requires_grad=True)
     whole = IIRLoss().weight_of(out._replace(logits_a=certain, logits_b=certain))

@@ -20,7 +20,7 @@ class BackwardInputs(NamedTuple):
     foreground: Tensor
     """[B,R,C]: the result, as `background`."""
     background: Tensor
-    features_needed: bool = True
+    features_needed: bool
     masks_needed: bool = True
 
 

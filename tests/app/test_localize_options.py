@@ -11,6 +11,9 @@ from PIL import Image
 
 import iir_fast
 from iir_fast.app.cli import main
+from iir_fast.app.tables import threshold_text
+from iir_fast.evaluation import FixedThreshold
+from iir_fast.localization import Predictor
 from iir_fast.models import DEFAULT_MAP, MAPS, IIRNetwork, NetworkSpec, save_checkpoint
 
 
@@ -45,6 +48,13 @@ def test_the_map_and_the_batches_are_those_that_were_asked_for(map, tmp_path, mo
     map = map or DEFAULT_MAP
     assert boxes == found[map]
     assert asked == [(2, (map,)), (2, (map,)), (1, (map,))]
+
+    def of_each_map(self, map, refinement="none"):
+        return FixedThreshold((1 + MAPS.index(map or DEFAULT_MAP)) / 8, "val")
+
+    monkeypatch.setattr(Predictor, "threshold", of_each_map)
+    main(["localize", *paths, "--model", str(tmp_path / "model.pt"), *chosen])
+    assert f"threshold {threshold_text((1 + MAPS.index(map)) / 8)}, chosen on: val." in capsys.readouterr().err
     main(["localize", *paths, "--model", str(tmp_path / "model.pt"), "--without-object", "cat", "dog"])
     printed = capsys.readouterr()
     assert all(each["box"] == [0, 0, 0, 0] and each["probability"] > 0.5 for each in json.loads(printed.out))

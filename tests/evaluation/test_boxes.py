@@ -35,7 +35,7 @@ def test_a_step_outside_the_range_is_refused(step: float) -> None:
 
 
 def test_a_rectangle_is_its_own_box() -> None:
-    assert largest_box(filled((30, 40, 70, 100)), 0.5) == (30, 40, 70, 100)
+    assert largest_box(filled((30, 40, 70, 100)), 0.5) == largest_box(filled((30, 40, 70, 100)), 0) == (30, 40, 70, 100)
 
 
 def test_a_box_ends_at_the_last_pixel() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from benchmarks.scoremaps import KINDS, true_boxes
 from iir_fast.evaluation import contours
 from iir_fast.evaluation.boxes import thresholds
 from iir_fast.evaluation.contours import score_contours, search_contours
-from iir_fast.evaluation.library import compiled
+from iir_fast.evaluation.library import REFUSED, compiled
 
 needs_library = pytest.mark.skipif(compiled() is None, reason="installed without a C++ compiler")
 TAUS = thresholds(0.001)
+MAP, BOX = np.eye(5), np.array([[0, 0, 3, 3]])
 
 
 @needs_library
@@ -77,7 +79,32 @@ def test_without_a_compiler_opencv_does_it(monkeypatch):
         assert np.array_equal(one, other)
 
 
-MAP, BOX = np.eye(5), np.array([[0, 0, 3, 3]])
+@needs_library
+def test_arrays_of_other_dtypes_and_layouts_are_what_they_hold():
+    random = np.random.default_rng(6)
+    scoremap, boxes = random.random((40, 30)).astype(np.float32).T, np.array([[3, 4], [5, 2], [19, 21], [20, 30]]).T
+    expected = search_contours(scoremap.astype(np.float64), TAUS, boxes)
+    assert not scoremap.flags.c_contiguous
+    for given in (boxes, boxes.astype(np.int32)):
+        for one, other in zip(score_contours(scoremap, TAUS, given), expected, strict=True):
+            assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "sentence"),
+    [
+        (REFUSED, ValueError, r"scoremap is \[5, 7\]; fewer than 2\*\*28 pixels are accepted"),
+        (-1, MemoryError, "no memory for a map of 5 x 7 pixels"),
+    ],
+)
+def test_what_the_compiled_part_cannot_do_is_said(answer, error, sentence, monkeypatch):
+    monkeypatch.setattr(contours, "compiled", lambda: SimpleNamespace(iir_fast_score_contours=lambda *given: answer))
+    with pytest.raises(error, match=sentence):
+        score_contours(np.eye(5, 7), TAUS, BOX)
+
+
+def test_a_box_may_end_right_before_the_bound():
+    assert score_contours(MAP, TAUS, np.array([[0, 0, 3, 2**30 - 1]]))[1].max() > 0
 
 
 @pytest.mark.parametrize(
@@ -99,9 +126,10 @@ MAP, BOX = np.eye(5), np.array([[0, 0, 3, 3]])
         (MAP, TAUS, BOX[:0], r"boxes is int64 \[0, 4\]"),
         (MAP, TAUS, BOX / 2, r"boxes is float64 \[1, 4\]"),
         (MAP, TAUS, BOX.tolist(), "boxes is a list"),
-        (MAP, TAUS, BOX - 1, r"boxes holds \[-1, -1, 2, 2\]; 0 <= x0 <= x1"),
-        (MAP, TAUS, BOX[:, ::-1], r"boxes holds \[3, 3, 0, 0\]"),
-        (MAP, TAUS, BOX * 2**40, r"boxes holds \[0, 0, 3298534883328"),
+        (MAP, TAUS, np.concatenate([BOX, BOX - 1]), r"boxes holds \[-1, -1, 2, 2\]; 0 <= x0 <= x1"),
+        (MAP, TAUS, np.concatenate([BOX, BOX[:, ::-1]]), r"boxes holds \[3, 3, 0, 0\]"),
+        (MAP, TAUS, np.concatenate([BOX, BOX * 2**40]), r"boxes holds \[0, 0, 3298534883328"),
+        (MAP, TAUS, np.array([[0, 0, 3, 2**30]]), r"boxes holds \[0, 0, 3, 1073741824\]"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

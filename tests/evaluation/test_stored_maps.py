@@ -91,6 +91,13 @@ def test_a_stack_in_any_order_of_memory(tmp_path: Path) -> None:
     np.testing.assert_array_equal(StoredMaps(tmp_path / "all.npy", IDS)[1], stored[1].astype(np.float64))
 
 
+def test_both_versions_of_the_format_are_read(tmp_path: Path) -> None:
+    for version in ((1, 0), (2, 0)):
+        with (tmp_path / "a.npy").open("wb") as stream:
+            np.lib.format.write_array(stream, np.arange(3.0), version)
+        assert read_array(tmp_path / "a.npy").tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("stack", "sentence"),
     [

@@ -45,16 +45,28 @@ def test_agrees_with_the_float64_reference(case, shape, dtype, tolerance, implem
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision_is_upcast_and_only_gradients_are_rounded(case, dtype, implementation):
+def test_low_precision_is_upcast_and_only_gradients_are_rounded(case, dtype, each_backend, implementation):
     shape = (5 if implementation == "native" else 2, 33, 14, 14)
     tensors = case.make(shape, dtype)
-    results = case.run_with_gradients(tensors, shape)
+    results = case.run_with_gradients(tensors, shape, each_backend)
     expected = case.run_with_gradients([tensor.double() for tensor in tensors], shape, "reference")
     outputs = len(results) - (len(tensors) if case.differentiable else 0)
     assert all(result.dtype == torch.float32 for result in results[:outputs])
     assert all(result.dtype == dtype for result in results[outputs:])
     assert_close(results[:outputs], expected[:outputs], 1e-5)
     assert_close(results[outputs:], expected[outputs:], torch.finfo(dtype).eps)
+
+
+def test_one_argument_in_float64_makes_results_and_sums_float64(case, each_backend):
+    """Thresholds and offsets decide nothing; dual_cam has a test of its own."""
+    shape = (3, 17, 7, 7)
+    tensors = case.make(shape, torch.float32)
+    expected = case.run([tensor.double() for tensor in tensors], shape, "reference")
+    for wide in range({"inter_intra": 3, "dual_cam": 0}.get(case.operator, 2)):
+        given = [tensor.double() if number == wide else tensor for number, tensor in enumerate(tensors)]
+        found = case.run(given, shape, each_backend)
+        assert all(result.dtype == torch.float64 for result in found)
+        assert_close(found, expected, 1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

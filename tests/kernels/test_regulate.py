@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from iir_fast.functional import regulate
 from iir_fast.kernels import backend
+from iir_fast.kernels.contract import FLAT_ABSOLUTE, FLAT_RELATIVE
 
 TINY = 1e-4
 
@@ -93,6 +96,15 @@ def test_a_map_of_rounding_noise_counts_as_constant(dtype):
     noise = 1000 + 1e-4 * torch.rand(1, 5, 5, dtype=dtype)
     assert noise.unique().numel() > 1
     assert not regulate(noise, torch.rand(1, 5, 5, dtype=dtype)).maps[:, 0].any()
+
+
+def test_a_range_right_at_the_bound_is_constant_and_the_next_one_is_not():
+    bound = FLAT_ABSOLUTE
+    for _ in range(9):
+        bound = FLAT_RELATIVE * bound + FLAT_ABSOLUTE
+    for high, largest in ((bound, 0), (math.nextafter(bound, 1), 1)):
+        cam = torch.tensor([[[0.0, high]]], dtype=torch.float64)
+        assert regulate(cam, cam).maps.max() == largest
 
 
 @pytest.mark.parametrize("given", [None, torch.full((2, 2), 0.5)])

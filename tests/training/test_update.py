@@ -116,9 +116,56 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_names_its_term(precision,
     before = copy.deepcopy(model.state_dict())
     record = made.update(batches(1, scale=float("inf")))
     assert record.non_finite == "classification"
+    assert record.overflowed is False
     assert made.non_finite == 1
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert made.update(batches(1)).non_finite is None
+
+
+def test_a_loss_of_finite_terms_that_is_not_finite_is_called_the_total(model, monkeypatch):
+    sound = Learner.forward
+
+    def unsound(*arguments):
+        result = sound(*arguments)
+        return result._replace(loss=result.loss * torch.inf)
+
+    monkeypatch.setattr(Learner, "forward", unsound)
+    assert updater(model).update(batches(1)).non_finite == "total"
+
+
+@pytest.mark.parametrize(
+    ("precision", "scale", "expected"),
+    [
+        ("fp32", float("inf"), {"scaler": {}, "averaged": 1, "overflows": 0, "non_finite": 2}),
+        ("fp16", 1e2, {"averaged": 1, "overflows": 2, "non_finite": 0}),
+    ],
+)
+def test_another_takes_up_what_is_neither_network_nor_optimizer(precision, scale, expected, model):
+    def state(of: Updater) -> dict[str, object]:
+        return {name: of.state_dict()[name] for name in ("scaler", "averaged", "overflows", "non_finite")}
+
+    made, other = (updater(copy.deepcopy(model), precision=precision, ema_decay=0.5) for _ in range(2))
+    for batch in (*batches(1), *2 * batches(1, scale)):
+        made.update([batch])
+    other.load_state_dict(made.state_dict())
+    assert state(other) == state(made)
+    assert expected.items() <= state(made).items()
+    assert updater(model).state_dict()["averaged"] == 0
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_network_reads_the_layout_that_was_asked_for(channels_last, model, monkeypatch):
+    sound, read = Learner.forward, []
+
+    def note(self, inputs, labels):
+        read.append(inputs.is_contiguous(memory_format=torch.channels_last))
+        return sound(self, inputs, labels)
+
+    monkeypatch.setattr(Learner, "forward", note)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        given = [batch._replace(inputs=batch.inputs.to(memory_format=layout)) for batch in batches(1)]
+        updater(model, channels_last=channels_last).update(given)
+    assert read == [channels_last] * 2
 
 
 def test_a_fault_of_another_rank_leaves_the_update_out_here_too(model, monkeypatch):
