@@ -34,13 +34,16 @@ def weights_through_logits(
     `of_rows` [2,D] is the sum of the gradients of all samples' rows, if CAMs have some: its share of the mean is taken
     off.
     """
+    share = (1 - inputs.class_mean) / inputs.weights.shape[1]
     if grad_logits is None:
         found = torch.zeros_like(inputs.weights, dtype=pooled.dtype)
     else:
         lowered, both = (each.to(inputs.of_logits) for each in (grad_logits, pooled.expand(2, -1, -1)))
+        if of_rows is not None and of_rows.dtype == both.dtype:
+            return torch.baddbmm(of_rows.unsqueeze(1), lowered.transpose(1, 2), both, beta=-share)
         found = torch.bmm(lowered.transpose(1, 2), both)
     if of_rows is not None:
-        found = torch.sub(found, of_rows.unsqueeze(1), alpha=(1 - inputs.class_mean) / inputs.weights.shape[1])
+        found = torch.sub(found, of_rows.unsqueeze(1), alpha=share)
     return found.to(pooled.dtype)
 
 

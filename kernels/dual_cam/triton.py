@@ -1,8 +1,8 @@
 """dual_cam on Triton: one launch each way beside the logits where F is small (`whole.py`), and else the kernels of the
 operators that it is made of, on sums that the next one finishes.
 
-Where CAMs have weights of their own, a launch before all that writes each sample's row of them, and one of torch that
-sums these rows' gradients.
+Where CAMs have weights of their own, a launch before all that writes each sample's row of them, and one of torch behind
+5. that sums these rows' gradients; 4. then comes last but one.
 
 forward    1. `label_cam`: parts of the CAMs, and the pooled map, of one map or of both in one launch
            2. logits, a matrix product of torch
