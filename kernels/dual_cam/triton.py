@@ -1,18 +1,19 @@
 """dual_cam on Triton: one launch each way beside the logits where F is small (`whole.py`), and else the kernels of the
 operators that it is made of, on sums that the next one finishes.
 
-Where CAMs have weights of their own, a launch before all that writes each sample's row of them, and one of torch behind
-5. that sums these rows' gradients; 4. then comes last but one.
-
 forward    1. `label_cam`: parts of the CAMs, and the pooled map, of one map or of both in one launch
            2. logits, a matrix product of torch
            3. `regulate`: the CAMs of their parts, the offsets of the pooled map, and all that follows
            4. `masked_pool`
 backward   1. `masked_pool`: parts of dm, and what its share of dF is made of, or that gradient itself
            2. `regulate`: dP, dr
-           3., 4. through the logits, two matrix products of torch
-           5. `label_cam`: one write of dF, or of both maps' gradients, and each sample's rows of dW
+           3. through the logits to the pooled map, a matrix product of torch
+           4. `label_cam`: one write of dF, or of both maps' gradients, and each sample's rows of dW
+           5. through the logits to dW, another product
            6. these rows, added to dW by class, and the sums over the batch that biases and offsets take
+
+Where CAMs have weights of their own, a launch before all that writes each sample's row of them, and one of torch before
+the second product sums these rows' gradients.
 """
 
 from __future__ import annotations
