@@ -1,9 +1,9 @@
 """What one would otherwise write: the whole step and the operators in PyTorch, as opponents of the package.
 
 The step is two classifiers on a shared map with cross-entropies and IIR's loss (its defaults: dual regulation, mean
-thresholds, temperature 0.1, weights 5 and 5). Both formulations compute what `DualCAMHead(hidden=None)` and `iir_loss`
-compute; `benchmarks.agreement` holds them to it before anything is timed. None guards against constant maps or zero
-descriptors, which the package does.
+thresholds, temperature 0.1, weights 5 and 5). Both formulations compute what `DualCAMHead(hidden=None, class_mean=1)`
+and `iir_loss` compute; `benchmarks.agreement` holds them to it before anything is timed. None guards against constant
+maps or zero descriptors, which the package does.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def main() -> None:
     for name, stride in BACKBONES.items():
         torch.manual_seed(0)
         backbone = create_backbone(name, output_stride=stride).to(device)
-        head = DualCAMHead(backbone.channels, CLASSES, hidden=None, threshold="mean").to(device)
+        head = DualCAMHead(backbone.channels, CLASSES, hidden=None, threshold="mean", class_mean=1.0).to(device)
         images = torch.randn(batch, 3, IMAGE_SIZE, IMAGE_SIZE).to(device)
         labels = (torch.arange(batch) // IMAGES_PER_CLASS).to(device)
         for contender, share in measure(backbone, head, images, labels, ROUNDS).items():

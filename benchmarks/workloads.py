@@ -172,7 +172,9 @@ def make(what: str, shape: Shape, device: str, compiler: str | None = None) -> W
 
 def _step(shape: Shape, device: str, compiler: str | None) -> Workload:
     features, labels = make_features(shape, device).requires_grad_(), make_labels(shape, device)
-    head, regulation = DualCAMHead(shape.channels, shape.classes, hidden=None).to(device), IIRLoss()
+    # CAMs are plain ones, as the peers make them.
+    head = DualCAMHead(shape.channels, shape.classes, hidden=None, class_mean=1.0).to(device)
+    regulation = IIRLoss()
     if shape.dtype == torch.float64:
         head = head.double()
     with torch.no_grad():

@@ -131,7 +131,7 @@ def test_what_is_not_for_want_of_memory_is_raised():
 
 def test_the_shares_of_a_step_are_of_both_losses():
     backbone = create_backbone("small_cnn")
-    head = DualCAMHead(backbone.channels, 4, hidden=None, threshold="mean")
+    head = DualCAMHead(backbone.channels, 4, hidden=None, threshold="mean", class_mean=1.0)
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 0, 1, 1])
     shares = measure_share(backbone, head, images, labels, rounds=1)
     assert shares.keys() == LOSSES.keys()
