@@ -154,12 +154,12 @@ def count_scores(
         shapes = f"{list(scoremap.shape)}, {list(on_object.shape)} and {list(elsewhere.shape)}"
         raise ValueError(f"scoremap and its two masks are {shapes}; one shape is accepted.")
     bins, library = len(edges) - 1, compiled()
+    on_object, elsewhere = np.ascontiguousarray(on_object, np.bool_), np.ascontiguousarray(elsewhere, np.bool_)
     if library is None:
         indices = np.searchsorted(edges, scoremap, side="right") - 1
         return np.bincount(indices[on_object], minlength=bins), np.bincount(indices[elsewhere], minlength=bins)
     foreground, background = np.zeros(bins, np.int64), np.zeros(bins, np.int64)
     scoremap, edges = np.ascontiguousarray(scoremap, np.float64), np.ascontiguousarray(edges, np.float64)
-    on_object, elsewhere = np.ascontiguousarray(on_object, np.bool_), np.ascontiguousarray(elsewhere, np.bool_)
     maps = (scoremap.ctypes.data, on_object.ctypes.data, elsewhere.ctypes.data)
     counts = (foreground.ctypes.data, background.ctypes.data)
     if (

@@ -245,7 +245,7 @@ def pixel_average_precision(foreground: NDArray[np.int64], background: NDArray[n
         raise ValueError("PxAP needs at least one foreground pixel, but every mask of the split is empty.")
     recall = true_positives / true_positives[-1]
     precision = true_positives / np.maximum(predicted, 1)
-    return float((precision[1:] * np.diff(recall))[predicted[1:] > 0].sum() * 100)
+    return float((precision[1:] * np.diff(recall)).sum() * 100)
 
 
 def pixel_peaks(

@@ -23,6 +23,10 @@ TAUS = thresholds(0.001)
 MAP, BOX = np.eye(5), np.array([[0, 0, 3, 3]])
 
 
+def test_what_was_compiled_is_found():
+    assert (compiled() is None) != Path(contours.__file__).with_name("_compiled.library").exists()
+
+
 @needs_library
 def test_no_difference_on_maps_of_all_kinds():
     assert count_differences(20 * len(KINDS), seed=1) == 0

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from iir_fast.data import GroundTruth
-from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, ScoredImage
+from iir_fast.evaluation import Evaluator, FixedThreshold, Metrics, Peak, ScoredImage
 from iir_fast.evaluation.evaluator import BATCH, usable_cores
 
 Array = NDArray[Any]
@@ -156,7 +156,9 @@ def images() -> list[ScoredImage]:
 def test_every_figure_is_the_protocols(images: list[ScoredImage], step: float) -> None:
     expected = plain_protocol(images, step)
     metrics = Evaluator("test", step).run(images)
+    assert (metrics.split, metrics.step) == ("test", step)
     assert metrics.curve_v1 is not None
+    assert metrics.curve_v1.delta == 0.5
     assert metrics.curve_v1.accuracy == tuple(expected.v1)
     assert metrics.max_box_acc == expected.v1.max()
     assert metrics.curve_v1.threshold == np.arange(0, 1, step)[expected.v1.argmax()]
@@ -179,8 +181,9 @@ def test_the_number_of_workers_changes_nothing(images: list[ScoredImage], worker
     assert Evaluator("test", 0.05, workers=workers).run(images) == alone
 
 
+@pytest.mark.parametrize("judges", [False, True])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_memory_does_not_grow_with_the_number_of_images(workers: int) -> None:
+def test_memory_does_not_grow_with_the_number_of_images(workers: int, judges: bool) -> None:
     freed: list[int] = []
     alive: list[int] = []
 
@@ -191,7 +194,11 @@ def test_memory_does_not_grow_with_the_number_of_images(workers: int) -> None:
             alive.append(index + 1 - len(freed))
             yield ScoredImage(str(index), scoremap, 0, None, GroundTruth((9, 9), np.array([[0.0, 0, 5, 5]])))
 
-    assert Evaluator("test", 0.1, workers=workers).run(stream()).images == 100
+    evaluator = Evaluator("test", 0.1, workers=workers)
+    if judges:
+        assert len(list(evaluator.judge(stream(), lambda image: image, 0.5))) == 100
+    else:
+        assert evaluator.run(stream()).images == 100
     assert max(alive) <= (BATCH * (2 * workers + 2) if workers else 3)
 
 
@@ -312,8 +319,9 @@ def test_figures_without_their_data_are_none() -> None:
     assert masks_only.fixed_threshold_origin is None
 
 
-def test_top_5_needs_five_ranked_classes() -> None:
-    metrics = Evaluator("test").run([two_level(0, [0, 1, 2, 3, 4]), two_level(1, [0, 1])])
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_top_5_needs_five_ranked_classes(order: slice) -> None:
+    metrics = Evaluator("test").run([two_level(0, [0, 1, 2, 3, 4]), two_level(1, [0, 1])][order])
     assert (metrics.top1_loc, metrics.top5_loc) == (50, None)
     assert (metrics.top1_accuracy, metrics.top5_accuracy) == (50, None)
 
@@ -326,6 +334,11 @@ def test_metrics_can_be_written_as_json(images: list[ScoredImage]) -> None:
     assert read["max_box_acc_v2"] == metrics.max_box_acc_v2
     assert [curve["delta"] for curve in read["curves_v2"]] == [0.3, 0.5, 0.7]
     assert read["curve_v1"]["chosen_on"] == "test, the split it is reported on"
+    assert metrics.curve_v1 is not None
+    assert (read["curve_v1"]["best"], read["curve_v1"]["threshold"]) == (
+        metrics.max_box_acc,
+        metrics.curve_v1.threshold,
+    )
     assert len(read["curve_v1"]["accuracy"]) == 10
     assert metrics.piou is not None
     peak = {"best": metrics.piou.best, "threshold": metrics.piou.threshold}
@@ -336,6 +349,15 @@ def test_metrics_can_be_written_as_json(images: list[ScoredImage]) -> None:
 def test_no_image_is_an_error() -> None:
     with pytest.raises(ValueError, match="split 'val' has no image"):
         Evaluator("val").run([])
+
+
+def test_where_nothing_may_be_called_object_the_peak_is_at_two() -> None:
+    corner = np.zeros((224, 224), np.uint8)
+    corner[0, 0] = 1
+    found = Evaluator("test").run(
+        [ScoredImage("a", np.ones((224, 224)), 0, None, GroundTruth((9, 9), NO_BOXES, (corner,)))]
+    )
+    assert found.miou == Peak(50 * (1 - 1 / 224**2), 2)
 
 
 @pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
@@ -354,7 +376,7 @@ def test_an_image_without_a_box_counts_for_the_accuracy_alone(order: slice) -> N
 
 
 def test_missing_ranked_classes_name_the_image() -> None:
-    with pytest.raises(ValueError, match="'b' has no ranked classes"):
+    with pytest.raises(ValueError, match="image 'b' has no ranked classes, while image 'a' has them; either all"):
         Evaluator("test").run([two_level(0, [0], "a"), two_level(0, None, "b")])
 
 

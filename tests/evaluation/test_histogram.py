@@ -50,9 +50,11 @@ def test_what_would_count_beside_the_bins_is_refused(value: float, edges: list[f
 
 
 @pytest.mark.usefixtures("implementation")
-def test_arrays_need_not_be_contiguous() -> None:
-    scoremap, edges = np.random.default_rng(1).random((8, 6)).T, np.array([0, 0.5, 1, 2])
+@pytest.mark.parametrize(("dtype", "of_masks"), [(np.float64, np.bool_), (np.float32, np.int64)])
+def test_arrays_need_not_be_contiguous_nor_of_the_usual_dtype(dtype: type, of_masks: type) -> None:
+    scoremap, edges = np.random.default_rng(1).random((8, 6)).astype(dtype).T, np.array([0, 0.5, 1, 2], dtype)
     on_object = np.random.default_rng(2).random((12, 8))[::2] < 0.5
-    foreground, background = count_scores(scoremap, on_object, ~on_object, edges)
+    masks = (each.astype(of_masks) for each in (on_object, ~on_object))
+    foreground, background = count_scores(scoremap, *masks, edges)
     assert np.array_equal(foreground, np.histogram(scoremap[on_object], edges)[0])
     assert np.array_equal(background, np.histogram(scoremap[~on_object], edges)[0])

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import is_dataclass
+from importlib import import_module
+from pkgutil import iter_modules
+
 import numpy as np
 import pytest
 
-from iir_fast.evaluation import FixedThreshold, Peak
+from iir_fast import evaluation
+from iir_fast.evaluation import FixedThreshold, Metrics, Peak
 from iir_fast.evaluation.metrics import box_curve, check_stored, pixel_average_precision, pixel_peaks
 
 EDGES = np.array([0, 0.5, 1, 2, 3])
@@ -54,6 +60,32 @@ def test_without_background_its_overlap_is_nothing() -> None:
     assert pixel_peaks(np.array([2, 0, 2, 0]), np.zeros(4, np.int64), EDGES) == (Peak(100, 0), Peak(50, 0))
 
 
+def test_a_single_pixel_counts_as_one() -> None:
+    one, none = np.array([0, 1, 0, 0]), np.zeros(4, np.int64)
+    assert pixel_peaks(one, none, EDGES) == (Peak(100, 0), Peak(50, 0))
+    assert pixel_peaks(none, one, EDGES) == (Peak(0, 0), Peak(50, 1))
+
+
+def test_what_is_not_given_is_none() -> None:
+    given = {"split": "test", "images": 3, "step": 0.1}
+    counted = {"with_boxes": 0, "curves_v2": (), "top_peaks": ()}
+    assert vars(Metrics(**given)) == {**dict.fromkeys(Metrics.__annotations__), **given, **counted}
+
+
+def test_they_are_printed_with_what_is_known() -> None:
+    assert repr(Metrics("val", 3, 0.1)) == "Metrics(val, 3 images: )"
+    assert repr(Metrics("val", 3, 0.1, max_box_acc_v2=12.345, gt_known_loc=50, pxap=0, top1_accuracy=100)) == (
+        "Metrics(val, 3 images: max_box_acc_v2 12.3, gt_known_loc 50.0, pxap 0.0, top1_accuracy 100.0)"
+    )
+
+
+def test_no_record_of_an_evaluation_can_be_changed() -> None:
+    for module in iter_modules(evaluation.__path__, "iir_fast.evaluation."):
+        for each in vars(import_module(module.name)).values():
+            if isinstance(each, type) and is_dataclass(each) and each.__module__ == module.name:
+                assert each.__dataclass_params__.frozen, each
+
+
 @pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
 def test_a_fixed_threshold_outside_the_range_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match=r"\[0, 1\) is accepted"):
@@ -80,7 +112,7 @@ def test_what_evaluations_have_written_is_taken(figures):
 @pytest.mark.parametrize(
     "figures",
     [
-        *({"pxap": value} for value in ("3", True, [3], float("nan"), float("inf"), 10**400)),
+        *({"pxap": value} for value in ("3", True, [3], float("nan"), float("inf"), 10**400, 1e300)),
         *({"fixed_threshold": value} for value in (0.5, {"value": 0.5}, {"value": 1.5, "chosen_on": "val"}, [])),
         *({"curves_v2": value} for value in (None, 3, [3], [CURVE | {"accuracy": ["x"]}], [CURVE | {"delta": None}])),
         {"images": 3.5},
@@ -89,5 +121,6 @@ def test_what_evaluations_have_written_is_taken(figures):
     ],
 )
 def test_what_no_evaluation_can_have_written_is_refused(figures):
-    with pytest.raises(ValueError, match=rf"^({next(iter(figures))}|value) is "):
+    ((name, value),) = figures.items()
+    with pytest.raises(ValueError, match=rf"^({name} is {re.escape(str(value)[:80])}|value is 1\.5; .*)$"):
         check_stored(figures)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from iir_fast.data import ProceduralDataset
 from iir_fast.evaluation import (
+    REFINEMENTS,
     Evaluator,
     StoredMaps,
     evaluate_maps,
     evaluate_scoremaps,
+    fit_image,
+    own_threshold,
     predict,
+    refine,
     resize_scoremap,
 )
 from iir_fast.models import IIRNetwork, NetworkSpec
@@ -66,6 +72,29 @@ def test_perfect_maps_get_full_marks():
     assert metrics.max_box_acc_v2 > 95
     assert metrics.pxap > 95
     assert evaluate_maps(predictions, "evidence", dataset, Evaluator("test", workers=0)).max_box_acc_v2 < 70
+
+
+@pytest.mark.parametrize("refinement", REFINEMENTS)
+def test_maps_are_refined_by_their_images_and_cut_as_the_refined_ones_are(refinement):
+    model, dataset = make()
+    predictions = predict(model, DataLoader(dataset, 20), MAPS)
+    predictions.maps["cam"][3] = torch.eye(16)[5, :, None] * torch.eye(16)[7]  # as a peak is cut near its foot
+    loads = SimpleNamespace(run=lambda images, load, on_image: load(3))
+    found = evaluate_maps(predictions, "cam", dataset, loads, refinement=refinement)
+    expected = refine(resize_scoremap(predictions.maps["cam"][3]), fit_image(dataset.image(3)), refinement)
+    assert np.array_equal(found.scoremap, expected)
+    assert found.own_threshold == own_threshold(expected, refinement)
+    assert own_threshold(expected) < own_threshold(expected, "grabcut"), "or nothing tells them apart"
+
+
+def test_without_boxes_images_are_judged_by_their_classes_alone(monkeypatch):
+    model, dataset = make()
+    predictions, truth = predict(model, DataLoader(dataset, 20), MAPS), dataset.ground_truth
+    monkeypatch.setattr(dataset, "ground_truth", lambda i: replace(truth(i), boxes=np.zeros((0, 4))))
+    verdicts = []
+    metrics = evaluate_maps(predictions, "cam", dataset, Evaluator("test"), on_verdict=verdicts.append)
+    assert [each.predicted for each in verdicts] == predictions.ranked_classes[:, 0].tolist()
+    assert metrics.errors is metrics.fixed_threshold is verdicts[0].iou is None
 
 
 def test_saved_score_maps_give_the_same_metrics_and_with_predictions_all_of_them(tmp_path):

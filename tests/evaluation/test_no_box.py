@@ -29,6 +29,14 @@ def test_each_image_is_cut_at_the_threshold_that_it_has(own: float, right: bool)
     assert found.no_box_top5_loc == pytest.approx(200 / 3 * right)
 
 
+def test_an_iou_of_exactly_one_half_is_right() -> None:
+    scoremap = np.zeros((224, 224))
+    scoremap[20:199, 20:199] = 1
+    truth = GroundTruth((224, 224), np.array([[20.0, 20, 199, 109]]))  # 90 of the box's 180 rows
+    found = Evaluator("test").run([ScoredImage("a", scoremap, 0, None, truth, 0.5)])
+    assert (found.no_box_gt_known_loc, found.max_box_acc) == (100, 100)
+
+
 def test_images_differ_in_their_thresholds() -> None:
     found = Evaluator("test").run([image([0], 0.2), image([0], 0.6)])
     assert (found.no_box_gt_known_loc, found.gt_known_loc, found.no_box_top5_loc) == (50, 100, None)

@@ -16,7 +16,9 @@ IDS, CLASSES = ("a.jpg", "b, c.jpg"), ("ant", "bee", "cat")
 
 
 def read(file: Path, classes: tuple[str, ...] = CLASSES) -> list[list[int]]:
-    return [ranked.tolist() for ranked in read_ranked_classes(file, IDS, classes)]
+    found = read_ranked_classes(file, IDS, classes)
+    assert all(ranked.dtype == np.int64 for ranked in found)
+    return [ranked.tolist() for ranked in found]
 
 
 def test_a_csv_names_classes_or_numbers_them_in_any_order_of_images(tmp_path: Path) -> None:
@@ -25,6 +27,8 @@ def test_a_csv_names_classes_or_numbers_them_in_any_order_of_images(tmp_path: Pa
     assert read(file) == [[1], [2, 0]]
     file.write_text('a.jpg,10,9\n"b, c.jpg",9\n')
     assert read(file, ("9", "10")) == [[1, 0], [0]]
+    file.write_bytes(b'"two\r\nlines.jpg",bee\r\n')
+    assert read_ranked_classes(file, ["two\r\nlines.jpg"], CLASSES)[0].tolist() == [1]
 
 
 @pytest.mark.parametrize("dtype", ["u1", ">i4", "i8", "u8"])
@@ -66,11 +70,12 @@ def test_all_that_is_wrong_with_a_csv_is_named(tmp_path: Path, text: str, senten
         (np.array([[0, 3], [0, 1]]), "1 wrong: row 0 is not of different classes from 0 to 2"),
         (np.array([[0, 1], [0, -1]]), "1 wrong: row 1 is not"),
         (np.array([[0, 0], [1, 1]]), "2 wrong: row 0 is not .*, row 1 is not"),
+        (np.array([[0, 1], [1, 1]]), "1 wrong: row 1 is not"),
     ],
 )
 def test_another_array_is_refused(tmp_path: Path, array: NDArray[Any], sentence: str) -> None:
     np.save(tmp_path / "ranked.npy", array)
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=rf"ranked\.npy.*{sentence}"):
         read(tmp_path / "ranked.npy")
 
 
