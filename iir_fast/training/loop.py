@@ -171,7 +171,7 @@ def _train(
         tracker = config.saving.tracker if ranks.is_first else "none"
         with _interrupt_flag() as interrupted, tracked_by(tracker, folder.root, config.options()) as track:
             run.train(progress, track, interrupted, validate)
-    return TrainResult(run.network.eval(), spec, skipped, ranks.is_first)
+    return TrainResult(run.network.eval(), run.spec, skipped, ranks.is_first)
 
 
 def frozen_features(

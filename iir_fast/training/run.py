@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -137,6 +138,10 @@ class Run:
                 f"{self.ranks.size}; start as many."
             )
         self.network.load_state_dict(found.model)
+        # A run keeps the CAMs that it began with.
+        self.spec = replace(self.spec, class_mean=found.spec.class_mean)
+        for network in (self.model, self.network):
+            network.head.class_mean = self.spec.class_mean
         try:
             self._take_up(training)
         except Exception as error:  # optimizers and schedules let through whatever they meet

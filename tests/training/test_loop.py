@@ -37,6 +37,19 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_run_of_an_earlier_version_goes_on_with_plain_cams(tmp_path):
+    config = TINY.with_options(checkpoint_every=5)
+    train(config, tmp_path / "run")
+    first, last = sorted((tmp_path / "run/checkpoints").glob("*.pt"))
+    last.unlink()
+    content = torch.load(first, weights_only=True)
+    assert content["spec"].pop("class_mean") == 0.75
+    torch.save(content, first)
+    found = train(config, tmp_path / "run", "resume")
+    assert (found.spec.class_mean, found.model.head.class_mean) == (1.0, 1.0)
+    assert read_checkpoint(last)[0].class_mean == 1.0
+
+
 @pytest.mark.parametrize("method", ["cam", "iir"])
 def test_same_seed_same_bits_other_seed_other_weights(method, tmp_path):
     config = TINY.with_options(method=method)
