@@ -56,7 +56,6 @@ class StoredMaps:
             raise ValueError(f"scale is {scale}; a positive number is accepted.")
         self._path, self._resize, self._stretch, self._scale = Path(path), resize, resize or normalize, scale
         self._stack: NDArray[Any] | None = None
-        self._files: list[Path] = []
         if self._path.is_dir():
             self._files = self._look_at_all(ids)
         else:

@@ -7,9 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from iir_fast.evaluation import own_threshold, refine
-from iir_fast.evaluation.refinement import EPSILON, RADIUS, REFINEMENTS
+from iir_fast.evaluation import fit_image, own_threshold, refine, refined_name
+from iir_fast.evaluation.refinement import REFINEMENTS
+
+RADIUS, EPSILON = 16, 1e-3
 
 SIDE = 96
 
@@ -68,6 +71,17 @@ def test_grabcut_lifts_the_guided_map_where_it_finds_the_object(square):
     assert iou(lifted > 0.5, mask) > 0.94
 
 
+def test_an_image_is_brought_to_the_maps_size():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8))
+    found = fit_image(image)
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, image.resize((224, 224), Image.Resampling.BILINEAR))
+
+
+def test_names_say_the_refinement_if_there_is_one():
+    assert [refined_name("both", each) for each in REFINEMENTS] == ["both", "both, guided", "both, grabcut"]
+
+
 def slope(scale: float) -> np.ndarray:
     """A map with an object of any score on a background whose scores fall off at `scale`."""
     random = np.random.default_rng(0)
@@ -76,11 +90,32 @@ def slope(scale: float) -> np.ndarray:
     return scores.clip(0, 1)
 
 
+@pytest.mark.parametrize(("scale", "is_broad"), [(0.03, False), (0.3, True)])
+def test_grabcut_starts_from_what_the_map_is_sure_of(square, scale, is_broad, monkeypatch):
+    scoremap = slope(scale)
+    bend = cv2.threshold((scoremap * 255).astype(np.uint8), 0, 255, cv2.THRESH_TRIANGLE)[0] / 255
+    middle, low = (0.5, 0.15) if is_broad else (20 * bend**2, bend / 2)
+    assert (middle, low) == (min(0.5, 20 * bend**2), min(0.15, bend / 2))
+    scoremap[0, :3] = 0.75, middle, low  # no limit is itself beyond it
+    expected = np.where(scoremap > middle, cv2.GC_PR_FGD, cv2.GC_PR_BGD)
+    expected[scoremap > 0.75] = cv2.GC_FGD
+    expected[scoremap < low] = cv2.GC_BGD
+    asked, seeds = [], []
+    monkeypatch.setattr(cv2, "grabCut", lambda image, seed, *more: asked.append((seed.copy(), *more)))
+    monkeypatch.setattr(cv2, "setRNGSeed", seeds.append)
+    refine(scoremap, square[0], "grabcut")
+    ((seed, _, _, _, *more),) = asked
+    assert np.array_equal(seed, expected)
+    assert more == [3, cv2.GC_INIT_WITH_MASK]
+    assert seeds == [0]
+
+
 def test_a_broad_map_is_cut_at_its_middle_and_a_peak_on_a_plain_near_its_foot():
     taus = [own_threshold(slope(scale)) for scale in (0.3, 0.05, 0.03, 0.01)]
     assert taus == sorted(taus, reverse=True)
     assert taus[0] == own_threshold(slope(0.3), "grabcut") == own_threshold(np.ones((8, 8))) == 0.5
     assert 0 < taus[-1] < 0.1
+    assert own_threshold(slope(0.01), "grabcut") == 0.5
     # The bend by hand: the level farthest below the line from the histogram's peak to its end.
     counts = np.bincount((slope(0.03) * 255).astype(np.uint8).ravel(), minlength=256)
     peak, end = int(counts.argmax()), 255
@@ -103,9 +138,14 @@ def test_a_constant_map_stays(square, refinement, value):
     np.testing.assert_array_equal(refine(constant, square[0], refinement), constant)
 
 
-def test_a_map_without_background_is_left_to_itself(square):
-    scoremap = 0.8 + 0.2 * square[2]
+@pytest.mark.parametrize("lowest", [0.8, 0.6])
+def test_a_map_without_background_is_left_to_itself(square, lowest):
+    scoremap = lowest + (1 - lowest) * square[2]
     np.testing.assert_array_equal(refine(scoremap, square[0], "grabcut"), scoremap)
+
+
+def test_none_changes_nothing(square):
+    assert refine(square[2], square[0], "none") is square[2]
 
 
 def test_what_does_not_fit_is_refused(square):

@@ -107,7 +107,7 @@ def test_a_file_keeps_the_image_extension(tmp_path: Path) -> None:
     ],
 )
 def test_a_malformed_map_is_not_written(tmp_path: Path, scoremap: NDArray[Any], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=rf"the score map of image 'a\.png' .*{sentence}"):
         save_scoremap(tmp_path, "a.png", scoremap)
     assert not list(tmp_path.iterdir())
 

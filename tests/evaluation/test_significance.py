@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import comb
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,14 @@ def test_intervals_are_those_of_resampled_images_and_the_same_every_time() -> No
         assert [interval.low, interval.high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.6)
         assert interval.high - interval.low > 8
     assert found.difference.value == pytest.approx(found.second.value - found.first.value)
-    assert len({bootstrap_interval(first, seed) for seed in range(20)}) > 1
+
+
+def test_the_seed_is_that_of_every_interval_and_0_unless_told() -> None:
+    first, second = np.random.default_rng(1).random((2, 100_000)) < [[0.6], [0.7]]
+    assert bootstrap_interval(first) == bootstrap_interval(first, 0) != bootstrap_interval(first, 1)
+    found = paired_test(first, second, 1)
+    assert paired_test(first, second) == paired_test(first, second, 0) != found
+    assert (found.first, found.second) == (bootstrap_interval(first, 1), bootstrap_interval(second, 1))
 
 
 def test_a_pair_by_hand() -> None:
@@ -60,12 +68,23 @@ def test_a_pair_by_hand() -> None:
     assert paired_test(first, first) == PairedTest(same, same, nothing, 0, 0, 1.0)
 
 
-@pytest.mark.parametrize("wrong", [np.zeros(0, bool), np.zeros((2, 2), bool), np.zeros(3), [True]])
-def test_other_arrays_are_refused(wrong: object) -> None:
-    with pytest.raises(ValueError, match=r"correct is .*; bool \[N\] of one image or more is accepted"):
-        bootstrap_interval(wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="second is"):
-        paired_test(np.ones(3, bool), wrong)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (np.zeros(0, bool), r"bool \[0\]"),
+        (np.zeros((2, 2), bool), r"bool \[2, 2\]"),
+        (np.zeros(3), r"float64 \[3\]"),
+        ([True], "list"),
+    ],
+)
+def test_other_arrays_are_refused(wrong: Any, named: str) -> None:
+    sentence, right = rf"is {named}; bool \[N\] of one image or more is accepted", np.ones(3, bool)
+    with pytest.raises(ValueError, match=f"^correct {sentence}"):
+        bootstrap_interval(wrong)
+    with pytest.raises(ValueError, match=f"^first {sentence}"):
+        paired_test(wrong, right)
+    with pytest.raises(ValueError, match=f"^second {sentence}"):
+        paired_test(right, wrong)
 
 
 def test_pairs_of_different_length_are_refused() -> None:

@@ -55,6 +55,7 @@ def test_integers_are_taken_with_a_scale_or_stretched(tmp_path: Path, dtype: str
     ):
         StoredMaps(tmp_path, IDS)
     np.testing.assert_array_equal(StoredMaps(tmp_path, IDS, scale=255)[1], exact[1])
+    np.testing.assert_array_equal(StoredMaps(store(tmp_path / "half", exact / 2), IDS, scale=0.5)[1], exact[1])
     stretched = StoredMaps(tmp_path, IDS, normalize=True)[1]
     np.testing.assert_array_equal(stretched, resize_scoremap(torch.from_numpy((exact[1] * 255).round())))
 

@@ -58,6 +58,20 @@ def test_what_is_no_box_is_refused(wrong: Any) -> None:
         error_kind(box, wrong)
 
 
+def test_every_kind_has_its_share_in_the_order_in_which_it_is_looked_for() -> None:
+    kinds: list[ErrorKind] = ["none", "class", "several instances", "part", "too large", "wrong place"]
+    shares = error_shares(Verdict("a", 0, 0, 0.1, 0.2, kind) for kind in kinds)
+    assert shares is not None
+    assert list(shares) == list(ERRORS) == kinds
+    assert set(shares.values()) == {100 / 6}
+
+
+def test_a_verdict_on_an_image_without_a_box_and_on_an_iou_of_one_half() -> None:
+    without = Verdict("a", 0, 0)
+    assert without.iou is without.threshold is without.error is None
+    assert Verdict("a", 0, 0, 0.5).is_localized
+
+
 def image(ranked: list[int] | None, boxes: list[list[int]], label: int = 3) -> ScoredImage:
     """A score map with a strong square, and around it a weak one that a threshold below 0.5 takes in."""
     scoremap = np.zeros((224, 224))
