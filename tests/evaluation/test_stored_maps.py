@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from iir_fast.evaluation import StoredMaps, resize_scoremap
 from iir_fast.evaluation.arrays import read_array, read_header
+from iir_fast.evaluation.stored_maps import listed
 
 IDS = ("a.jpg", "val2/0/0.jpeg")
 
@@ -128,6 +130,18 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     assert "20.jpg" not in said
     assert "50.jpg" not in said
     assert said.endswith(f", and 10 more; 1 of no image: {tmp_path}/other.jpg.npy.")
+
+
+def test_with_resize_maps_of_any_two_sides_are_taken(tmp_path: Path) -> None:
+    assert StoredMaps(store(tmp_path, np.random.default_rng(0).random((2, 1, 5))), IDS, resize=True)[0].max() == 1
+    for shape in ((5,), (2, 5, 5), (0, 5), (5, 0)):
+        store(tmp_path, np.zeros((2, *shape)))
+        with pytest.raises(ValueError, match=rf"float64 {re.escape(str(list(shape)))}; \[H, W\] is accepted\W"):
+            StoredMaps(tmp_path, IDS, resize=True)
+
+
+def test_twenty_of_a_kind_are_all_named() -> None:
+    assert listed({"odd": ["x"] * 20, "even": []}) == f"20 odd: {', '.join(['x'] * 20)}"
 
 
 def test_files_of_no_image_are_told_and_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
