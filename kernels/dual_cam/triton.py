@@ -151,8 +151,8 @@ def _label_rows_kernel(
         known = (label >= 0) & (label < classes)
         own = tl.load(weights + label * C + column, mask=known & inside, other=float("nan")).to(dtype)
         tl.store(rows + (r * batch + sample) * C + column, own - common, mask=(sample < batch) & inside)
-        first = (tl.program_id(0) == 0) & (r == 0)
-        tl.store(places + sample, sample.to(tl.int64), mask=(sample < batch) & first)
+        if tl.program_id(0) + tl.program_id(1) == 0:
+            tl.store(places + sample, sample.to(tl.int64), mask=sample < batch)
 
 
 @recorded
