@@ -258,7 +258,8 @@ SOURCES = (
 
 
 def _check(root: Path, broken: Sequence[Path], random: Random) -> list[str]:
-    source = random.choice(SOURCES).format(root) if random.random() < 0.9 else str(odd(random))[:3000].replace("\0", "")
+    known = not broken or random.random() < 0.9
+    source = random.choice(SOURCES).format(root) if known else str(odd(random))[:3000].replace("\0", "")
     return ["data", "check", source, *_switches(random, "--decode", "--json", "--raw-orientation")]
 
 
