@@ -51,7 +51,7 @@ def test_a_descriptor_too_short_for_a_direction_is_zero_with_zero_gradient(dtype
     def run(length: float) -> list[torch.Tensor]:
         leaves = [each.clone() for each in drawn]
         for row, each in enumerate(leaves, 1):
-            each[row] = length * torch.eye(3)[0]
+            each[row] = length * torch.eye(3, dtype=dtype)[0]
         foreground, background = (each.requires_grad_() for each in leaves)
         if operator == "inter_intra":
             regions = foreground.view(2, 2, 3), background.view(2, 2, 3)

@@ -7,8 +7,10 @@ import json
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
+from iir_fast import backend
 from iir_fast.methods import Learner
 from iir_fast.models import IIRNetwork, NetworkSpec, load_network
 from iir_fast.training import NonFiniteLoss, RunFolder, TrainConfig, Validated, train, update
@@ -174,6 +176,22 @@ def test_a_fault_of_another_rank_leaves_the_update_out_here_too(model, monkeypat
     monkeypatch.setattr(Ranks, "all_true", lambda self, condition, device: False)
     assert made.update(batches(1)).non_finite == "another rank's"
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_method_among_ranks_need_not_use_every_parameter():
+    model = NetworkSpec("small_cnn", tuple("abcd"), 32, hidden=None, threshold="learned").build()
+    model.backbone.requires_grad_(False).eval()
+    config = CONFIG.with_options(method="cam")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        made = Updater(config, Learner(config.method, model, config.caches_features), Ranks(0, 2), updates_per_epoch=10)
+        with backend("reference"):  # the others' thresholds are part of the one step that makes the logits
+            for batch in batches(2):  # the second one would wait for what the first one did not give
+                made.update([batch])
+    finally:
+        dist.destroy_process_group()
+    assert model.head.weight.grad.abs().sum() > 0
+    assert model.head.threshold_weight.grad is None
 
 
 TINY = TrainConfig().with_options(
