@@ -15,7 +15,9 @@ class _GatherRows(torch.autograd.Function):
         ranks = dist.get_world_size()
         ctx.rows = len(rows)
         gathered = rows.new_empty((ranks * len(rows), *rows.shape[1:]))
-        dist.all_gather_into_tensor(gathered, rows.contiguous())
+        # The second name of the two is deprecated since torch 2.14, which has the first.
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+        gather(gathered, rows.contiguous())
         return gathered
 
     @staticmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -90,8 +90,9 @@ class DualCAMHead(nn.Module):
         for name, size in (("in_channels", in_channels), ("num_classes", num_classes), ("hidden", hidden)):
             if size is not None and size < 1:
                 raise ValueError(f"DualCAMHead: {name} is {size}; accepted is 1 or more.")
-        if threshold not in ("learned", "mean", "fixed"):
-            raise ValueError(f"DualCAMHead: threshold is {threshold!r}; accepted are 'learned', 'mean' and 'fixed'.")
+        if threshold not in get_args(ThresholdKind):
+            kinds = ", ".join(get_args(ThresholdKind))
+            raise ValueError(f"DualCAMHead: threshold is {threshold!r}; accepted are {kinds}.")
         if not 0 <= class_mean <= 1:
             raise ValueError(f"DualCAMHead: class_mean is {class_mean}; accepted is a number in [0,1].")
         self.in_channels, self.num_classes, self.hidden, self.threshold = in_channels, num_classes, hidden, threshold

@@ -215,7 +215,7 @@ def test_autocast_with_bfloat16_features_keeps_the_loss_close():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"regulation": "both"}, "'both'; accepted are dual, agreement"),
+        ({"regulation": "both"}, "regulation is 'both'; accepted are dual, agreement"),
         ({"temperature": -1}, "temperature is -1"),
         ({"temperature": 0}, "temperature is 0"),
         ({"intra_weight": -0.5}, "intra_weight is -0.5; accepted is a number of at least 0"),
@@ -223,10 +223,21 @@ def test_autocast_with_bfloat16_features_keeps_the_loss_close():
     ],
 )
 def test_bad_options_are_named(options, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=f"^IIRLoss: {words}"):
         IIRLoss(**options)
-    with pytest.raises(ValueError, match=words):
+    called = "regulate" if "temperature" in options else "iir_loss"
+    with pytest.raises(ValueError, match=f"^{called}: {words}"):
         iir_loss(*make_batch(), LABELS, **options)
+
+
+def test_a_weight_may_be_zero():
+    both, intra, inter = (
+        iir_loss(*make_batch(), LABELS, intra_weight=first, inter_weight=second)
+        for first, second in ((2, 3), (2, 0), (0, 3))
+    )
+    torch.testing.assert_close(intra.loss, 2 * both.intra)
+    torch.testing.assert_close(inter.loss, 3 * both.inter)
+    assert IIRLoss(0, 0)(*make_batch(), LABELS) == 0
 
 
 @pytest.mark.parametrize(
@@ -291,13 +302,17 @@ def test_takes_what_the_head_returns_or_its_pieces(hidden, threshold, options, e
 
 def test_a_heads_output_stands_alone():
     out = DualCAMHead(9, 3, hidden=None)(make_batch(torch.float32)[2], LABELS)
-    with pytest.raises(TypeError, match="accepted is the output alone"):
+    with pytest.raises(TypeError, match=r"^IIRLoss: arguments follow the head's output; accepted is the output alone.$"):
         IIRLoss()(out, out.cam_b)
     given = {"cam_a": out.cam_a, "cam_b": out.cam_b, "features": out.features, "labels": LABELS}
     torch.testing.assert_close(IIRLoss()(**given), IIRLoss()(out))
     for missing in ("cam_b", "features", "labels"):
-        with pytest.raises(TypeError, match="cam_b, features or labels are missing"):
+        with pytest.raises(TypeError) as raised:
             IIRLoss()(**{**given, missing: None})
+        assert str(raised.value) == (
+            "IIRLoss: cam_b, features or labels are missing; accepted are cam_a, cam_b, features, labels and, if "
+            "wanted, thresholds, or what a DualCAMHead returned."
+        )
 
 
 def test_its_weight_is_an_eighth_of_the_way_from_chance_to_certainty(monkeypatch):

@@ -88,6 +88,14 @@ def test_maps_of_any_size_are_resized_as_the_package_resizes(tmp_path: Path, sha
             StoredMaps(tmp_path, IDS)
 
 
+def test_the_maps_of_a_stack_are_read_when_their_turn_comes(tmp_path: Path) -> None:
+    """All of them may not fit into memory."""
+    np.save(tmp_path / "all.npy", some_maps(224, 224))
+    maps = StoredMaps(tmp_path / "all.npy", IDS)
+    np.lib.format.open_memmap(tmp_path / "all.npy", "r+")[1] = 0.25
+    assert (maps[1] == 0.25).all()
+
+
 def test_a_stack_in_any_order_of_memory(tmp_path: Path) -> None:
     stored = np.asfortranarray(some_maps(224, 224).astype(">f4"))
     np.save(tmp_path / "all.npy", stored)

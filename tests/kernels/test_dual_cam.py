@@ -51,6 +51,22 @@ def assert_same(found: list[Tensor], expected: list[Tensor], tolerance: float = 
         assert (one.double() - other).abs().max() <= tolerance * other.abs().max(), position
 
 
+def test_plain_cams_keep_no_rows_for_the_backward_pass():
+    """With all of the mean the logits' weights are the CAMs', too."""
+
+    def saved(class_mean: float) -> int:
+        head, features, labels = head_and_inputs()
+        head.class_mean, sizes = class_mean, list[int]()
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda each: sizes.append(each.numel()) or each, lambda each: each
+        ):
+            head(features, labels)
+        return sum(sizes)
+
+    with backend("native"):
+        assert saved(0.75) - saved(1.0) == 2 * BATCH * CHANNELS + BATCH
+
+
 @pytest.mark.parametrize("hidden", [None, 6])
 class TestOneStepOfAutograd:
     def test_a_second_use_of_the_features_is_added(self, hidden):

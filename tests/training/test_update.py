@@ -178,6 +178,7 @@ def test_a_fault_of_another_rank_leaves_the_update_out_here_too(model, monkeypat
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
 def test_a_method_among_ranks_need_not_use_every_parameter():
     model = NetworkSpec("small_cnn", tuple("abcd"), 32, hidden=None, threshold="learned").build()
     model.backbone.requires_grad_(False).eval()
@@ -192,6 +193,29 @@ def test_a_method_among_ranks_need_not_use_every_parameter():
         dist.destroy_process_group()
     assert model.head.weight.grad.abs().sum() > 0
     assert model.head.threshold_weight.grad is None
+
+
+def test_ranks_send_their_gradients_once_per_update(model, monkeypatch):
+    sent: list[int] = []
+
+    class Counted(nn.parallel.DistributedDataParallel):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.register_comm_hook(None, self.count)
+
+        def count(self, _, bucket):
+            sent.append(bucket.index())
+            (future := torch.futures.Future()).set_result(bucket.buffer())
+            return future
+
+    monkeypatch.setattr(update, "DistributedDataParallel", Counted)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        learner = Learner(CONFIG.method, model, CONFIG.caches_features)
+        Updater(CONFIG, learner, Ranks(0, 2), updates_per_epoch=10).update(batches(3))
+    finally:
+        dist.destroy_process_group()
+    assert len(sent) == len(set(sent)) > 0
 
 
 TINY = TrainConfig().with_options(
