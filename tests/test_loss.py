@@ -302,7 +302,9 @@ def test_takes_what_the_head_returns_or_its_pieces(hidden, threshold, options, e
 
 def test_a_heads_output_stands_alone():
     out = DualCAMHead(9, 3, hidden=None)(make_batch(torch.float32)[2], LABELS)
-    with pytest.raises(TypeError, match=r"^IIRLoss: arguments follow the head's output; accepted is the output alone\.$"):
+    with pytest.raises(
+        TypeError, match=r"^IIRLoss: arguments follow the head's output; accepted is the output alone\.$"
+    ):
         IIRLoss()(out, out.cam_b)
     given = {"cam_a": out.cam_a, "cam_b": out.cam_b, "features": out.features, "labels": LABELS}
     torch.testing.assert_close(IIRLoss()(**given), IIRLoss()(out))
