@@ -110,12 +110,13 @@ class DualCAMHead(nn.Module):
         self.threshold_weight = nn.Parameter(torch.zeros(2, channels)) if learned else None
         self.threshold_bias = nn.Parameter(torch.zeros(2)) if learned else None
 
-    def forward(self, features: Tensor, labels: Tensor | None = None) -> HeadOutput:
+    def forward(self, features: Tensor, labels: Tensor | None = None, class_mean: float | None = None) -> HeadOutput:
         """Compute the logits of both classifiers and the CAMs of one class per sample.
 
         Args:
             features: [B,C,H,W], floating.
             labels: int64 [B], the class of each sample's CAMs; None: the predicted one, largest in `class_logits`.
+            class_mean: how much these CAMs keep of the mean of all classes' weights; None: what the head's keep.
 
         Returns:
             HeadOutput.
@@ -137,7 +138,7 @@ class DualCAMHead(nn.Module):
             offset_weights=self.threshold_weight,
             offset_biases=self.threshold_bias,
             thresholds=thresholds,
-            class_mean=self.class_mean,
+            class_mean=self.class_mean if class_mean is None else class_mean,
         )
         (logits_a, logits_b), (cam_a, cam_b) = found.logits.unbind(), found.cams.unbind(1)
         regulated, descriptors = found.regulated, found.descriptors

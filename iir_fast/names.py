@@ -14,6 +14,8 @@ DEFAULT_MAP: MapName = "both"
 Refinement = Literal["none", "guided", "grabcut"]
 """How a score map is refined by its image."""
 REFINEMENTS: tuple[Refinement, ...] = get_args(Refinement)
+DEFAULT_REFINEMENT: Refinement = "grabcut"
+"""What boxes are cut from unless another is named. Evaluations refine nothing unless asked, as the protocol has it."""
 
 BoxFormat = Literal["json", "csv", "coco", "coco-rle", "labelstudio", "yolo", "yolo-seg", "voc"]
 BOX_FORMATS: tuple[BoxFormat, ...] = get_args(BoxFormat)

@@ -27,7 +27,7 @@ from iir_fast.localization.doubt import Doubt, weigh
 from iir_fast.localization.label_folders import write_data_yaml
 from iir_fast.localization.outline import find_outlines
 from iir_fast.localization.writing import CORNERS, YOLO, write_part
-from iir_fast.names import DEFAULT_MAP, MAPS, BoxFormat, Refinement
+from iir_fast.names import DEFAULT_MAP, DEFAULT_REFINEMENT, MAPS, BoxFormat, Refinement
 from iir_fast.training import TrainConfig, read_recipe, train
 
 COLUMNS = ("doubt", "agreement", "stability", "probability", "part", "index", "path", "label", *CORNERS)
@@ -47,7 +47,7 @@ def autolabel(
     *,
     model: Path | None = None,
     recipe: Path | None = None,
-    refinement: Refinement = "grabcut",
+    refinement: Refinement = DEFAULT_REFINEMENT,
     device: str = "auto",
 ) -> list[dict[str, Any]]:
     """Make a detector's data set of class folders, with review.csv; everything is checked before anything is computed.

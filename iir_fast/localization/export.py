@@ -76,7 +76,7 @@ def export_network(predictor: Predictor, file: str | Path, map: MapName = DEFAUL
             "mean": backbone.mean,
             "std": backbone.std,
             "map": map,
-            "threshold": chosen.value if (chosen := predictor.threshold(map)) else None,
+            "threshold": chosen.value if (chosen := predictor.threshold(map, "none")) else None,
         }
     )
     graph = _trace(network, spec.image_size, map)

@@ -26,9 +26,10 @@ from iir_fast.evaluation import (
     refine,
     resize_scoremap,
 )
-from iir_fast.localization.outline import NOWHERE, find_outlines
+from iir_fast.localization.outline import NOWHERE, Outline, find_outlines
 from iir_fast.localization.results import FoundObject, ImageResult, Results
 from iir_fast.models import ClassifierSpec, IIRNetwork, Localizer, MapName, NetworkSpec
+from iir_fast.names import DEFAULT_REFINEMENT
 
 ImageInput: TypeAlias = str | PathLike[str] | Image.Image | NDArray[np.uint8]
 """A file, a folder or a glob as `find_images` takes them, a PIL image, or uint8 [H,W] or [H,W,3], RGB."""
@@ -87,7 +88,9 @@ class Predictor:
         backbone = cast(IIRNetwork, self.network).backbone
         return backbone.mean, backbone.std
 
-    def threshold(self, map: MapName | None = None, refinement: Refinement = "none") -> FixedThreshold | None:
+    def threshold(
+        self, map: MapName | None = None, refinement: Refinement = DEFAULT_REFINEMENT
+    ) -> FixedThreshold | None:
         """Tell where maps are cut unless something else is asked for, and on what that was chosen.
 
         Args:
@@ -135,7 +138,7 @@ class Predictor:
         map: MapName | None = None,
         threshold: float | None = None,
         *,
-        refinement: Refinement = "none",
+        refinement: Refinement = DEFAULT_REFINEMENT,
         top_k: int = 1,
         max_objects: int = 1,
         without_object: Collection[str] = (),
@@ -237,19 +240,36 @@ class Predictor:
             objects: list[list[FoundObject]] = [[] for _ in batch]
             for found in ranked:
                 maps, labels = found.maps[map].float().cpu(), found.labels.tolist()
-                for row, ((image, _, picture), label) in enumerate(zip(batch, labels, strict=True)):
-                    found_class = self.spec.classes[label], label, float(probabilities[row, label])
-                    outlines = [NOWHERE]
-                    if found_class[0] not in without_object:
-                        scoremap = resize_scoremap(maps[row])
-                        if picture is not None:
-                            scoremap = refine(scoremap, picture, refinement)
-                        tau = own_threshold(scoremap, refinement) if threshold is None else threshold
-                        outlines = find_outlines(scoremap, tau, image.size, max_objects)
-                    for box, polygon in outlines:
+                names = [self.spec.classes[label] for label in labels]
+                cuts = [
+                    (each.picture, None if name in without_object else small, each.image.size)
+                    for each, name, small in zip(batch, names, maps, strict=True)
+                ]
+                outlines = in_order(lambda cut: _outline(*cut, threshold, refinement, max_objects), cuts, len(cuts))
+                for row, contours in enumerate(outlines):
+                    found_class = names[row], labels[row], float(probabilities[row, labels[row]])
+                    for box, polygon in contours:
                         objects[row].append(FoundObject(*found_class, box, maps[row], polygon))
             for (image, *_), each in zip(batch, objects, strict=True):
                 yield replace(image, objects=tuple(each))
+
+
+def _outline(
+    picture: NDArray[np.uint8] | None,
+    small: Tensor | None,
+    size: tuple[int, int],
+    threshold: float | None,
+    refinement: Refinement,
+    max_objects: int,
+) -> list[Outline]:
+    """Outline the objects of one class in an image of that size by their map [h,w]; None: there are none."""
+    if small is None:
+        return [NOWHERE]
+    scoremap = resize_scoremap(small)
+    if picture is not None:
+        scoremap = refine(scoremap, picture, refinement)
+    tau = own_threshold(scoremap, refinement) if threshold is None else threshold
+    return find_outlines(scoremap, tau, size, max_objects)
 
 
 def _check_finite(batch: Sequence[_Input], probabilities: Tensor) -> None:

@@ -23,6 +23,7 @@ class NetworkSpec:
     Attributes:
         backbone, output_stride, out_index, hidden, threshold, erase: as in IIRNetwork.
         class_mean: as in IIRNetwork; checkpoints that do not name it have plain CAMs.
+        centred: of the network, as training chose it; checkpoints that do not name it have CAMs as they were trained.
         classes: class names in the order of the labels.
         image_size: side of the square input, in pixels.
     """
@@ -36,6 +37,7 @@ class NetworkSpec:
     threshold: ThresholdKind = "learned"
     class_mean: float = 1.0
     erase: float | None = None
+    centred: bool = False
 
     def build(self, weights: str = "random") -> IIRNetwork:
         """Build a network with a fresh head.
@@ -50,7 +52,9 @@ class NetworkSpec:
             ValueError: as `IIRNetwork`.
         """
         head = self.hidden, self.threshold, self.class_mean, self.erase
-        return IIRNetwork(self.backbone, len(self.classes), weights, self.output_stride, self.out_index, *head)
+        network = IIRNetwork(self.backbone, len(self.classes), weights, self.output_stride, self.out_index, *head)
+        network.centred = self.centred
+        return network
 
 
 def save_checkpoint(path: Path, spec: NetworkSpec, model: IIRNetwork, training: dict[str, Any] | None = None) -> None:
@@ -118,10 +122,11 @@ def _check(spec: NetworkSpec, state: dict[str, Any]) -> None:
     """Raise unless a state is that of such a network, which takes no memory here."""
     if (
         type(spec.image_size) is not int
+        or type(spec.centred) is not bool
         or spec.image_size < 1
         or not all(isinstance(each, str) for each in spec.classes)
     ):
-        raise ValueError("its image size is no size, or its classes have no names")
+        raise ValueError("its image size is no size, its classes have no names, or centred is neither true nor false")
     with torch.device("meta"):
         wanted = spec.build().state_dict()
     for name in {**wanted, **state}:

@@ -75,6 +75,8 @@ class IIRNetwork(nn.Module):
             self.head = DualCAMHead(channels, num_classes, hidden, threshold, class_mean)
         else:
             self.head = ErasingHead(channels, num_classes, hidden, threshold, erase)
+        self.centred = False
+        """Whether `localize` takes CAMs that keep nothing of the mean of all classes' weights."""
         self.prototypes = ClassPrototypes(num_classes, channels)
 
     def forward(
@@ -122,7 +124,8 @@ class IIRNetwork(nn.Module):
         unknown = [name for name in maps if name not in MAPS]
         if unknown:
             raise ValueError(f"localize: maps holds {unknown[0]!r}; accepted are {', '.join(MAPS)}.")
-        features, out = self(images, labels, from_features)
+        features = images if from_features else self.backbone(images)
+        out: HeadOutput = self.head(features, labels, 0.0 if self.centred else None)
         regulated = out.regulated
         cam = self.head.joint_map(regulated.maps)
         vectors = self.prototypes.evidence_vectors(out.descriptors.background, out.labels)

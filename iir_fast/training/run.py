@@ -18,6 +18,7 @@ from iir_fast.app.progress import log
 from iir_fast.data import LocalizationDataset, SubgroupSampler
 from iir_fast.methods import Learner
 from iir_fast.models import IIRNetwork, NetworkSpec
+from iir_fast.training.centring import prefers_centred
 from iir_fast.training.config import TrainConfig
 from iir_fast.training.features import CachedFeatures
 from iir_fast.training.loading import Batch, Source, load_epoch
@@ -139,9 +140,9 @@ class Run:
             )
         self.network.load_state_dict(found.model)
         # A run keeps the CAMs that it began with.
-        self.spec = replace(self.spec, class_mean=found.spec.class_mean)
+        self.spec = replace(self.spec, class_mean=found.spec.class_mean, centred=found.spec.centred)
         for network in (self.model, self.network):
-            network.head.class_mean = self.spec.class_mean
+            network.head.class_mean, network.centred = self.spec.class_mean, self.spec.centred
         try:
             self._take_up(training)
         except Exception as error:  # optimizers and schedules let through whatever they meet
@@ -193,9 +194,26 @@ class Run:
                     break
                 if self.step % every == 0 and self.step % self.steps_per_epoch:
                     self.save()
+            if self.step == self.last_step or self.awaits_validation:
+                self._choose_cams()
             # First: validation may fail, and what was trained is not lost.
             self.save()
             self._validate(validate, track)
+
+    def _choose_cams(self) -> None:
+        """Choose the CAMs that localize, unless they are those of training anyway: whole ones, or of a single class."""
+        if self.spec.class_mean == 1 or len(self.spec.classes) == 1:
+            return
+        centred = False
+        if self.ranks.is_first:
+            centred = prefers_centred(self.network.eval(), self.dataset, self.spec.image_size)
+            if centred != self.spec.centred:
+                now = "without the mean of all classes" if centred else "as they were trained"
+                log(f"CAMs {now} localize from step {self.step} on: by labels alone, they hold more of the objects.")
+        centred = self.ranks.gather_objects(centred)[0]
+        self.spec = replace(self.spec, centred=centred)
+        for network in (self.model, self.network):
+            network.centred = centred
 
     def _switch_to_training(self) -> None:
         self.model.train()

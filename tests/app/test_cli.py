@@ -151,9 +151,11 @@ def test_refined_maps_are_evaluated_apart(cli, trained, folder):
     kept = json.loads((trained / "metrics.json").read_text())
     assert kept["test, grabcut"] == {"cam": refined}
     assert kept["test"] == before | {"cam": plain}
-    found = cli("localize", folder / "images/test", "--model", trained, "--refine", "grabcut")
+    found = cli("localize", folder / "images/test", "--model", trained)
     assert "threshold: each image's own, which no box has chosen." in found.stderr
     assert len(json.loads(found.stdout)) == 12
+    found = cli("localize", folder / "images/test/00.png", "--model", trained, "--refine", "none")
+    assert "chosen on: test, the split it is reported on" in found.stderr
 
 
 @pytest.mark.slow
@@ -249,7 +251,7 @@ def test_localize_prints_boxes_and_draws_them(cli, trained, folder, tmp_path):
     assert all(len(each["box"]) == 4 and each["label"].startswith("class_") for each in found)
     assert "skipped 1 of 3 images" in result.stderr
     assert "broken.jpg" in result.stderr
-    assert "chosen on: test, the split it is reported on" in result.stderr
+    assert "threshold: each image's own" in result.stderr
     drawn = ["00000-00-2.png", "00000-00.png", "00002-01-2.png", "00002-01.png"]
     assert sorted(file.name for file in (tmp_path / "overlays").iterdir()) == drawn
     assert not (tmp_path / "secret").exists()
@@ -304,7 +306,7 @@ def test_export_writes_a_network_that_finds_the_same_classes(cli, trained, folde
     session = onnxruntime.InferenceSession(tmp_path / "mine.onnx", providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["iir_fast.json"])
     predictor = iir_fast.load(trained)
-    assert about["threshold"] == predictor.threshold("cam").value
+    assert about["threshold"] == predictor.threshold("cam", "none").value
     transform = image_transform(about["image_size"], about["mean"], about["std"])
     paths = sorted((folder / "images/test").iterdir())
     images = np.stack([transform(read_image(path)).numpy() for path in paths])

@@ -51,8 +51,8 @@ def test_load_gives_the_newest_checkpoint_with_the_thresholds_of_its_evaluation(
     predictor = iir_fast.load(tmp_path / "run", device="cpu")
     assert predictor.spec == spec
     assert torch.equal(predictor.network.head.weight, model.head.weight)
-    assert predictor.threshold("cam") == FixedThreshold(0.45, "val")
-    assert predictor.threshold("both") is iir_fast.load(file).threshold("cam") is None
+    assert predictor.threshold("cam", "none") == FixedThreshold(0.45, "val")
+    assert predictor.threshold("both", "none") is iir_fast.load(file).threshold("cam", "none") is None
 
     Image.effect_noise((50, 40), 90).save(tmp_path / "noise.png")
     [found] = predictor.localize(tmp_path / "noise.png")
@@ -86,6 +86,6 @@ def test_other_data_change_nothing_that_the_run_says_of_its_own(tmp_path, monkey
     found = after[name]["both"]
     assert (found["data"], found["split"], found["images"]) == (str(tmp_path / "other"), name, 4)
     assert found["fixed_threshold"]["chosen_on"] == f"{name}, the split it is reported on"
-    assert iir_fast.load(folder.root).threshold("both") == FixedThreshold(0.45, "val")
+    assert iir_fast.load(folder.root).threshold("both", "none") == FixedThreshold(0.45, "val")
     evaluate_run(folder.root, maps=("both",), data="own")
     assert folder.read_metrics()["test"] != before["test"]

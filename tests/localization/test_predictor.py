@@ -25,9 +25,9 @@ def test_a_file_a_picture_and_an_array_give_the_same_box_in_their_own_pixels(pre
     picture = pictures[0].resize((200, 90))
     picture.save(tmp_path / "wide.png")
     grey = picture.convert("L")
-    [of_file] = predictor.localize(tmp_path / "wide.png", threshold=TIGHT)
+    [of_file] = predictor.localize(tmp_path / "wide.png", threshold=TIGHT, refinement="none")
     of_picture, of_array, of_grey, of_grey_array = predictor.localize(
-        [picture, np.asarray(picture), grey, np.asarray(grey)], threshold=TIGHT, batch_size=1
+        [picture, np.asarray(picture), grey, np.asarray(grey)], threshold=TIGHT, refinement="none", batch_size=1
     )
     assert (of_file.path, of_picture.path) == (str(tmp_path / "wide.png"), None)
     assert of_file.objects == of_picture.objects == of_array.objects != of_grey.objects
@@ -46,7 +46,8 @@ def test_a_file_a_picture_and_an_array_give_the_same_box_in_their_own_pixels(pre
 
 def test_batches_of_any_size_give_the_same_boxes(predictor, pictures):
     alone, threes, together = (
-        list(predictor.localize(pictures, threshold=TIGHT, top_k=2, batch_size=size)) for size in (1, 3, 32)
+        list(predictor.localize(pictures, threshold=TIGHT, refinement="none", top_k=2, batch_size=size))
+        for size in (1, 3, 32)
     )
     assert all(each.objects[0].box != (0, 0, *each.size) for each in alone)
     for other in (threes, together):
@@ -63,7 +64,9 @@ def test_every_class_has_the_box_of_its_own_map_the_most_probable_first(make_pre
     predictor = make_predictor(erase=erase)
     network = predictor.network
     transform = image_transform(32, network.backbone.mean, network.backbone.std)
-    for picture, image in zip(pictures, predictor.localize(pictures, map, TIGHT, top_k=3), strict=True):
+    for picture, image in zip(
+        pictures, predictor.localize(pictures, map, TIGHT, refinement="none", top_k=3), strict=True
+    ):
         inputs = transform(picture)[None]
         best = network.localize(inputs)
         assert image.objects[0].class_index == int(best.labels)
@@ -92,13 +95,18 @@ def test_of_classes_as_probable_the_networks_own_choice_is_first_and_none_is_the
 
 def test_the_threshold_is_the_models_own_unless_another_is_asked_for(predictor, pictures):
     def boxes(*arguments: object) -> list[tuple[int, ...]]:
-        return [image.objects[0].box for image in evaluated.localize(pictures, *arguments)]
+        return [image.objects[0].box for image in evaluated.localize(pictures, *arguments, refinement="none")]
 
     evaluated = replace(predictor, thresholds={"cam": FixedThreshold(0.7, "val")})
-    assert evaluated.threshold("cam") == FixedThreshold(0.7, "val")
-    assert evaluated.threshold("both") is evaluated.threshold("cam", "guided") is None
+    assert evaluated.threshold("cam", "none") == FixedThreshold(0.7, "val")
+    assert (
+        evaluated.threshold("both", "none")
+        is evaluated.threshold("cam", "guided")
+        is evaluated.threshold("cam")
+        is None
+    )
     assert boxes("cam") == boxes("cam", 0.7) != boxes("cam", 0.3)
-    for image, picture in zip(evaluated.localize(pictures), pictures, strict=True):
+    for image, picture in zip(evaluated.localize(pictures, refinement="none"), pictures, strict=True):
         scoremap = image.objects[0].scoremap
         assert image.objects[0].box == scale_box(largest_box(scoremap, own_threshold(scoremap)), picture.size)
     assert boxes() != boxes("both", 0.3)
@@ -158,8 +166,8 @@ def test_numbers_out_of_range_are_refused_before_any_image_is_read(predictor):
 
 def test_a_refined_map_is_cut_at_grabcuts_own_edge(predictor, pictures):
     assert predictor.threshold("both", "grabcut") is None
-    refined = list(predictor.localize(pictures, refinement="grabcut"))
-    plain = list(predictor.localize(pictures))
+    refined = list(predictor.localize(pictures))
+    plain = list(predictor.localize(pictures, refinement="none"))
     for picture, image, other in zip(pictures, refined, plain, strict=True):
         found = image.objects[0]
         assert torch.equal(found.map, other.objects[0].map), "the map itself stays the network's"
@@ -201,7 +209,7 @@ def test_a_classifier_as_it_is_gives_the_boxes_of_its_own_maps(classifier, pictu
 
 
 def test_a_classifier_has_one_map_and_no_graph(classifier, predictor, pictures, tmp_path):
-    assert classifier.threshold() is None
+    assert classifier.threshold(None, "none") is None
     boxes = [[image.objects[0].box for image in classifier.localize(pictures, map)] for map in (None, "cam")]
     assert boxes[0] == boxes[1]
     with pytest.raises(ValueError, match="map is 'both'; accepted is 'cam', the one that a plain classifier has"):

@@ -10,7 +10,7 @@ import tyro
 
 from iir_fast.app.commands.localize import say_empty
 from iir_fast.app.progress import log
-from iir_fast.names import BoxFormat, Refinement
+from iir_fast.names import DEFAULT_REFINEMENT, BoxFormat, Refinement
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Autolabel:
     recipe: Path | None = None
     """YAML of the options of training; by default frozen features of tf_efficientnet_lite0, whose weights come with
     iir-fast[lite0]."""
-    refine: Refinement = "grabcut"
+    refine: Refinement = DEFAULT_REFINEMENT
     """Refine score maps by their images, as `localize --refine` does; grabcut takes some 0.3 s an image."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run the network."""
