@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,17 +13,19 @@ from iir_fast.models import DEFAULT_MAP, IIRNetwork
 
 IMAGES, BATCH = 200, 32
 """Images at most, those at even distances in the data, and how many the network reads at once."""
-SURE = 5.0
-"""Standard errors by which centred CAMs have to be the better ones."""
+SURE, HOPELESS, FIRST = 5.0, 2.0, 64
+"""Standard errors by which centred CAMs have to be better; with fewer than the second after so many images, no more are
+looked at: each one costs five passes of the backbone."""
 CELLS = 4
 """An image is blurred to as many cells each way."""
 
 
+@torch.no_grad()
 def prefers_centred(network: IIRNetwork, dataset: LocalizationDataset, image_size: int) -> bool:
     """Tell whether boxes out of centred CAMs hold more of what the network knows its training images by.
 
     Args:
-        network: in eval mode; its `centred` is not looked at.
+        network: in eval mode; its `centred` stays as it is.
         dataset: of the classes it was trained on; only images and labels are read.
         image_size: side of its input, in pixels.
 
@@ -34,33 +34,33 @@ def prefers_centred(network: IIRNetwork, dataset: LocalizationDataset, image_siz
         image alone has none of.
     """
     transform = image_transform(image_size, network.backbone.mean, network.backbone.std)
-    chosen = range(0, len(dataset), -(-len(dataset) // IMAGES))
-    if len(chosen) == 1:
-        return False
+    spread = -(-len(dataset) // IMAGES)
+    # In the order in which any number of them, from the first on, lies spread over the classes of a sorted list.
+    order = torch.randperm(-(-len(dataset) // spread), generator=torch.Generator().manual_seed(0)) * spread
     device = network.head.weight.device
-    before, differences = network.centred, list[Tensor]()
+    before, differences, errors = network.centred, torch.empty(0, dtype=torch.float64), 0.0
     try:
-        for start in range(0, len(chosen), BATCH):
-            part = chosen[start : start + BATCH]
-            images = torch.stack([transform(dataset.image(i)) for i in part]).to(device)
-            scores = [_scores_with(network, centred, images, dataset.labels, part) for centred in (True, False)]
-            differences.append(scores[0] - scores[1])
+        for part in order.split(BATCH):
+            images = torch.stack([transform(dataset.image(i)) for i in part.tolist()]).to(device)
+            labels = torch.tensor([dataset.labels[i] for i in part.tolist()], device=device)
+            features, scores = network.backbone(images), list[Tensor]()
+            for centred in (True, False):
+                network.centred = centred
+                maps = network.localize(features, labels, from_features=True).maps[DEFAULT_MAP]
+                scores.append(label_scores(network, images, labels, maps))
+            differences = torch.cat((differences, scores[0] - scores[1]))
+            count = len(differences)
+            errors = float(differences.mean() / differences.std() * count**0.5) if count > 1 else 0.0
+            if count >= FIRST and not errors > HOPELESS:
+                break
     finally:
         network.centred = before
-    found = torch.cat(differences)
-    return bool(found.mean() > SURE * found.std() / len(found) ** 0.5)
-
-
-def _scores_with(
-    network: IIRNetwork, centred: bool, images: Tensor, labels: Sequence[int], part: Sequence[int]
-) -> Tensor:
-    network.centred = centred
-    return label_scores(network, images, torch.tensor([labels[i] for i in part], device=images.device))
+    return errors > SURE
 
 
 @torch.no_grad()
-def label_scores(network: IIRNetwork, images: Tensor, labels: Tensor) -> Tensor:
-    """Score the boxes of an image's default map by its label: p(label | inside) - p(label | outside).
+def label_scores(network: IIRNetwork, images: Tensor, labels: Tensor, maps: Tensor) -> Tensor:
+    """Score boxes out of localization maps by the images' labels: p(label | inside) - p(label | outside).
 
     Inside the box is sharp and the rest blurred, or the other way round. A box that misses the object, or has a part of
     it, leaves what tells the label outside. The score is ours; `docs/ablation.md` says where it was tried.
@@ -69,14 +69,14 @@ def label_scores(network: IIRNetwork, images: Tensor, labels: Tensor) -> Tensor:
         network: in eval mode.
         images: normalized images [B,3,H,W].
         labels: int64 [B].
+        maps: [B,h,w] in [0,1]; a box is that of the map's own threshold.
 
     Returns:
         float64 [B] in [-1,1], on the CPU.
     """
-    maps = network.localize(images, labels).maps[DEFAULT_MAP].float().cpu()
     height, width = images.shape[2:]
     inside = torch.zeros(len(images), 1, height, width, dtype=torch.bool)
-    for each, scoremap in zip(inside, map(resize_scoremap, maps), strict=True):
+    for each, scoremap in zip(inside, resize_scoremap(maps.float()), strict=True):
         x0, y0, x1, y1 = largest_box(scoremap, own_threshold(scoremap))
         x = slice(x0 * width // PROTOCOL_SIZE, -(-(x1 + 1) * width // PROTOCOL_SIZE))
         y = slice(y0 * height // PROTOCOL_SIZE, -(-(y1 + 1) * height // PROTOCOL_SIZE))

@@ -187,6 +187,8 @@ class Run:
                 if logs and self.ranks.is_first:
                     self._log(record, track, progress, task)
                 progress.update(task, advance=self.images_per_step)
+                if self.step == self.last_step or self.awaits_validation:
+                    self._choose_cams()
                 if not self.ranks.all_true(not interrupted[0], self.updater.device):
                     self.save()
                     raise Interrupted(f"stopped at step {self.step} of {self.last_step}; resume to go on from there.")
@@ -194,8 +196,6 @@ class Run:
                     break
                 if self.step % every == 0 and self.step % self.steps_per_epoch:
                     self.save()
-            if self.step == self.last_step or self.awaits_validation:
-                self._choose_cams()
             # First: validation may fail, and what was trained is not lost.
             self.save()
             self._validate(validate, track)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from torch import nn
 
 from iir_fast.data import LocalizationDataset, image_transform
 from iir_fast.models import IIRNetwork, NetworkSpec, load_network, read_checkpoint
-from iir_fast.training import TrainConfig, train
+from iir_fast.training import Interrupted, TrainConfig, train
 from iir_fast.training.centring import label_scores, prefers_centred
 
 TINY = TrainConfig().with_options(
@@ -75,12 +78,15 @@ def batch(count: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_a_box_of_the_object_is_told_from_one_of_something_else_by_the_label():
     images, labels = batch()
-    lit, missed = network((0, 0, 0)), network((0, 0, 60))
-    scores = [label_scores(each, images, labels) for each in (lit, missed)]
-    assert all(each.dtype == torch.float64 and each.shape == (6,) for each in scores)
-    assert scores[0].min() > 0.2 > 0 > scores[1].max() > -1
-    missed.centred = True
-    torch.testing.assert_close(label_scores(missed, images, labels), scores[0])
+    made = network((0, 0, 60))
+    missed = label_scores(made, images, labels, made.localize(images, labels).maps["both"])
+    made.centred = True
+    lit = label_scores(made, images, labels, made.localize(images, labels).maps["both"])
+    assert lit.dtype == torch.float64
+    assert lit.shape == (6,)
+    assert 1 >= lit.min() > 0.2 > 0 > missed.max() > -1
+    nothing = torch.zeros_like(made.localize(images).maps["both"])
+    assert label_scores(made, images, labels, nothing).max() < 0
 
 
 @pytest.mark.parametrize(
@@ -94,23 +100,25 @@ def test_centred_cams_are_taken_where_the_mean_of_all_classes_lights_up_somethin
     assert made.centred is before
 
 
-@pytest.mark.parametrize("differences", [[1.0, -1.0] * 19 + [2.0, 2.0], [1.0]], ids=["spread", "one image"])
-def test_a_difference_that_chance_could_have_made_is_none(differences, monkeypatch):
-    """Its mean is 0.1 in the first case, a tenth of its standard deviation."""
-    at = {True: 0, False: 0}
+@pytest.mark.parametrize(
+    ("mean", "count", "looked_at", "wanted"),
+    [(0.6, 200, 200, False), (0.9, 200, 200, True), (0.2, 200, 64, False), (0.9, 20, 20, False), (0.9, 1, 1, False)],
+    ids=["not sure", "sure", "hopeless", "few images", "one image"],
+)
+def test_a_difference_that_chance_could_have_made_is_none(mean, count, looked_at, wanted, monkeypatch):
+    """The differences are `mean` +- 2, so that of n images it is sure from mean / 2 * sqrt(n) > 5 on."""
+    seen: list[int] = []
 
-    def scores(network, images, labels):
-        start = at[network.centred]
-        at[network.centred] += len(images)
-        found = torch.tensor(differences[start : start + len(images)], dtype=torch.float64)
-        return found if network.centred else torch.zeros_like(found)
+    def scores(network, images, labels, maps):
+        if not network.centred:
+            return torch.zeros(len(images), dtype=torch.float64)
+        seen.extend(labels.tolist())
+        return mean + 2.0 * (1 - 2.0 * (torch.arange(len(images)) % 2)).double()
 
     monkeypatch.setattr("iir_fast.training.centring.label_scores", scores)
-    assert not prefers_centred(network((0, 0, 60)), Patches(len(differences)), SIDE)
-    differences[:] = [each + 1 for each in differences]
-    at.update({True: 0, False: 0})
-    assert prefers_centred(network((0, 0, 60)), Patches(len(differences)), SIDE) is (len(differences) > 1)
-    assert at[True] == at[False] == (len(differences) if len(differences) > 1 else 0)
+    assert prefers_centred(network((0, 0, 60)), Patches(count), SIDE) is wanted
+    assert len(seen) == looked_at
+    assert count < 20 or 0.3 < sum(seen) / len(seen) < 0.7, "both classes"
 
 
 def test_centred_maps_are_those_of_a_head_that_keeps_nothing_of_the_mean():
@@ -151,6 +159,18 @@ def test_the_choice_is_made_at_the_end_and_kept(monkeypatch, tmp_path, capsys):
     for method in ("cam", "acol"):
         assert not train(TINY.with_options(method=method), tmp_path / method).spec.centred
     assert len(asked) == 1
+
+
+def test_a_signal_that_comes_with_the_last_step_loses_no_choice(monkeypatch, tmp_path):
+    def prefers(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    monkeypatch.setattr("iir_fast.training.run.prefers_centred", prefers)
+    with pytest.raises(Interrupted, match="stopped at step 10 of 10"):
+        train(TINY, tmp_path / "run")
+    assert load_network(tmp_path / "run")[0].centred
+    assert train(TINY, tmp_path / "run", "resume").spec.centred
 
 
 def test_training_is_the_same_whatever_is_chosen(monkeypatch, tmp_path):
