@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
+from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor  # type: ignore[import-untyped]
 
 from iir_fast import __version__
@@ -19,15 +20,16 @@ from iir_fast.app.files import write_whole
 from iir_fast.app.progress import count_images, image_progress
 from iir_fast.app.runs import LoadedRun, image_batches, load_run
 from iir_fast.app.tables import inert
+from iir_fast.app.threads import in_order
 from iir_fast.data import has_split, open_split
 from iir_fast.data.records import SPLITS
 from iir_fast.evaluation import fit_image, own_threshold, refine, resize_scoremap
 from iir_fast.localization import FoundObject, ImageResult
 from iir_fast.localization.doubt import Doubt, weigh
 from iir_fast.localization.label_folders import write_data_yaml
-from iir_fast.localization.outline import find_outlines
+from iir_fast.localization.outline import Outline, find_outlines
 from iir_fast.localization.writing import CORNERS, YOLO, write_part
-from iir_fast.names import DEFAULT_MAP, DEFAULT_REFINEMENT, MAPS, BoxFormat, Refinement
+from iir_fast.names import DEFAULT_MAP, DEFAULT_REFINEMENT, MAPS, BoxFormat, MapName, Refinement
 from iir_fast.training import TrainConfig, read_recipe, train
 
 COLUMNS = ("doubt", "agreement", "stability", "probability", "part", "index", "path", "label", *CORNERS)
@@ -108,27 +110,35 @@ def label_images(
     """
     dataset, frozen = run.dataset, run.config.model.freeze_backbone
     on_images = count_images(progress, f"label {part}", len(dataset))
-    index = 0
+    first = 0
+
+    def cut_out(job: tuple[int, dict[MapName, Tensor], float]) -> tuple[tuple[int, int], Outline, Doubt]:
+        number, maps, probability = job
+        picture, others = dataset.image(number), {name: resize_scoremap(each) for name, each in maps.items()}
+        cut = scoremap = others.pop(DEFAULT_MAP)
+        if refinement != "none":
+            cut = refine(scoremap, fit_image(picture), refinement)
+        tau = own_threshold(cut, refinement)
+        doubt = weigh(cut, tau, scoremap, tuple(others.values()), probability)
+        return picture.size, find_outlines(cut, tau, picture.size)[0], doubt
+
     for inputs, labels in image_batches(run, progress):
         device = run.model.head.weight.device
         found = run.model.localize(inputs.to(device), labels.to(device), MAPS, from_features=frozen)
-        probabilities = found.logits.double().softmax(dim=1).cpu()
+        known = found.logits.double().softmax(dim=1).cpu().gather(1, labels[:, None]).squeeze(1).tolist()
         maps = {name: each.float().cpu() for name, each in found.maps.items()}
-        for row, label in enumerate(labels.tolist()):
-            others = {name: resize_scoremap(each[row]) for name, each in maps.items()}
-            cut = scoremap = others.pop(DEFAULT_MAP)
-            picture = dataset.image(index)
-            if refinement != "none":
-                cut = refine(scoremap, fit_image(picture), refinement)
-            tau = own_threshold(cut, refinement)
-            box, polygon = find_outlines(cut, tau, picture.size)[0]
-            probability = float(probabilities[row, label])
-            found_map = maps[DEFAULT_MAP][row]
-            objects = (FoundObject(dataset.classes[label], label, probability, box, found_map, polygon),)
-            image = ImageResult(index, str(root / dataset.ids[index]), picture.size, objects)
-            rows.append(review_row(part, image, weigh(cut, tau, scoremap, tuple(others.values()), probability)))
+        jobs = [
+            (first + row, {name: each[row] for name, each in maps.items()}, probability)
+            for row, probability in enumerate(known)
+        ]
+        results = zip(jobs, labels.tolist(), in_order(cut_out, jobs, len(jobs)), strict=True)
+        for (index, small, probability), label, (size, (box, polygon), doubt) in results:
+            name = dataset.classes[label]
+            objects = (FoundObject(name, label, probability, box, small[DEFAULT_MAP], polygon),)
+            image = ImageResult(index, str(root / dataset.ids[index]), size, objects)
+            rows.append(review_row(part, image, doubt))
             yield image
-            index += 1
+        first += len(labels)
         on_images(len(labels))
 
 
