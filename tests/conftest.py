@@ -70,6 +70,15 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError("IIR_FAST_TEST_DEVICE is 'cuda', and torch finds no CUDA or ROCm device here.")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Start every test and its fixtures from the same random numbers, whatever ran before."""
+    # Not at the top: GPUs are hidden first.
+    import torch
+
+    torch.manual_seed(0)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     native = pytest.mark.skip(reason="about the native implementations; others are under test")
     gpu = pytest.mark.skip(reason="needs a GPU: IIR_FAST_TEST_DEVICE=cuda pytest tests/kernels tests/gpu")
