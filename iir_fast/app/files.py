@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
@@ -96,6 +96,11 @@ def read_text(file: Path) -> str:
 def in_short(error: BaseException) -> str:
     """Say in one line what the error of a library says, which may be a page, quote a file or be empty."""
     return next(iter(str(error).strip().splitlines()), "")[:200] or type(error).__name__
+
+
+def one_line(names: Iterable[object]) -> str:
+    """List names that stand in a file in one line, those with line breaks and the like as Python writes them."""
+    return ", ".join(name if name and name.isprintable() else repr(name) for name in map(str, names))
 
 
 def read_object(file: Path) -> dict[str, Any]:

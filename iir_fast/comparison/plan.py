@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from iir_fast.app.files import read_text
+from iir_fast.app.files import one_line, read_text
 from iir_fast.comparison.published import Published, read_published
 from iir_fast.evaluation import REFINEMENTS, Refinement
 from iir_fast.models import MAPS, MapName
@@ -94,7 +94,7 @@ def read_comparison(file: Path, data: str | None = None) -> Comparison:
     text = read_text(file)
     content = read_yaml(text, str(file))
     if unknown := sorted(map(str, set(content) - set(KEYS))):
-        raise ValueError(f"{file} names {', '.join(unknown)}; known keys are {', '.join(KEYS)}.")
+        raise ValueError(f"{file} names {one_line(unknown)}; known keys are {', '.join(KEYS)}.")
     seeds = _seeds(content.get("seeds"), file)
     base = _options(content.get("base"), f"{file}, base")
     rows = _named_options(content.get("rows"), f"{file}, rows")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from iir_fast.app.files import one_line
+
 METRICS = (("MaxBoxAccV2", "max_box_acc_v2"), ("MaxBoxAcc", "max_box_acc"), ("PxAP", "pxap"), ("Top-1 Loc", "top1_loc"))
 """Columns of a table of results, and the names of the metrics in `Metrics`."""
 COLUMNS = (("no box", "no_box_gt_known_loc"), *METRICS, ("accuracy", "top1_accuracy"))
@@ -37,7 +39,7 @@ def read_published(rows: Any, where: str, variants: tuple[str, ...]) -> tuple[Pu
 
 def _read_row(row: dict[str, Any], where: str, variants: tuple[str, ...]) -> Published:
     if unknown := sorted(map(str, row.keys() - {"name", "source", "data", *_FIGURES})):
-        raise ValueError(f"{where} names {', '.join(unknown)}; known are name, source, data, {', '.join(_FIGURES)}.")
+        raise ValueError(f"{where} names {one_line(unknown)}; known are name, source, data, {', '.join(_FIGURES)}.")
     for key in ("name", "source"):
         if not isinstance(text := row.get(key), str) or not text.strip():
             raise ValueError(f"{where}: {key} is {text!r}; accepted is a text, as every figure needs its source.")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
-from iir_fast.app.files import read_text
+from iir_fast.app.files import one_line, read_text
 from iir_fast.data import PROCEDURAL, ProceduralRecipe, absolute_source
 from iir_fast.methods import METHODS, Method
 from iir_fast.training.options import from_options, read_yaml
@@ -157,8 +157,8 @@ class TrainConfig:
         homes = HOMES | {each.name: "method" for each in fields(METHODS[name])}
         if unknown := sorted(str(option) for option in given if option not in homes):
             if reason := other_home(unknown[0]):
-                raise ValueError(f"{origin} names {unknown[0]}, which {reason}; method is {name}.")
-            raise ValueError(f"{origin} names {', '.join(unknown)}; known options are {', '.join(sorted(homes))}.")
+                raise ValueError(f"{origin} names {one_line(unknown[:1])}, which {reason}; method is {name}.")
+            raise ValueError(f"{origin} names {one_line(unknown)}; known options are {', '.join(sorted(homes))}.")
         values = {option: value for option, value in given.items() if option in TOP}
         for part, record in (PARTS | {"method": METHODS[name]}).items():
             inside = {option: value for option, value in given.items() if homes[option] == part}
@@ -203,12 +203,12 @@ def flat_options(options: Mapping[str, Any], origin: str = "configuration") -> d
         inside = {RENAMED.get(part, part): value}
         if part in PARTS and isinstance(value, Mapping):
             inside = {RENAMED.get(name) or name: each for name, each in value.items()}
-            if strangers := [str(name) for name in inside if HOMES.get(name, "method") != part or name == "method"]:
-                raise ValueError(f"{origin}: {part} names {', '.join(strangers)}, which it does not have.")
+            if strangers := [name for name in inside if HOMES.get(name, "method") != part or name == "method"]:
+                raise ValueError(f"{origin}: {part} names {one_line(strangers)}, which it does not have.")
             if part == "method" and "name" in inside:
                 inside["method"] = inside.pop("name")
-        if twice := [str(name) for name in inside if name in found]:
-            raise ValueError(f"{origin} names {', '.join(twice)} twice.")
+        if twice := [name for name in inside if name in found]:
+            raise ValueError(f"{origin} names {one_line(twice)} twice.")
         found |= inside
     return found
 

@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
+from iir_fast.app.files import one_line
+
 Record = TypeVar("Record")
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "text", NoneType: "null"}
@@ -74,7 +76,7 @@ def from_options(record: type[Record], options: Mapping[str, Any], origin: str) 
     hints = get_type_hints(record)
     known = [field.name for field in fields(record)]  # type: ignore[arg-type]
     if unknown := sorted(str(name) for name in set(options) - set(known)):
-        raise ValueError(f"{origin} names {', '.join(unknown)}; known options are {', '.join(sorted(known))}.")
+        raise ValueError(f"{origin} names {one_line(unknown)}; known options are {', '.join(sorted(known))}.")
     values = {}
     for name, value in options.items():
         try:

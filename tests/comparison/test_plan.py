@@ -79,6 +79,7 @@ def test_the_example_of_published_figures_is_read_and_says_that_it_is_invented(t
     [
         ("- a", "heads.yaml holds no mapping"),
         ("a: [", "heads.yaml is no YAML"),
+        (r'{seeds: 1, rows: {A: }, "r\now": {}}', r"heads.yaml names 'r\\now'; known keys are title"),
         ("{seeds: 1, rows: {A: }, row: {}}", "heads.yaml names row; known keys are title, seeds, maps"),
         ("{rows: {A: }}", "heads.yaml: seeds is None; accepted is a number of 1 or more"),
         ("{seeds: 0, rows: {A: }}", "seeds is 0;"),
@@ -112,6 +113,7 @@ def test_the_example_of_published_figures_is_read_and_says_that_it_is_invented(t
         (published("{name: B, source: S, pxap: 101}"), r"row 1: its figures are {'pxap': 101}; .* from 0 to 100 %"),
         (published("{name: B, source: S, pxap: .nan}"), "row 1: its figures are {'pxap': nan}"),
         (published("{name: B, source: S, pxap: yes}"), "row 1: its figures are {'pxap': True}"),
+        (published(r'{name: B, source: S, "p\nIoU": 3}'), r"row 1 names 'p\\nIoU'; known are name"),
         (published("{name: B, source: S, pIoU: 3}"), "row 1 names pIoU; known are name, source, data, no_box_gt"),
         (published("{name: B, source: S, pxap: 3, data: few}"), "row 1: data is 'few'; accepted is none, as the file"),
         (published("{name: B, source: S, pxap: 3}", "data: {few: }"), "row 1: data is ''; accepted is few"),

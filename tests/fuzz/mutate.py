@@ -150,8 +150,12 @@ def break_text(content: bytes, random: Random) -> bytes:
 def break_tree(value: Any, random: Random) -> Any:
     """Exchange, remove, repeat or rename a part of lists and dictionaries; they are changed in place."""
     places: list[tuple[Any, Any]] = []
+    seen: set[int] = set()
 
     def collect(node: Any) -> None:
+        if id(node) in seen:  # what YAML's aliases repeat has no end
+            return
+        seen.add(id(node))
         for key in node if isinstance(node, dict) else range(len(node)):
             places.append((node, key))
             if isinstance(node[key], dict | list):

@@ -174,6 +174,8 @@ def test_other_values_of_some_options():
         ("{grid: 3, method: {name: has, grid: 3}}", "names grid twice"),
         ("optimization: {hidden: 3}", "optimization names hidden, which it does not have"),
         ("images: {grid: 3}", "images names grid, which it does not have"),
+        (r'images: {"a\nb": 3}', r"images names 'a\\nb', which it does not have"),
+        (r'"\n": 3', r"names '\\n'; known options are"),
         ("method: {name: has, epochs: 3}", "method names epochs, which it does not have"),
         ("method: {name: has, grod: 3}", "names grod; known options are .*grid"),
         ("method: {name: cam, grid: 3}", "names grid, which is an option of method has; method is cam"),

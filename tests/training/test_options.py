@@ -52,6 +52,10 @@ def test_numbers_need_no_point(text, value):
         ("folder: 3", "folder is 3; accepted is text or null."),
         ("pair: [1]", r"pair is \[1\]; accepted is \[a number, a whole number\]."),
         (
+            r'{"spe\ned": 1}',
+            r"file.yaml names 'spe\\ned'; known options are count",
+        ),
+        (
             "{speed: 1, rite: 2}",
             "file.yaml names rite, speed; known options are count, flag, folder, kind, pair, rate.",
         ),
