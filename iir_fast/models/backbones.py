@@ -69,7 +69,9 @@ class Backbone(nn.Module):
             maps: Tensor | list[Tensor] = self.net(images)
         except AssertionError as error:
             height, width = images.shape[2:]
-            raise ValueError(f"Backbone {self.name!r} cannot read {height}x{width} images: {error}") from error
+            # Some of timm's assertions say nothing.
+            reason = str(error) or "it takes images of one size, or of multiples of some size"
+            raise ValueError(f"Backbone {self.name!r} cannot read {height}x{width} images: {reason}") from error
         features = maps if isinstance(maps, Tensor) else maps[0]
         return features.permute(0, 3, 1, 2) if self._channels_at_end else features
 

@@ -139,6 +139,8 @@ def _train(
         model = model.to(memory_format=torch.channels_last)
     if config.execution.sync_batch_norm:
         ranks.synchronize_batch_norm(model, device)
+    with torch.no_grad():  # a size that the backbone cannot read is said before anything is written
+        model.backbone.eval()(torch.zeros(1, 3, images.image_size, images.image_size, device=device))
     learner = Learner(config.method, model, config.caches_features).to(device)
     dataset.transform = image_transform(
         images.image_size, model.backbone.mean, model.backbone.std, images.flip, images.crop

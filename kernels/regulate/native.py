@@ -33,7 +33,7 @@ def _run(inputs: Inputs, backward: bool, **others: Tensor | None) -> None:
     """Run one call; `others` are the outputs and, backward, the gradients, by their names in native.h."""
     native.check(supports(*inputs[:4]), "regulate")
     # These are referred to until the call returns.
-    cams = torch.stack((inputs.cam_a.float(), inputs.cam_b.float()), dim=1).contiguous()
+    cams = torch.stack((inputs.cam_a.float(), inputs.cam_b.float()), dim=1)
     given, moved = (None if each is None else each.float().contiguous() for each in (inputs.thresholds, inputs.offsets))
     others = {name: None if tensor is None else tensor.contiguous() for name, tensor in others.items()}
     work = _Regulation(

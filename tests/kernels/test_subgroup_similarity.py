@@ -63,7 +63,8 @@ def test_a_descriptor_too_short_for_a_direction_is_zero_with_zero_gradient(dtype
 
     drawn = torch.randn(2, 4, 3, dtype=dtype)
     with backend(each_backend):
-        zero, short = run(0.0), run(1e-12 if dtype == torch.float64 else 1e-13)
+        # Triton's kernels have the bound in float32, which is a little below it.
+        zero, short = run(0.0), run(1e-12 if dtype == torch.float64 and each_backend != "triton" else 1e-13)
     assert all(each.isfinite().all() for each in short)
     assert not short[1][1].any()
     assert not short[2][2].any()

@@ -218,6 +218,11 @@ def test_bad_images(size: tuple[int, ...], message: str) -> None:
         backbone(torch.zeros(1, *size))
 
 
+def test_a_size_that_is_refused_without_a_word_is_named() -> None:
+    with pytest.raises(ValueError, match="'halonet26t' cannot read 96x96 images: it takes images of one size, or of"):
+        create_backbone("halonet26t")(torch.zeros(1, 3, 96, 96))
+
+
 def test_no_network_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     create_model = timm.create_model
 

@@ -281,6 +281,13 @@ def test_any_number_of_updates_trains(epochs, tmp_path):
     assert RunFolder(tmp_path / "run").checkpoints.newest().training["step"] == epochs
 
 
+def test_a_size_that_the_backbone_cannot_read_is_said_before_anything_is_written(tmp_path):
+    config = TINY.with_options(backbone="test_vit", image_size=40)
+    with pytest.raises(ValueError, match="'test_vit' cannot read 40x40 images"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_will_be_evaluated_is_looked_at_before_the_first_step(tmp_path):
     data = write_photos(tmp_path / "photos", {"train/ant": 2, "train/bee": 2})
     root = Path(data)
