@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_fast.app.files import read_text
+from iir_fast.app.files import one_line, read_text
 from iir_fast.app.progress import count_images, image_progress
 from iir_fast.app.runs import evaluate_run, image_batches, load_run, read_config, result_name
 from iir_fast.data import LocalizationDataset
@@ -73,7 +73,9 @@ def write_report(
     check_page(file)
     name = result_name(read_config(root), split, data)
     if name != split and out is None:
-        raise ValueError(f"out is not given, and {file} is for the run's own data; name a page for those of {data}.")
+        raise ValueError(
+            f"out is not given, and {file} is for the run's own data; name a page for those of {one_line([data])}."
+        )
     run = load_run(root, split, data=data, device=device)
     folder, count = RunFolder(root), len(run.dataset)
     evaluated = folder.sound_metrics().get(name, {})

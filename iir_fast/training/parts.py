@@ -102,8 +102,11 @@ class Optimization:
             self, "epochs", "max_steps", "classes_per_batch", "images_per_class", "decay_epochs", "accumulate"
         )
         for name in ("learning_rate", "head_lr_mult", "decay_factor", "clip"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise ValueError(f"{name} is {value}; accepted is a number above 0.")
+            # Beyond this an optimizer's products leave float32.
+            if (value := getattr(self, name)) is not None and not 0 < value <= 1e9:
+                raise ValueError(f"{name} is {value}; accepted is a number above 0, 1e9 at most.")
+        if not 0 <= self.weight_decay <= 1e9:
+            raise ValueError(f"weight_decay is {self.weight_decay}; accepted is a number from 0 to 1e9.")
         if self.optimizer not in list_optimizers():
             raise ValueError(
                 f"optimizer is {self.optimizer!r}; accepted are timm's, such as adamw, sgd, lars and lamb."

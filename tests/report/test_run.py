@@ -94,6 +94,8 @@ def test_other_data_take_the_place_of_nothing(run, tmp_path):
     (tmp_path / "other" / "test.csv").write_text("\n".join(lines[:20]) + "\n")
     with pytest.raises(ValueError, match=f"out is not given, .* name a page for those of {other}"):
         write_report(run, maps=("cam",), data=other)
+    with pytest.raises(ValueError, match=r"name a page for those of 'a\\nb'\.$"):
+        write_report(run, maps=("cam",), data="a\nb")
     shown = overview(write_report(run, maps=("cam",), data=other, out=tmp_path / "other.html"))
     assert (shown["split"], shown["images"], shown["metrics"]["cam"]["data"]) == (f"test of {other}", 18, other)
     assert shown["metrics"]["cam"]["fixed_threshold"]["chosen_on"] == f"test of {other}, the split it is reported on"
