@@ -101,12 +101,12 @@ class Optimization:
         _check_at_least_one(
             self, "epochs", "max_steps", "classes_per_batch", "images_per_class", "decay_epochs", "accumulate"
         )
-        for name in ("learning_rate", "head_lr_mult", "decay_factor", "clip"):
-            # Beyond this an optimizer's products leave float32.
-            if (value := getattr(self, name)) is not None and not 0 < value <= 1e9:
-                raise ValueError(f"{name} is {value}; accepted is a number above 0, 1e9 at most.")
-        if not 0 <= self.weight_decay <= 1e9:
-            raise ValueError(f"weight_decay is {self.weight_decay}; accepted is a number from 0 to 1e9.")
+        # Beyond these an optimizer's products leave float32.
+        for name, largest in (("learning_rate", 1e30), ("head_lr_mult", 1e4), ("decay_factor", 1e4), ("clip", 1e30)):
+            if (value := getattr(self, name)) is not None and not 0 < value <= largest:
+                raise ValueError(f"{name} is {value}; accepted is a number above 0, {largest:g} at most.")
+        if not 0 <= self.weight_decay <= 1e4:
+            raise ValueError(f"weight_decay is {self.weight_decay}; accepted is a number from 0 to 10000.")
         if self.optimizer not in list_optimizers():
             raise ValueError(
                 f"optimizer is {self.optimizer!r}; accepted are timm's, such as adamw, sgd, lars and lamb."
