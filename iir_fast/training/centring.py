@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iir_fast.data import LocalizationDataset, image_transform
-from iir_fast.evaluation import PROTOCOL_SIZE, own_threshold, resize_scoremap
-from iir_fast.evaluation.boxes import largest_box
+from iir_fast.evaluation import largest_box, own_threshold, resize_scoremap
+from iir_fast.localization import scale_box
 from iir_fast.models import DEFAULT_MAP, IIRNetwork
 
 IMAGES, BATCH = 200, 32
@@ -77,10 +77,8 @@ def label_scores(network: IIRNetwork, images: Tensor, labels: Tensor, maps: Tens
     height, width = images.shape[2:]
     inside = torch.zeros(len(images), 1, height, width, dtype=torch.bool)
     for each, scoremap in zip(inside, resize_scoremap(maps.float()), strict=True):
-        x0, y0, x1, y1 = largest_box(scoremap, own_threshold(scoremap))
-        x = slice(x0 * width // PROTOCOL_SIZE, -(-(x1 + 1) * width // PROTOCOL_SIZE))
-        y = slice(y0 * height // PROTOCOL_SIZE, -(-(y1 + 1) * height // PROTOCOL_SIZE))
-        each[:, y, x] = True
+        x0, y0, x1, y1 = scale_box(largest_box(scoremap, own_threshold(scoremap)), (width, height))
+        each[:, y0:y1, x0:x1] = True
     inside = inside.to(images.device)
     blurred = F.interpolate(F.adaptive_avg_pool2d(images, CELLS), (height, width), mode="bilinear")
 

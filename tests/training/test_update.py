@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -178,19 +180,26 @@ def test_a_fault_of_another_rank_leaves_the_update_out_here_too(model, monkeypat
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@contextmanager
+def one_process_group() -> Iterator[None]:
+    """A process group of this process alone, for what asks whether there is one."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
 @pytest.mark.filterwarnings("error::FutureWarning")
 def test_a_method_among_ranks_need_not_use_every_parameter():
     model = NetworkSpec("small_cnn", tuple("abcd"), 32, hidden=None, threshold="learned").build()
     model.backbone.requires_grad_(False).eval()
     config = CONFIG.with_options(method="cam")
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
+    with one_process_group():
         made = Updater(config, Learner(config.method, model, config.caches_features), Ranks(0, 2), updates_per_epoch=10)
         with backend("reference"):  # the others' thresholds are part of the one step that makes the logits
             for batch in batches(2):  # the second one would wait for what the first one did not give
                 made.update([batch])
-    finally:
-        dist.destroy_process_group()
     assert model.head.weight.grad.abs().sum() > 0
     assert model.head.threshold_weight.grad is None
 
@@ -209,12 +218,9 @@ def test_ranks_send_their_gradients_once_per_update(model, monkeypatch):
             return future
 
     monkeypatch.setattr(update, "DistributedDataParallel", Counted)
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
+    with one_process_group():
         learner = Learner(CONFIG.method, model, CONFIG.caches_features)
         Updater(CONFIG, learner, Ranks(0, 2), updates_per_epoch=10).update(batches(3))
-    finally:
-        dist.destroy_process_group()
     assert len(sent) == len(set(sent)) > 0
 
 
