@@ -3,6 +3,7 @@
 from iir_fast.extras import needs_system
 
 with needs_system("iir_fast.comparison"):
+    from iir_fast.comparison.baselines import Baseline
     from iir_fast.comparison.plan import Comparison, PlannedRun, read_comparison
     from iir_fast.comparison.published import METRICS, Published
     from iir_fast.comparison.results import RunResult
@@ -11,6 +12,7 @@ with needs_system("iir_fast.comparison"):
 
 __all__ = [
     "METRICS",
+    "Baseline",
     "Comparison",
     "PlannedRun",
     "Published",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from iir_fast.app.files import one_line, read_text
+from iir_fast.comparison.baselines import BASELINES, Baseline
 from iir_fast.comparison.published import Published, read_published
 from iir_fast.evaluation import REFINEMENTS, Refinement
 from iir_fast.models import MAPS, MapName
@@ -48,7 +50,7 @@ class Comparison:
 
     Attributes:
         title: heading of the table.
-        maps: localization maps that every run is evaluated with.
+        maps: localization maps that every trained run is evaluated with.
         rows: names of the rows, in the order of the table.
         variants: names of the data variants, one table each; a single empty name where the file has none.
         seeds: every row runs from each of these.
@@ -56,6 +58,7 @@ class Comparison:
         text: the YAML.
         refinements: how every map is refined by its image, once in each of these ways.
         published: figures of other methods, shown below those of the rows.
+        baselines: of the rows that are not trained, what is evaluated in their place.
     """
 
     title: str
@@ -67,6 +70,11 @@ class Comparison:
     text: str
     refinements: tuple[Refinement, ...] = ("none",)
     published: tuple[Published, ...] = ()
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
+
+    def maps_of(self, row: str) -> tuple[MapName, ...]:
+        """Name the maps that a row is evaluated with: a baseline has one, which stands for its CAM."""
+        return ("cam",) if row in self.baselines else self.maps
 
 
 def read_comparison(file: Path, data: str | None = None) -> Comparison:
@@ -76,9 +84,9 @@ def read_comparison(file: Path, data: str | None = None) -> Comparison:
     them by default); `refinements`, a list of none, guided and grabcut (none by default); `base`, options of
     `TrainConfig` for every run; `data`, a mapping from names of data variants to the options that make them; `rows`, a
     mapping from names of rows to their options. A row's options go before those of a data variant, these before the
-    base. Options of a method stand in rows of that method. `published`, a list of what others state of their methods,
-    each with `name`, `source`, figures in percent by the names of `Metrics`, and `data`, the data variant, where there
-    are any.
+    base. Options of a method stand in rows of that method. A row with `baseline`, center or classifier, is not trained
+    (`iir_fast.comparison.Baseline`). `published`, a list of what others state of their methods, each with `name`,
+    `source`, figures in percent by the names of `Metrics`, and `data`, the data variant, where there are any.
 
     Args:
         file: the YAML file.
@@ -103,13 +111,18 @@ def read_comparison(file: Path, data: str | None = None) -> Comparison:
         if fixed := [name for name, options in (variants | rows).items() if "data" in options]:
             raise ValueError(f"data is {data!r}, but {file} sets the data of {', '.join(fixed)} itself.")
         base["data"] = data
+    baselines = {
+        name: _baseline(options.pop("baseline"), f"{file}, rows, {name}")
+        for name, options in rows.items()
+        if "baseline" in options
+    }
     runs = []
     for seed in seeds:
         for variant, variant_options in variants.items():
             for row, row_options in rows.items():
                 options = base | variant_options | row_options | {"seed": seed}
                 where = ", ".join(filter(None, (str(file), variant, row)))
-                folder = Path(_slug(variant), _slug(row), f"seed{seed}")
+                folder = Path(_slug(variant), _slug(row), f"{baselines.get(row, '')}seed{seed}")
                 runs.append(PlannedRun(row, variant, seed, TrainConfig.from_options(options, where), folder))
     return Comparison(
         str(content.get("title", file.stem)),
@@ -121,6 +134,7 @@ def read_comparison(file: Path, data: str | None = None) -> Comparison:
         text,
         _choices(content.get("refinements", ["none"]), REFINEMENTS, f"{file}: refinements"),
         read_published(content.get("published", []), f"{file}: published", tuple(variants)),
+        baselines,
     )
 
 
@@ -137,6 +151,12 @@ def _choices(value: Any, accepted: tuple[Choice, ...], where: str) -> tuple[Choi
     if not isinstance(value, list) or not value or any(each not in accepted for each in value):
         raise ValueError(f"{where} is {value!r}; accepted is a list of {', '.join(accepted)}.")
     return tuple(dict.fromkeys(value))
+
+
+def _baseline(value: Any, where: str) -> Baseline:
+    if value not in BASELINES:
+        raise ValueError(f"{where}: baseline is {value!r}; accepted is {' or '.join(BASELINES)}.")
+    return cast(Baseline, value)
 
 
 def _named_options(value: Any, where: str) -> dict[str, dict[str, Any]]:

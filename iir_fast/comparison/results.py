@@ -100,7 +100,7 @@ def read_result(run: PlannedRun, root: Path, comparison: Comparison, failure: st
     metrics, cost = folder.sound_metrics(), read_cost(folder)
     found = {
         refined_name(map, refinement): metrics.get(refined_name(SPLIT, refinement), {}).get(map)
-        for map, refinement in product(comparison.maps, comparison.refinements)
+        for map, refinement in product(comparison.maps_of(run.row), comparison.refinements)
     }
     if None in found.values():
         return RunResult(run, None, None, failure)

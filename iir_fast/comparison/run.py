@@ -72,7 +72,14 @@ def _carry_out(
     open_runs = [index for index, result in enumerate(results) if result.metrics is None]
     threads = max(1, torch.get_num_threads() // jobs)
     tasks = [
-        Task(str(run_folder(root, run).root), run.config.to_yaml(), comparison.maps, comparison.refinements, threads)
+        Task(
+            str(run_folder(root, run).root),
+            run.config.to_yaml(),
+            comparison.maps_of(run.row),
+            comparison.refinements,
+            threads,
+            comparison.baselines.get(run.row),
+        )
         for run in (comparison.runs[index] for index in open_runs)
     ]
     log(f"{len(results) - len(tasks)} of {len(results)} runs are complete; logs stand beside the runs in {root}.")

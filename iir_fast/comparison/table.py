@@ -146,11 +146,11 @@ def _entries(comparison: Comparison, results: Sequence[RunResult], row: str, var
     return [
         Entry(
             row,
-            refined_name(MAP_NAMES[map], refinement),
+            refined_name("center" if comparison.baselines.get(row) == "center" else MAP_NAMES[map], refinement),
             tuple(result.metrics[refined_name(map, refinement)] for result in runs if result.metrics),
             costs,
         )
-        for map, refinement in product(comparison.maps, comparison.refinements)
+        for map, refinement in product(comparison.maps_of(row), comparison.refinements)
     ]
 
 

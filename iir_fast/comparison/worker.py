@@ -21,6 +21,7 @@ import torch
 
 from iir_fast.app.files import write_whole
 from iir_fast.app.runs import evaluate_run
+from iir_fast.comparison.baselines import Baseline, evaluate_baseline
 from iir_fast.comparison.results import SPLIT, Cost, cost_file, read_cost
 from iir_fast.evaluation import Refinement
 from iir_fast.models import MapName
@@ -44,6 +45,7 @@ class Task:
         maps: the localization maps to evaluate.
         refinements: how they are refined, once in each of these ways.
         threads: of torch.
+        baseline: what is evaluated in place of a training; None: the run is trained.
     """
 
     folder: str
@@ -51,6 +53,7 @@ class Task:
     maps: tuple[MapName, ...]
     refinements: tuple[Refinement, ...]
     threads: int
+    baseline: Baseline | None = None
 
     @property
     def log(self) -> Path:
@@ -149,6 +152,9 @@ def _train_and_evaluate(task: Task) -> None:
     before = read_cost(folder) or Cost()
     started, cpu_started = time.perf_counter(), time.process_time()
     try:
+        if task.baseline:
+            evaluate_baseline(folder, config, task.baseline, SPLIT, task.refinements)
+            return
         train(config, folder.root, "resume", evaluated=(SPLIT,))
         with folder.locked():
             for refinement in task.refinements:

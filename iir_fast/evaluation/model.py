@@ -32,11 +32,11 @@ class Predictions:
 
     Attributes:
         maps: for each map float32 [N,h,w] in [0,1], of each image's true class.
-        ranked_classes: int64 [N,k], the best classes first, k at most 5.
+        ranked_classes: int64 [N,k], the best classes first, k at most 5; None where nothing was classified.
     """
 
     maps: dict[MapName, Tensor]
-    ranked_classes: NDArray[np.int64]
+    ranked_classes: NDArray[np.int64] | None
 
 
 def predict(
@@ -101,8 +101,9 @@ def evaluate_maps(
         scoremap = resize_scoremap(predictions.maps[map][i])
         if refinement != "none":
             scoremap = refine(scoremap, fit_image(dataset.image(i)), refinement)
-        label, ranked, truth = dataset.labels[i], predictions.ranked_classes[i], dataset.ground_truth(i)
-        return ScoredImage(dataset.ids[i], scoremap, label, ranked, truth, own_threshold(scoremap, refinement))
+        ranked = None if predictions.ranked_classes is None else predictions.ranked_classes[i]
+        threshold = own_threshold(scoremap, refinement)
+        return ScoredImage(dataset.ids[i], scoremap, dataset.labels[i], ranked, dataset.ground_truth(i), threshold)
 
     def load_and_save(i: int) -> ScoredImage:
         image = load(i)

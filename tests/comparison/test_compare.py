@@ -91,6 +91,24 @@ def test_what_is_complete_is_kept_and_a_crash_costs_itself_alone(cli, done):
     assert "Traceback" in (out / "runs" / "broken" / "seed0.log").read_text()
 
 
+def test_a_baseline_is_a_row_of_the_table_and_is_kept(cli, tmp_path):
+    rows = {"Gaussian": {"baseline": "center"}, "classifier": {"baseline": "classifier"}}
+    file = written(tmp_path, rows=rows, refinements=["none", "grabcut"])
+    result = cli("compare", file, tmp_path / "out", code=1)
+    lines = [line for line in result.stdout.splitlines() if line.startswith("| Gaussian")]
+    assert [[cell.strip() for cell in line.split("|")[1:3]] for line in lines] == [
+        ["Gaussian", "center"],
+        ["Gaussian", "center, grabcut"],
+    ]
+    assert all("±" in line for line in lines)
+    assert "- classifier, seed 1: ValueError: weights is 'random'; a classifier as it is needs" in result.stdout
+    kept = tmp_path / "out" / "runs" / "gaussian" / "centerseed0" / "metrics.json"
+    before = kept.stat().st_mtime_ns
+    again = cli("compare", file, tmp_path / "out", code=1)
+    assert "2 of 4 runs are complete; logs" in again.stderr
+    assert kept.stat().st_mtime_ns == before
+
+
 def test_damaged_files_of_a_run_are_set_aside_and_cost_no_evaluation(tmp_path, capsys):
     comparison = read_comparison(written(tmp_path, maps=["cam"], seeds=1))
     cam, iir = comparison.runs

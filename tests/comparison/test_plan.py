@@ -60,15 +60,28 @@ def test_what_may_be_left_out(tmp_path):
     assert [str(run.folder) for run in comparison.runs] == ["iir/seed0", "iir/seed1"]
 
 
+def test_a_baseline_has_one_map_and_a_folder_of_its_own(tmp_path):
+    rows = "{middle: {baseline: center, image_size: 64}, IIR: }"
+    comparison = read_comparison(written(f"{{seeds: 1, rows: {rows}}}", tmp_path))
+    assert comparison.baselines == {"middle": "center"}
+    assert (comparison.maps_of("middle"), comparison.maps_of("IIR")) == (("cam",), ("cam", "evidence", "both"))
+    middle, iir = comparison.runs
+    assert (str(middle.folder), str(iir.folder)) == ("middle/centerseed0", "iir/seed0")
+    assert middle.config == TrainConfig().with_options(image_size=64)
+
+
 def published(row: str, more: str = "title: T") -> str:
     return f"{{seeds: 1, rows: {{A: }}, {more}, published: [{row}]}}"
 
 
 def test_the_example_of_published_figures_is_read_and_says_that_it_is_invented(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "reference" / "comparison.md").read_text()
-    before, text = page.split("```text\n")
-    assert before.rstrip().endswith("**Everything in this example is invented:**")
-    (row,) = read_comparison(written(text.split("```")[0], tmp_path)).published
+    before, baselines, between, text, _ = page.split("```")
+    assert between.rstrip().endswith("**Everything in this example is invented:**")
+    assert "classifier" in before
+    comparison = read_comparison(written(f"seeds: 1{baselines.removeprefix('text')}", tmp_path))
+    assert comparison.baselines == {"Gaussian": "center", "untrained CAM": "classifier"}
+    (row,) = read_comparison(written(text.removeprefix("text"), tmp_path)).published
     source = 'A. Nobody, "A Paper that Does Not Exist", table 0'
     assert row == Published("Invented Method", source, "", {"max_box_acc_v2": 12.34, "top1_loc": 5.6})
     assert all(f"`{key}`" in page for _, key in COLUMNS)
@@ -89,6 +102,8 @@ def test_the_example_of_published_figures_is_read_and_says_that_it_is_invented(t
         ("{seeds: 1, rows: {A: 3}}", "rows, A is 3; accepted is a mapping of options"),
         ("{seeds: 1, rows: {A b: , a-B: }}", "rows: 'a-B' and 'A b' do not tell two folders apart"),
         ("{seeds: 1, rows: {'': }}", "rows: '' and '' do not tell"),
+        ("{seeds: 1, rows: {A: {baseline: [a]}}}", r"rows, A: baseline is \['a'\]; accepted is center or classifier"),
+        ("{seeds: 1, base: {baseline: center}, rows: {A: }}", "heads.yaml, A names baseline; known options are"),
         ("{seeds: 1, rows: {A: {seed: 3}}}", "rows, A names seed; the seeds stand under seeds"),
         ("{seeds: 1, rows: {A: {epoks: 3}}}", "heads.yaml, A names epoks; known options are"),
         (
@@ -133,11 +148,23 @@ def test_the_caller_cannot_set_the_data_that_the_file_varies(tmp_path):
 COMPARISONS = Path(__file__).parents[2] / "configs" / "compare"
 
 
+def test_refined_maps_are_compared_with_the_budget_of_all_methods():
+    for name in ("embedded", "photos"):
+        refined, all_methods = (
+            read_comparison(COMPARISONS / f"{folder}{name}.yaml", data="photos" if name == "photos" else None)
+            for folder in ("refined/", "")
+        )
+        configs = {run.row: run.config for run in all_methods.runs if run.seed == 0}
+        assert refined.refinements == ("none", "guided", "grabcut")
+        for run in refined.runs:
+            assert run.config == configs[run.row].with_options(seed=run.seed, test_images=run.config.images.test_images)
+
+
 @pytest.mark.parametrize(
     ("name", "rows", "variants"),
     [
-        ("embedded", 12, 1),
-        ("photos", 12, 1),
+        ("embedded", 13, 1),
+        ("photos", 15, 1),
         ("ablation/embedded", 7, 1),
         ("ablation/harder", 7, 3),
         ("ablation/photos", 7, 1),
@@ -151,11 +178,14 @@ def test_the_comparisons_of_the_repository_are_sound(name, rows, variants):
     # Rows are different runs, and the rows of IIR differ from its defaults in one option.
     for variant in comparison.variants:
         configs = {run.row: run.config for run in comparison.runs if (run.variant, run.seed) == (variant, 0)}
-        assert len(set(configs.values())) == rows
-        for row, config in configs.items():
+        trained = {row: config for row, config in configs.items() if row not in comparison.baselines}
+        assert len(set(trained.values())) == len(trained)
+        for row, config in trained.items():
             if row.startswith("IIR"):
                 changed = config.options().items() - configs["IIR"].options().items()
                 assert len(changed) == (row != "IIR")
                 assert config == replace(configs["IIR"], method=config.method)
+            elif row == "CAM at 320":
+                assert config == configs["CAM"].with_options(image_size=320)
             else:
                 assert config == configs["IIR"].with_options(method=row.lower())

@@ -151,7 +151,7 @@ def _run(root: Path) -> None:
 
 
 def _comparison(root: Path) -> None:
-    rows = {"IIR": None, "CAM": {"method": "cam"}}
+    rows = {"IIR": None, "CAM": {"method": "cam"}, "Gaussian": {"baseline": "center"}}
     base = {"data": str(root / "data"), "hidden": 4, "image_size": 32, "epochs": 1}
     content = {"title": "both", "seeds": 1, "maps": ["cam", "both"], "base": base, "rows": rows}
     content["published"] = [{"name": "Theirs", "source": "A paper", "pxap": 5.5}]
