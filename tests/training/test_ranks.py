@@ -100,12 +100,13 @@ def test_all_ranks_end_with_a_sentence_when_one_of_them_does_not_come(start_rank
         )
         if kind == "fault":
             sentence = f"RuntimeError: rank {victim} has ended training: the image bee/3.jpg cannot be read."
-            assert ranks[victim].finish(2).stdout == "ValueError: the image bee/3.jpg cannot be read.\n"
+            assert "ValueError: the image bee/3.jpg cannot be read." in ranks[victim].finish(2).stdout.splitlines()
         try:
             said = [rank.finish(2).stdout for number, rank in enumerate(ranks) if number != victim]
         finally:
             ranks[victim].process.kill()
-        assert all(each.startswith(sentence) for each in said), said
+        # The libraries of earlier torches print lines of their own before.
+        assert all(any(line.startswith(sentence) for line in each.splitlines()) for each in said), said
 
 
 def test_one_rank_agrees_with_itself():
