@@ -16,13 +16,10 @@ _FURTHEST = 2**30
 
 
 def thresholds(step: float) -> NDArray[np.float64]:
-    """List the relative thresholds tau that a score map is cut at: 0, step, 2 step, ... below 1.
+    """List the relative thresholds tau that a score map is cut at, float64 [T]: 0, step, 2 step, ... below 1.
 
     Args:
         step: distance of two thresholds; the protocol's training runs use 0.001, its stand-alone evaluator 0.01.
-
-    Returns:
-        float64 [T].
 
     Raises:
         ValueError: `step` is outside (0, 1].
@@ -58,11 +55,8 @@ def sweep_boxes(scoremap: NDArray[np.float64], taus: NDArray[np.float64]) -> Box
     The map becomes the 8-bit image floor(255 map) and is cut strictly above int(tau max(image)). Every contour of the
     cut, those of holes included, gives its bounding rectangle x, y, w, h as the box
     x, y, min(x + w, width - 1), min(y + h, height - 1). The area that decides which contour is the largest is that of
-    the polygon through its pixel centres; the first contour wins a tie.
-
-    Args:
-        scoremap: float64 [H, W] in [0, 1].
-        taus: float64 [T] in [0, 1), in any order. They fall on at most 255 levels, and each level is cut once.
+    the polygon through its pixel centres; the first contour wins a tie. Thresholds, [T] in any order, fall on at most
+    255 levels, and each level is cut once.
     """
     height, width = scoremap.shape
     image = (scoremap * 255).astype(np.uint8)
@@ -103,8 +97,7 @@ def outer_contours(scoremap: NDArray[np.float64], threshold: float) -> list[NDAr
     """Find what a score map falls into at one threshold: its outermost contours, the largest area first.
 
     Args:
-        scoremap: float64 [H, W] in [0, 1].
-        threshold: tau in [0, 1), relative to the map's maximum.
+        scoremap, threshold: as `largest_box` takes them.
 
     Returns:
         int32 [n, 2] each: the corners x, y of the polygon through the pixel centres. The first one's box is
@@ -155,11 +148,7 @@ def box_iou(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.f
 
 
 def shares(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Tell how much of boxes int64 [n, 4] lies in others [m, 4]: intersection over area, float64 [n, m].
-
-    Returns:
-        The intersection over the area of the first, and over that of the second.
-    """
+    """Tell how much of boxes int64 [n, 4] lies in others [m, 4], and the other way round, each float64 [n, m]."""
     shared = _shared(first, second)
     return shared / _area(first)[:, None], shared / _area(second)
 

@@ -136,10 +136,7 @@ class Evaluator:
         Raises:
             ValueError: as `judge`.
         """
-        with closing(
-            in_order(lambda item: judge(load(item), threshold), items, 2 * self.workers, self.workers, BATCH)
-        ) as verdicts:
-            yield from verdicts
+        return in_order(lambda item: judge(load(item), threshold), items, 2 * self.workers, self.workers, BATCH)
 
     def _of_boxes(self, metrics: Metrics, totals: _Totals, taus: NDArray[np.float64]) -> Metrics:
         """Add the metrics that boxes allow."""

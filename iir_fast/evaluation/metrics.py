@@ -169,15 +169,9 @@ class Metrics:
         }
 
     def _curve(self, curve: BoxCurve) -> dict[str, Any]:
-        return {
-            "delta": curve.delta,
-            "best": curve.best,
-            "threshold": curve.threshold,
-            "chosen_on": self._origin(self.split),
-            "accuracy": list(curve.accuracy),
-        }
+        return {"delta": curve.delta, **self._peak(curve), "accuracy": list(curve.accuracy)}
 
-    def _peak(self, peak: Peak) -> dict[str, Any]:
+    def _peak(self, peak: Peak | BoxCurve) -> dict[str, Any]:
         return {"best": peak.best, "threshold": peak.threshold, "chosen_on": self._origin(self.split)}
 
     def _origin(self, chosen_on: str) -> str:
@@ -261,12 +255,8 @@ def pixel_peaks(
     Classification and Localization in Histology Images: A Survey" (MELBA 2023).
 
     Args:
-        foreground: int64 [bins], pooled histogram of the scores on the objects, lowest scores first.
-        background: int64 [bins], the same off the objects.
+        foreground, background: as `pixel_average_precision` takes them.
         edges: float64 [bins + 1], ascending; each lower edge of a bin is a threshold.
-
-    Returns:
-        pIoU and mIoU.
     """
     true_positives, false_positives = foreground[::-1].cumsum()[::-1], background[::-1].cumsum()[::-1]
     objects, others = int(foreground.sum()), int(background.sum())

@@ -56,10 +56,7 @@ def check_scoremap(scoremap: NDArray[np.float64], name: str) -> None:
     """Raise ValueError, under that name, unless a score map is float64 [224, 224] with every value in [0, 1]."""
     shape = (PROTOCOL_SIZE, PROTOCOL_SIZE)
     if isinstance(scoremap, np.ndarray) and (scoremap.dtype != np.float64 or scoremap.shape != shape):
-        raise ValueError(
-            f"{name} is {scoremap.dtype} {list(scoremap.shape)}; "
-            f"float64 [{PROTOCOL_SIZE}, {PROTOCOL_SIZE}] is accepted."
-        )
+        raise ValueError(f"{name} is {scoremap.dtype} {list(scoremap.shape)}; float64 {list(shape)} is accepted.")
     check_scores(scoremap, name)
 
 

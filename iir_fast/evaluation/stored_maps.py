@@ -91,10 +91,7 @@ class StoredMaps:
     def _look_at_all(self, ids: Sequence[str]) -> list[Path]:
         found = in_threads(self._look, ids, "Looking at score maps")
         expected = {str(file) for file, _, _ in found}
-        faults: dict[str, list[str]] = {"missing": [], "broken": []}
-        for _, kind, text in found:
-            if kind:
-                faults[kind].append(text)
+        faults = {kind: [text for _, what, text in found if what == kind] for kind in ("missing", "broken")}
         present = (str(Path(at, name)) for at, _, names in os.walk(self._path) for name in names)
         extra = sorted(file for file in present if file.endswith((".npy", ".npz")) and file not in expected)
         if any(faults.values()):

@@ -17,16 +17,10 @@ def write_coco(
 ) -> None:
     """Write a COCO data set: images with their sizes, all classes as categories numbered from 1, boxes as annotations.
 
-    A bbox is x, y, width, height in pixels, the segmentation its outline, the area that of the segmentation, and the
-    score the probability of the class. Small entries of all images are kept until the end; where `found` ends with an
-    error, a whole document of what came before is written.
-
-    Args:
-        found: the images with their objects; those without area are left out.
-        out: a text file.
-        classes: names of all classes.
-        model: what found them, the data set's description.
-        rle: segmentations are masks, run lengths down the columns and uncompressed, in place of polygons.
+    A bbox is x, y, width, height in pixels, the segmentation its outline or, with `rle`, its mask, run lengths down the
+    columns and uncompressed, the area that of the segmentation, and the score the probability of the class. The data
+    set's description is `model`. Small entries of all images are kept until the end; where `found` ends with an error,
+    a whole document of what came before is written.
     """
     images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []

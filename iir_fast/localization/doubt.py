@@ -42,18 +42,9 @@ def weigh(
     others: Sequence[NDArray[np.float64]],
     probability: float,
 ) -> Doubt:
-    """Weigh the box of a score map against boxes that the same network might have given.
-
-    Args:
-        cut: float64 [224, 224], the score map that the box was cut out of, refined or not.
-        threshold: where it was cut.
-        scoremap: the same before it was refined.
-        others: the two other maps of the image and class, not refined.
-        probability: of the class.
-
-    Returns:
-        The doubt; a constant map, which has no box, agrees with nothing.
-    """
+    """Weigh the box that a score map was `cut` at against boxes that the same network might have given: those of
+    `scoremap`, which is the same before it was refined, and of the two other maps of the image and class, not refined.
+    A constant map, which has no box, agrees with nothing."""
     if cut.min() == cut.max():
         return Doubt(0.0, 0.0, probability)
     box = np.array([largest_box(cut, threshold)])

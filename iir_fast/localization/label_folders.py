@@ -22,30 +22,17 @@ def write_yolo(
 ) -> None:
     """Write a data set as Ultralytics' programs read it: data.yaml, images/ and labels/.
 
-    Labels have a line for each object, `class x y width height`, the box's centre and size in shares of the image; the
-    format has no place for a probability. The images are links; data.yaml names them for training and validation alike,
-    as the split is the user's.
-
-    Args:
-        found: the images with their objects; those without area are left out.
-        folder: a new or empty one.
-        classes: names of all classes.
-        model: what found them, a remark in data.yaml.
-        outlines: lines are `class x y x y ...`, polygons, as for segmentation.
+    Labels have a line for each object, `class x y width height`, the box's centre and size in shares of the image or,
+    with `outlines`, `class x y x y ...`, a polygon, as for segmentation; the format has no place for a probability. The
+    images are links; data.yaml names them for training and validation alike, as the split is the user's.
     """
     write_data_yaml(folder, {"train": "images", "val": "images"}, classes, model)
     write_yolo_labels(found, folder, outlines=outlines)
 
 
 def write_data_yaml(folder: Path, parts: Mapping[str, str], classes: Sequence[str], model: str) -> None:
-    """Write the data.yaml of YOLO: where the images of each part are, train and val at least, and the classes.
-
-    Args:
-        folder: where it goes; made if it is not there.
-        parts: name of a part -> folder of its images, relative to `folder`.
-        classes: names of all classes.
-        model: what found the boxes, a remark.
-    """
+    """Write the data.yaml of YOLO into a folder, which is made: the classes, what found the boxes as a remark, and the
+    folder of each part's images, relative to it, of train and val at least."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {**parts, "names": dict(enumerate(classes))}
     remark = " ".join(model.split())
@@ -65,13 +52,8 @@ def write_yolo_labels(found: Iterable[ImageResult], folder: Path, *, outlines: b
 def write_voc(found: Iterable[ImageResult], folder: Path, classes: Sequence[str], model: str) -> None:
     """Write a data set as Pascal VOC has it: Annotations/ and, as links, JPEGImages/.
 
-    The corners of a box are its first and last pixel, counted from 1; the format has no place for a probability.
-
-    Args:
-        found: the images with their objects; those without area are left out.
-        folder: a new or empty one.
-        classes: names of all classes, which the format does not list.
-        model: what found them, the annotations' database.
+    The corners of a box are its first and last pixel, counted from 1; the format has no place for a probability, and
+    lists no classes. The annotations' database is `model`.
     """
     for name in ("JPEGImages", "Annotations"):
         (folder / name).mkdir(parents=True)

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from typing import Any, TextIO
+from typing import Any
 from urllib.parse import quote
 
-from iir_fast.localization.json_list import write_list
 from iir_fast.localization.results import FoundObject, ImageResult
 
 FROM, TO = "label", "image"
 """Names of the control and the image in the labelling configuration that the predictions are for."""
 
 
-def write_label_studio(found: Iterable[ImageResult], out: TextIO, classes: Sequence[str], model: str) -> None:
-    """Write a list of tasks with one prediction each, as Label Studio imports them; a task a line, as images come.
+def label_studio_task(image: ImageResult, model: str) -> dict[str, Any]:
+    """Make a task with one prediction, by that model_version, of what was found in an image.
 
-    They are for a labelling configuration with `<Image name="image" value="$image"/>` and
+    It is for a labelling configuration that states the classes, with `<Image name="image" value="$image"/>` and
     `<RectangleLabels name="label" toName="image">`, and a server whose LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT is /.
     Boxes are in percent of the image; the score of a task is that of its most probable box.
-
-    Args:
-        found: the images with their objects; those without area are left out.
-        out: a text file.
-        classes: names of all classes, which the labelling configuration states.
-        model: what found them, the predictions' model_version.
     """
-    write_list((_task(image, model) for image in found), out)
-
-
-def _task(image: ImageResult, model: str) -> dict[str, Any]:
     shown = [each for each in image.objects if not each.is_empty]
     regions = [_region(each, image.size, f"{image.index}-{rank}") for rank, each in enumerate(shown, start=1)]
     score = max((each.probability for each in shown), default=0.0)

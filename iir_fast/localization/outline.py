@@ -50,18 +50,11 @@ NOWHERE = Outline((0, 0, 0, 0), np.zeros((0, 2)))
 def find_outlines(
     scoremap: NDArray[np.float64], threshold: float, size: tuple[int, int], most: int = 1
 ) -> list[Outline]:
-    """Find the largest contours of a score map, those of at least a tenth of the largest one's area.
+    """Find the largest contours of a score map [224,224], those of at least a tenth of the largest one's area.
 
-    A polygon is the contour through the map's pixel centres, stretched to its box.
-
-    Args:
-        scoremap: float64 [224,224] in [0,1].
-        threshold: tau in [0,1), share of the map's maximum.
-        size: width and height of the image in pixels.
-        most: how many contours at most.
-
-    Returns:
-        One or more, the largest first, whose box is the protocol's; one without area where the map is constant.
+    Of an image of that width and height there are one to `most`, the largest first, whose box is the protocol's; one
+    without area where the map is constant. A polygon is the contour through the map's pixel centres, stretched to its
+    box.
     """
     contours = outer_contours(scoremap, threshold)[:most]
     areas = [cv2.contourArea(contour) for contour in contours]

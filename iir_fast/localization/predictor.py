@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from os import PathLike
 from typing import NamedTuple, NoReturn, TypeAlias, cast, overload
@@ -198,9 +199,8 @@ class Predictor:
         if threshold is not None and not 0 <= threshold < 1:
             raise ValueError(f"threshold is {threshold}; a number in [0, 1) is accepted.")
         inputs = self._read(_single_images(images), refinement != "none", batch_size, on_broken)
-        found = self._localize(
-            inputs, map, threshold, refinement, top_k, max_objects, frozenset(without_object), batch_size
-        )
+        outline = partial(_outline, frozenset(without_object), threshold, refinement, max_objects)
+        found = self._localize(inputs, map, outline, top_k, batch_size)
         return Results(found) if isinstance(images, SINGLE) else found
 
     def _read(
@@ -225,11 +225,8 @@ class Predictor:
         self,
         inputs: Iterator[_Input],
         map: MapName,
-        threshold: float | None,
-        refinement: Refinement,
+        outline: Callable[[tuple[_Input, str, Tensor]], list[Outline]],
         top_k: int,
-        max_objects: int,
-        without_object: frozenset[str],
         batch_size: int,
     ) -> Iterator[ImageResult]:
         while batch := list(islice(inputs, batch_size)):
@@ -241,11 +238,7 @@ class Predictor:
             for found in ranked:
                 maps, labels = found.maps[map].float().cpu(), found.labels.tolist()
                 names = [self.spec.classes[label] for label in labels]
-                cuts = [
-                    (each.picture, None if name in without_object else small, each.image.size)
-                    for each, name, small in zip(batch, names, maps, strict=True)
-                ]
-                outlines = in_order(lambda cut: _outline(*cut, threshold, refinement, max_objects), cuts, len(cuts))
+                outlines = in_order(outline, zip(batch, names, maps, strict=True), len(batch))
                 for row, contours in enumerate(outlines):
                     found_class = names[row], labels[row], float(probabilities[row, labels[row]])
                     for box, polygon in contours:
@@ -255,21 +248,21 @@ class Predictor:
 
 
 def _outline(
-    picture: NDArray[np.uint8] | None,
-    small: Tensor | None,
-    size: tuple[int, int],
+    without_object: Collection[str],
     threshold: float | None,
     refinement: Refinement,
     max_objects: int,
+    found: tuple[_Input, str, Tensor],
 ) -> list[Outline]:
-    """Outline the objects of one class in an image of that size by their map [h,w]; None: there are none."""
-    if small is None:
+    """Outline the objects of one class in an image by the class's map [h,w]."""
+    (image, _, picture), name, small = found
+    if name in without_object:
         return [NOWHERE]
     scoremap = resize_scoremap(small)
     if picture is not None:
         scoremap = refine(scoremap, picture, refinement)
     tau = own_threshold(scoremap, refinement) if threshold is None else threshold
-    return find_outlines(scoremap, tau, size, max_objects)
+    return find_outlines(scoremap, tau, image.size, max_objects)
 
 
 def _check_finite(batch: Sequence[_Input], probabilities: Tensor) -> None:

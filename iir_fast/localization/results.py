@@ -119,11 +119,7 @@ class ImageResult:
         return overlay(shown, objects[0].scoremap, boxes, opacity=opacity, labels=labels)
 
     def save(self, file: str | Path, rank: int = 0, *, size: int | None = None, opacity: float = OPACITY) -> None:
-        """Save what `draw` makes of `rank`, `size` and `opacity`.
-
-        Args:
-            file: ends in .png, .jpg or .webp; what is there is replaced.
-            rank, size, opacity: as `draw` takes them.
+        """Save what `draw` makes of `rank`, `size` and `opacity` as a `file`, a .png, .jpg or .webp.
 
         Raises:
             ValueError: `file` ends in something else, or as `draw`.
@@ -132,14 +128,7 @@ class ImageResult:
         save_picture(Path(file), self.draw(rank, size=size, opacity=opacity))
 
     def plot(self, axes: Any = None, rank: int = 0, *, opacity: float = OPACITY) -> Any:
-        """Show what `draw` makes of `rank` and `opacity` by matplotlib.
-
-        Args:
-            axes: matplotlib's, to draw on; None: new ones.
-            rank, opacity: as `draw` takes them.
-
-        Returns:
-            The axes.
+        """Show what `draw` makes of `rank` and `opacity` on matplotlib's `axes`, new ones by default, and return them.
 
         Raises:
             ModuleNotFoundError: matplotlib is not installed.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
@@ -11,9 +12,8 @@ from typing import Any, TextIO, TypeAlias
 from iir_fast.app.files import open_text, whole_file
 from iir_fast.app.tables import inert
 from iir_fast.localization.coco import write_coco
-from iir_fast.localization.json_list import write_list
 from iir_fast.localization.label_folders import write_voc, write_yolo, write_yolo_labels
-from iir_fast.localization.label_studio import write_label_studio
+from iir_fast.localization.label_studio import label_studio_task
 from iir_fast.localization.results import ImageResult
 from iir_fast.names import BOX_FORMATS, BoxFormat
 
@@ -65,8 +65,8 @@ def write_boxes(
         form: "json": a list with one object a line and box, box = x0, y0, x1, y1 in pixels of the image, x1 and y1
             exclusive. "csv": the same with a column for each of the four, and an apostrophe before a text that a
             spreadsheet would run, one that begins with =, +, -, @, a tab or a carriage return. The others leave out
-            boxes without area: "coco" and "coco-rle", as `write_coco`, "labelstudio", as `write_label_studio`, "yolo"
-            and "yolo-seg", as `write_yolo`, and "voc", as `write_voc`.
+            boxes without area: "coco" and "coco-rle", as `write_coco`, "labelstudio", a `label_studio_task` a line,
+            "yolo" and "yolo-seg", as `write_yolo`, and "voc", as `write_voc`.
         classes: names of all classes of the model.
         model: name and version of what found them, where the format has a place for it.
 
@@ -87,18 +87,10 @@ def write_boxes(
 def write_part(
     found: Iterable[ImageResult], folder: Path, part: str, form: BoxFormat, classes: Sequence[str], model: str
 ) -> None:
-    """Write one part of a data set, such as "train", as `write_boxes` does.
+    """Write one part of a data set, such as "train", into that one's folder, as `write_boxes` does.
 
-    Args:
-        found: the images with their objects.
-        folder: of the data set; it is there.
-        part: name of its sub-folder, or, of a format of one file, of the file: `train.csv`, or `train.json`.
-        form: the format; of YOLO without the data.yaml, which is for all parts.
-        classes: names of all classes of the model.
-        model: name and version of what found them.
-
-    Raises:
-        ValueError, TypeError: as `write_boxes`.
+    It becomes a sub-folder of that name, of YOLO without the data.yaml, which is for all parts, or, of a format of one
+    file, `train.csv` or `train.json`.
     """
     if form in YOLO:
         write_yolo_labels(found, folder / part, outlines=form == "yolo-seg")
@@ -110,8 +102,23 @@ def write_part(
             write_boxes(found, out, form, classes, model)
 
 
+def _write_list(entries: Iterable[Mapping[str, Any]], out: TextIO) -> None:
+    """Write JSON, an entry a line, as they come; where they end with an error, what came before is a whole document."""
+    before = "["
+    try:
+        for entry in entries:
+            out.write(f"{before}\n  {json.dumps(entry, allow_nan=False)}")
+            before = ","
+    finally:
+        out.write("[]\n" if before == "[" else "\n]\n")
+
+
 def _write_json(found: Iterable[ImageResult], out: TextIO, classes: Sequence[str], model: str) -> None:
-    write_list(_rows(found), out)
+    _write_list(_rows(found), out)
+
+
+def _write_label_studio(found: Iterable[ImageResult], out: TextIO, classes: Sequence[str], model: str) -> None:
+    _write_list((label_studio_task(image, model) for image in found), out)
 
 
 def _write_csv(found: Iterable[ImageResult], out: TextIO, classes: Sequence[str], model: str) -> None:
@@ -154,7 +161,7 @@ FILES: dict[BoxFormat, FileWriter] = {
     "csv": _write_csv,
     "coco": write_coco,
     "coco-rle": partial(write_coco, rle=True),
-    "labelstudio": write_label_studio,
+    "labelstudio": _write_label_studio,
 }
 """Formats of one file."""
 FOLDERS: dict[BoxFormat, FolderWriter] = {
