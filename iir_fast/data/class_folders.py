@@ -26,14 +26,10 @@ class ClassFoldersDataset(ListedDataset):
     are counted and named. Images are read upright. Construction lists the folders and opens no image.
 
     Args:
-        root: see above.
-        split: "train", "test" or any other folder below `root`; without splits "train" or "test".
-        transform: makes the tensor of an RGB image.
+        root, split: see above; a split is any folder below `root`, and without splits "train" or "test".
         classes: class names in the order of their indices; by default the folders of ``root/train``, or of the split
             itself where there is none.
-        skip_broken: decode every image once and leave out images where that fails.
-        raw_orientation: read images as they are stored.
-        seed: of the images that are held out.
+        transform, skip_broken, raw_orientation, seed: as `open_split` takes them.
 
     Raises:
         FileNotFoundError: there is no such split.

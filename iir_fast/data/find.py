@@ -37,12 +37,9 @@ class FoundFiles(NamedTuple):
 
 
 def files_below(folder: Path) -> FoundFiles:
-    """Find all images below a folder, and all that is none.
+    """Find all images below a folder, and all that is none; OSError: a folder cannot be read.
 
     Names that begin with a dot are passed over, links are followed.
-
-    Raises:
-        OSError: a folder cannot be read.
     """
     paths: list[str] = []
     for here, folders, names in os.walk(folder, onerror=_stop, followlinks=True):

@@ -40,14 +40,11 @@ class FolderDataset(ListedDataset):
     Args:
         root: the folder.
         csv: the CSV's path relative to `root`; its stem becomes the name of the split.
-        transform: makes the tensor of an RGB image.
         classes: class names in the order of their indices; a test set must be given its training set's. By default
             the sorted labels of the CSV (by value if all of them are numbers). A label that is a number is an index,
             unless classes have numbers for names.
-        skip_broken: decode every image and mask once at construction and leave out images where that fails.
-        raw_orientation: read images as they are stored; the boxes are in the pixels of these.
-        split: take a part of the CSV alone, "train" or "test", by `hold_out`.
-        seed: of the images that are held out.
+        split: take a part of the CSV alone, "train" or "test": a fifth of each class is held out as "test".
+        transform, skip_broken, raw_orientation, seed: as `open_split` takes them.
 
     Raises:
         FileNotFoundError: there is no such CSV.
@@ -76,11 +73,8 @@ class FolderDataset(ListedDataset):
 
 
 def find_csv(root: Path, split: str) -> tuple[str, str | None] | None:
-    """Find the CSV that lists a split: its own, or, where no split has one, the only one that is there.
-
-    Returns:
-        Its name, and which part of it is the split, None if all of it; None if there is no such CSV.
-    """
+    """Find the CSV that lists a split: its own, or, where no split has one, the only one that is there; give its name,
+    and which part of it is the split, None if all of it."""
     if (root / f"{split}.csv").is_file():
         return f"{split}.csv", None
     names = csv_files(root)

@@ -14,18 +14,10 @@ PARTS = ("train", "test")
 
 
 def hold_out(whole: Listing, split: str, seed: int) -> Listing:
-    """Take the training or the test part of a listing.
+    """Take the part "train" or "test" of a listing; FileNotFoundError: another is asked for.
 
     A class of two images or more has at least one of them held out as "test"; of one image none. Which ones, the paths
     and the seed decide, on any machine: a file that is added moves few of the others.
-
-    Args:
-        whole: all images.
-        split: "train" or "test".
-        seed: another one holds out other images.
-
-    Raises:
-        FileNotFoundError: there is no such part.
     """
     if split not in PARTS:
         accepted = "it holds images without splits, of which train and test are made"

@@ -154,10 +154,9 @@ def read_mask(root: ImageRoot, path: str, upright: bool) -> NDArray[np.uint8]:
 
 
 def read_trimap(root: ImageRoot, path: str) -> NDArray[np.uint8]:
-    """Read a trimap, uint8 [height, width]: 1 on the object, 2 on the background, 3 where it is not decided.
+    """Read a trimap, uint8 [height, width], or raise BrokenImageError.
 
-    Raises:
-        BrokenImageError: the file is missing, unreadable, truncated or holds other values.
+    It is 1 on the object, 2 on the background, 3 where it is not decided.
     """
     with _opened(root, path) as image:
         trimap = np.asarray(image)

@@ -270,7 +270,7 @@ class ListedDataset(LocalizationDataset):
             size = read_size(listing.root, path, listing.upright)
         listed = listing.masks_of(path)
         masks = {file: listing.read_mask(file) for file in listed.files}
-        if size and listing.masks_are == "sized":
+        if size and listing.masks_are != "scaled":
             for file, mask in masks.items():
                 listing.check_mask_size(path, size, file, (mask.shape[1], mask.shape[0]), raise_fault)
         return GroundTruth(

@@ -1,8 +1,8 @@
 """CUB-200-2011, ILSVRC and OpenImages30k, as "Evaluating Weakly Supervised Object Localization Methods Right" (Choe et
 al., CVPR 2020) lays out their metadata.
 
-Below one root stand the images, e.g. in `CUB/`, and for each split a folder, e.g. `metadata/CUB/test/`, of text files
-without header, one record a line, fields separated by commas. All paths are relative to the folder of the images.
+The text files of a split have no header, one record a line, and fields separated by commas. All paths are relative to
+the folder of the images.
 
 - `image_ids.txt`: path. Of a training split `image_ids_proxy.txt`, where it is there, lists the part of it that
   hyper-parameters are searched on.
@@ -10,8 +10,6 @@ without header, one record a line, fields separated by commas. All paths are rel
 - `image_sizes.txt`: path, width, height. May be absent.
 - `localization.txt`: path, x0, y0, x1, y1, one line per box, or path, mask, ignore, one line per instance, where only
   an image's first line may name an ignore region. May be absent, and a training split needs none.
-
-CUB's masks, an archive of their own, are found in `CUB/segmentations/<class>/<image>.png`, where they are there.
 
 An empty file is an absent one: the protocol's repository has image_sizes.txt empty for Open Images and for ILSVRC's
 training split, and localization.txt for the training split of both.
@@ -105,12 +103,10 @@ class MetadataDataset(ListedDataset):
     Args:
         name: "cub", "ilsvrc" or "openimages"; or one of these and "-proxy", for ``train/image_ids_proxy.txt`` as the
             list of the training images.
-        root: see above.
-        split: "train", "val" or "test".
-        transform: makes the tensor of an RGB image.
+        root, split: see above; a split is "train", "val" or "test".
         classes: class names in the order of the labels; by default the folders of the training images (of ILSVRC the
             WordNet ids), or the labels themselves where there is no metadata of the training split.
-        skip_broken: decode every image and its masks once and leave out images where that fails.
+        transform, skip_broken: as `open_split` takes them.
 
     Raises:
         FileNotFoundError: image_ids.txt or class_labels.txt is missing.

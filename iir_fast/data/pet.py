@@ -9,7 +9,6 @@ import numpy as np
 from torchvision.datasets import OxfordIIITPet  # type: ignore[import-untyped]
 
 from iir_fast.data.dataset import GroundTruth, Transform, box_around
-from iir_fast.data.images import read_size
 from iir_fast.data.listing import ListedDataset, ListedMasks, Listing
 from iir_fast.data.records import (
     Fault,
@@ -40,9 +39,8 @@ class PetDataset(ListedDataset):
     Args:
         root: folder that holds, or is to hold, `oxford-iiit-pet/{images,annotations}`, as torchvision has it.
         split: "train" (the official trainval, 3,680 images) or "test" (3,669).
-        transform: makes the tensor of an RGB image.
         classes: class names in the order of the labels; by default the 37 breeds.
-        skip_broken: decode every image and its trimap once and leave out images where that fails.
+        transform, skip_broken: as `open_split` takes them.
 
     Raises:
         OSError: the data are not there and cannot be downloaded.
@@ -72,19 +70,11 @@ class PetDataset(ListedDataset):
         super().__init__(list_pet(Path(root), split, classes), transform, skip_broken)
 
     def ground_truth(self, i: int) -> GroundTruth:
-        """Read size of image `i`, its box and its mask and ignore region, all from the trimap.
-
-        Raises:
-            BrokenImageError: the image is missing or has no readable header, or the trimap is missing or is none.
-            ValueError: the trimap is not of the image's size.
-        """
-        listing, path = self.listing, self.ids[i]
-        size = read_size(listing.root, path, listing.upright)
-        (file,) = listing.masks[path].masks
-        trimap = listing.read_mask(file)
-        listing.check_mask_size(path, size, file, (trimap.shape[1], trimap.shape[0]), raise_fault)
+        """Read size of image `i`, and of its trimap, with the same errors, its box and its mask and ignore region."""
+        truth = super().ground_truth(i)
+        (trimap,) = truth.masks
         mask, ignore = ((trimap == value).astype(np.uint8) for value in (OBJECT, UNDECIDED))
-        return GroundTruth(size, box_around(trimap != BACKGROUND), (mask,), ignore)
+        return GroundTruth(truth.size, box_around(trimap != BACKGROUND), (mask,), ignore)
 
 
 def list_pet(root: Path, split: str, classes: Sequence[str] | None = None, on_fault: OnFault = raise_fault) -> Listing:

@@ -63,13 +63,9 @@ def raise_fault(fault: Fault) -> NoReturn:
 
 
 def read_records(file: Path, form: str, separator: str | None, on_fault: OnFault) -> Iterator[tuple[int, list[str]]]:
-    """Read number and fields of every line that is not blank.
+    """Read number and fields of every line of UTF-8 text that is not blank; one that is not of the form is a fault.
 
-    Args:
-        file: UTF-8 text.
-        form: names of the fields as a line has them, separated alike.
-        separator: between two fields; None: spaces.
-        on_fault: is handed the lines that are not of that form.
+    The form names the fields, separated as they are: by `separator` or, where that is None, by spaces.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -104,15 +100,9 @@ def check_path(path: str, where: str) -> None:
 
 
 def parse_box(numbers: Sequence[str], where: str, *, inclusive: bool) -> tuple[float, ...]:
-    """Read the edges x0, y0, x1, y1 of a box, in pixels.
+    """Read the edges x0, y0, x1, y1 of a box, in pixels, or raise a fault: no numbers, out of order or negative.
 
-    Args:
-        numbers: the four fields.
-        where: file and line, or whatever they stand in, for a message.
-        inclusive: x1 and y1 are the last column and row, so that x0 = x1 is a box one pixel wide.
-
-    Raises:
-        Fault: a field is no number, or the edges are out of order or negative.
+    Where they are `inclusive`, x1 and y1 are the last column and row, so that x0 = x1 is a box one pixel wide.
     """
     try:
         x0, y0, x1, y1 = map(float, numbers)
@@ -138,12 +128,9 @@ def class_limit(images: int) -> int:
 
 
 def name_classes(named: Iterable[tuple[int, str]], file: Path, on_fault: OnFault) -> tuple[str, ...]:
-    """Name the classes of a training split, in the order of the labels.
+    """Name the classes of a training split, in the order of the labels, by (label, name of its class) of every image.
 
-    Args:
-        named: (label, name of its class) of every image.
-        file: what states the labels, for messages.
-        on_fault: is handed what is wrong: a label with two names, a name with two labels, a label that never occurs.
+    Faults of the file: a label with two names, a name with two labels, a label that never occurs.
     """
     names: dict[int, str] = {}
     labels: dict[str, int] = {}

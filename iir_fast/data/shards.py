@@ -38,12 +38,9 @@ class ShardsDataset(ListedDataset):
     the images are. An image's id is ``<split>/<shard>/<member>``.
 
     Args:
-        root: see above.
-        split: "train", "test" or any other folder of shards below `root`.
-        transform: makes the tensor of an RGB image.
+        root, split: see above; a split is any folder of shards.
         classes: class names of the training split; by default those of classes.txt.
-        skip_broken: decode every image once and leave out images where that fails.
-        raw_orientation: read images as they are stored.
+        transform, skip_broken, raw_orientation: as `open_split` takes them.
 
     Raises:
         FileNotFoundError: there is no shard.
@@ -97,11 +94,7 @@ class ShardMember(NamedTuple):
 class ShardFolder:
     """The shards below a root as folders: ``folder / "train/000000.tar/n01440764/n01440764_10026.JPEG"``.
 
-    Args:
-        root: folder of the data set.
-        paths: of the images.
-        offsets: int64 [N], where they begin in their shards, in bytes.
-        sizes: int64 [N], in bytes.
+    It is made of the images' paths, where they begin in their shards and how long they are, both int64 [N], in bytes.
     """
 
     def __init__(self, root: Path, paths: Sequence[str], offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
@@ -118,12 +111,7 @@ class ShardFolder:
 def list_shards(
     root: Path, split: str, classes: Sequence[str] | None = None, on_fault: OnFault = raise_fault
 ) -> Listing:
-    """List what the index of a split's shards says; the index is made where there is none.
-
-    Raises:
-        FileNotFoundError: there is no shard.
-        ModuleNotFoundError: webdataset is not installed and there is no index yet.
-    """
+    """List what the index of a split's shards says, made by `index_shards` where there is none."""
     index = index_shards(root / split, on_fault)
     believed = index.labels[index.labels < class_limit(len(index.labels))]
     names = _class_names(root, split, int(believed.max(initial=-1)) + 1, classes, on_fault)

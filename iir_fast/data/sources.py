@@ -117,15 +117,7 @@ def _split(source: str) -> tuple[str, Path]:
 
 
 def has_split(source: str, split: str) -> bool:
-    """Find out whether a data set has that split; only the folder or the file that would list it is looked for.
-
-    Args:
-        source: as `open_split` takes it.
-        split: name of the split.
-
-    Returns:
-        True if `open_split` would find it.
-    """
+    """Find out whether `open_split` would find that split of a source; only what would list it is looked for."""
     kind, root = parse_source(source)
     return split in SPLIT_SIZES if kind == PROCEDURAL else _LAYOUTS[kind].has(root, split)
 
@@ -134,9 +126,8 @@ def training_classes(source: str, split: str, *, raw_orientation: bool = False) 
     """Name the classes of a source's training split, which its other splits are to be given.
 
     Args:
-        source: as `open_split` takes it.
+        source, raw_orientation: as `open_split` takes them.
         split: the one that they are for.
-        raw_orientation: as `open_split` takes it.
 
     Returns:
         The names in the order of their indices; None: `split` is the training split, or there is none.
@@ -186,7 +177,7 @@ def open_split(
             too.
         transform: makes the tensor of an RGB image.
         classes: class names of the training split, for the other splits of anything but "procedural".
-        skip_broken: leave out image files that cannot be read.
+        skip_broken: decode every image and its masks once, and leave out images where that fails.
         images: size of the embedded split, if another than its own.
         recipe: how hard the embedded data are, if not as usual.
         seed: of the images that are held out to test on, where one's own come without splits.
