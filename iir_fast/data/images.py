@@ -131,11 +131,6 @@ def read_header(root: ImageRoot, path: str, upright: bool) -> Header:
         return Header(image.size, orientation > 1)
 
 
-def read_size(root: ImageRoot, path: str, upright: bool) -> tuple[int, int]:
-    """Read (width, height) from the header of an image file, or raise BrokenImageError."""
-    return read_header(root, path, upright).size
-
-
 def read_mask(root: ImageRoot, path: str, upright: bool) -> NDArray[np.uint8]:
     """Read a mask, uint8 [height, width], or raise BrokenImageError; `upright` as in `read_image`.
 

@@ -25,7 +25,6 @@ from iir_fast.data.images import (
     read_header,
     read_image,
     read_mask,
-    read_size,
     read_stamp,
     read_trimap,
 )
@@ -137,7 +136,7 @@ class Listing:
             self.check_boxes(path, size, problems.append)
         for file in self.masks_of(path).files:
             try:
-                mask = self.read_mask(file).shape[::-1] if decode else read_size(self.root, file, self.upright)
+                mask = self.read_mask(file).shape[::-1] if decode else read_header(self.root, file, self.upright).size
             except BrokenImageError as error:
                 problems.append(error)
             else:
@@ -267,7 +266,7 @@ class ListedDataset(LocalizationDataset):
         size = listing.sizes.get(path)
         edges = [box.edges for box in listing.boxes.get(path, ())]
         if size is None and (edges or listing.masks_are != "scaled"):
-            size = read_size(listing.root, path, listing.upright)
+            size = read_header(listing.root, path, listing.upright).size
         listed = listing.masks_of(path)
         masks = {file: listing.read_mask(file) for file in listed.files}
         if size and listing.masks_are != "scaled":

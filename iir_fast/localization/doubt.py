@@ -42,9 +42,11 @@ def weigh(
     others: Sequence[NDArray[np.float64]],
     probability: float,
 ) -> Doubt:
-    """Weigh the box that a score map was `cut` at against boxes that the same network might have given: those of
-    `scoremap`, which is the same before it was refined, and of the two other maps of the image and class, not refined.
-    A constant map, which has no box, agrees with nothing."""
+    """Weigh the box that was cut out of a map at a threshold against boxes that the same network might have given.
+
+    These are of `scoremap`, the same map before it was refined, and of the two `others` of the image and class, not
+    refined. A constant map, which has no box, agrees with nothing.
+    """
     if cut.min() == cut.max():
         return Doubt(0.0, 0.0, probability)
     box = np.array([largest_box(cut, threshold)])

@@ -87,7 +87,7 @@ def write_boxes(
 def write_part(
     found: Iterable[ImageResult], folder: Path, part: str, form: BoxFormat, classes: Sequence[str], model: str
 ) -> None:
-    """Write one part of a data set, such as "train", into that one's folder, as `write_boxes` does.
+    """Write one part of a data set, such as "train", into the folder of the whole, as `write_boxes` does.
 
     It becomes a sub-folder of that name, of YOLO without the data.yaml, which is for all parts, or, of a format of one
     file, `train.csv` or `train.json`.

@@ -12,7 +12,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from iir_fast.data import BrokenImageError, image_transform, open_split
-from iir_fast.data.images import read_image, read_mask, read_size, read_trimap
+from iir_fast.data.images import read_header, read_image, read_mask, read_trimap
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 12\n%%EndComments\nshowpage\n%%EOF\n"
 
@@ -42,7 +42,7 @@ def test_the_program_is_started_by_an_image_that_is_opened_as_anything(ghostscri
         lambda root: read_image("a.png", root),
         lambda root: read_mask(root, "a.png", upright=True),
         lambda root: read_trimap(root, "a.png"),
-        lambda root: read_size(root, "a.png", upright=True),
+        lambda root: read_header(root, "a.png", upright=True),
     ],
     ids=["image", "mask", "trimap", "size"],
 )
