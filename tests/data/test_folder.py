@@ -316,7 +316,7 @@ def test_headers_are_read_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(listing, "read_header", counted)
     data = load(root)
     assert data.check() == data.check()
-    assert sorted(opened) == ["a/1.jpg", "a/2.png", "b/3.png"]
+    assert sorted(opened) == ["a/1.jpg", "a/2.png", "b/3.png", "masks/a/1.png"]
 
 
 def test_a_path_of_two_lines_is_refused(root: Path) -> None:
