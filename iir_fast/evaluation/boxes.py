@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -29,49 +28,20 @@ def thresholds(step: float) -> NDArray[np.float64]:
     return np.arange(0, 1, step)
 
 
-@dataclass(frozen=True)
-class BoxSweep:
-    """The boxes of one score map at many thresholds.
+def contour_boxes(image: NDArray[np.uint8], cut: int) -> tuple[list[tuple[int, int, int, int]], int]:
+    """Find the boxes of an 8-bit map that is cut strictly above a level, and the number of the largest contour's.
 
-    Thresholds that cut the 8-bit image at the same level share the level's boxes.
-
-    Attributes:
-        boxes: int64 [n, 4], x0, y0, x1, y1 of every contour, level after level. A level without any contour has the
-            single box 0, 0, 0, 0.
-        starts: int64 [L], the row of `boxes` where each level begins.
-        largest: int64 [L], the row of `boxes` that belongs to each level's contour of largest area.
-        level: int64 [T], the level of each threshold.
+    Every contour, those of holes included, gives its bounding rectangle x, y, w, h as the box
+    x, y, min(x + w, width - 1), min(y + h, height - 1); where nothing exceeds the level there is the box 0, 0, 0, 0
+    alone. The area that decides which contour is the largest is that of the polygon through its pixel centres; the
+    first contour wins a tie.
     """
-
-    boxes: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    largest: NDArray[np.int64]
-    level: NDArray[np.int64]
-
-
-def sweep_boxes(scoremap: NDArray[np.float64], taus: NDArray[np.float64]) -> BoxSweep:
-    """Find the boxes of a score map at every threshold, as the protocol does.
-
-    The map becomes the 8-bit image floor(255 map) and is cut strictly above int(tau max(image)). Every contour of the
-    cut, those of holes included, gives its bounding rectangle x, y, w, h as the box
-    x, y, min(x + w, width - 1), min(y + h, height - 1). The area that decides which contour is the largest is that of
-    the polygon through its pixel centres; the first contour wins a tie. Thresholds, [T] in any order, fall on at most
-    255 levels, and each level is cut once.
-    """
-    height, width = scoremap.shape
-    image = (scoremap * 255).astype(np.uint8)
-    levels, level = np.unique((taus * image.max()).astype(np.int64), return_inverse=True)
-    rectangles: list[tuple[int, ...]] = []
-    starts, largest = [], []
-    for cut in levels:
-        contours = _contours(image, int(cut), cv2.RETR_TREE)
-        areas = [cv2.contourArea(contour) for contour in contours] or [0.0]
-        starts.append(len(rectangles))
-        largest.append(len(rectangles) + areas.index(max(areas)))
-        rectangles += [tuple(cv2.boundingRect(contour)) for contour in contours] or [(0, 0, 0, 0)]
-    boxes = np.array(rectangles, dtype=np.int64)
-    boxes[:, 2:] = np.minimum(boxes[:, :2] + boxes[:, 2:], (width - 1, height - 1))
-    return BoxSweep(boxes, np.array(starts), np.array(largest), level)
+    height, width = image.shape
+    contours = _contours(image, cut, cv2.RETR_TREE)
+    areas = [cv2.contourArea(contour) for contour in contours] or [0.0]
+    rectangles = map(cv2.boundingRect, contours)
+    boxes = [(x, y, min(x + w, width - 1), min(y + h, height - 1)) for x, y, w, h in rectangles]
+    return boxes or [(0, 0, 0, 0)], areas.index(max(areas))
 
 
 def largest_box(scoremap: NDArray[np.float64], threshold: float) -> tuple[int, int, int, int]:
@@ -87,10 +57,8 @@ def largest_box(scoremap: NDArray[np.float64], threshold: float) -> tuple[int, i
     Raises:
         ValueError: the map is another array, leaves [0, 1] or holds NaN, or `threshold` is outside [0, 1).
     """
-    _check_cut(scoremap, threshold)
-    sweep = sweep_boxes(scoremap, np.array([threshold]))
-    x0, y0, x1, y1 = sweep.boxes[sweep.largest[0]].tolist()
-    return x0, y0, x1, y1
+    boxes, largest = contour_boxes(*_grey(scoremap, threshold))
+    return boxes[largest]
 
 
 def outer_contours(scoremap: NDArray[np.float64], threshold: float) -> list[NDArray[np.int32]]:
@@ -106,16 +74,17 @@ def outer_contours(scoremap: NDArray[np.float64], threshold: float) -> list[NDAr
     Raises:
         ValueError: as `largest_box`.
     """
-    _check_cut(scoremap, threshold)
-    image = (scoremap * 255).astype(np.uint8)
-    contours = _contours(image, int(threshold * image.max()), cv2.RETR_EXTERNAL)
+    contours = _contours(*_grey(scoremap, threshold), cv2.RETR_EXTERNAL)
     return sorted((contour[:, 0] for contour in contours), key=cv2.contourArea, reverse=True)
 
 
-def _check_cut(scoremap: NDArray[np.float64], threshold: float) -> None:
+def _grey(scoremap: NDArray[np.float64], threshold: float) -> tuple[NDArray[np.uint8], int]:
+    """Make an 8-bit map of a score map, floor(255 map), and the level of a threshold, int(tau max(image))."""
     check_scores(scoremap, "scoremap")
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold is {threshold}; a number in [0, 1) is accepted.")
+    image = (scoremap * 255).astype(np.uint8)
+    return image, int(threshold * image.max())
 
 
 def _contours(image: NDArray[np.uint8], cut: int, which: int) -> Sequence[NDArray[np.int32]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from iir_fast.evaluation.boxes import box_iou, check_boxes, sweep_boxes
+from iir_fast.evaluation.boxes import box_iou, check_boxes, contour_boxes
 from iir_fast.evaluation.library import REFUSED, compiled
 from iir_fast.evaluation.scoremaps import check_scores
 
@@ -15,7 +15,7 @@ _LEVELS = 256
 def score_contours(
     scoremap: NDArray[np.float64], taus: NDArray[np.float64], boxes: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compare a score map's boxes with the true ones at every threshold; the boxes are those of `sweep_boxes`.
+    """Compare a score map's boxes with the true ones at every threshold; the boxes are those of `contour_boxes`.
 
     Args:
         scoremap: float64 [H, W] in [0, 1].
@@ -60,7 +60,15 @@ def _check_taus(taus: NDArray[np.float64]) -> None:
 def search_contours(
     scoremap: NDArray[np.float64], taus: NDArray[np.float64], boxes: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Do what `score_contours` does by OpenCV's search for contours, at every distinct cut."""
-    sweep = sweep_boxes(scoremap, taus)
-    iou = box_iou(sweep.boxes, boxes).max(axis=1)
-    return iou[sweep.largest][sweep.level], np.maximum.reduceat(iou, sweep.starts)[sweep.level]
+    """Do what `score_contours` does by OpenCV's search for contours, at every distinct cut: at most 255."""
+    image = (scoremap * 255).astype(np.uint8)
+    cuts, level = np.unique((taus * image.max()).astype(np.int64), return_inverse=True)
+    found: list[tuple[int, int, int, int]] = []
+    starts, largest = [], []
+    for cut in cuts.tolist():
+        of_cut, first = contour_boxes(image, cut)
+        starts.append(len(found))
+        largest.append(len(found) + first)
+        found += of_cut
+    iou = box_iou(np.array(found), boxes).max(axis=1)
+    return iou[largest][level], np.maximum.reduceat(iou, starts)[level]

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from iir_fast.evaluation import largest_box, outer_contours, thresholds
-from iir_fast.evaluation.boxes import sweep_boxes
+from iir_fast.evaluation.boxes import contour_boxes
 
 
 def filled(*rectangles: tuple[int, int, int, int], value: float = 1.0) -> NDArray[np.float64]:
@@ -19,7 +19,8 @@ def filled(*rectangles: tuple[int, int, int, int], value: float = 1.0) -> NDArra
 
 
 def all_boxes(scoremap: NDArray[np.float64], tau: float = 0.0) -> set[tuple[int, ...]]:
-    return {tuple(box) for box in sweep_boxes(scoremap, np.array([tau])).boxes.tolist()}
+    image = (scoremap * 255).astype(np.uint8)
+    return set(contour_boxes(image, int(tau * image.max()))[0])
 
 
 def test_thresholds() -> None:
@@ -49,9 +50,7 @@ def test_a_map_of_another_size_keeps_its_own_pixels() -> None:
 
 
 def test_a_map_of_zeros_has_the_empty_box() -> None:
-    sweep = sweep_boxes(np.zeros((224, 224)), thresholds(0.001))
-    assert sweep.boxes.tolist() == [[0, 0, 0, 0]]
-    assert set(sweep.level.tolist()) == {0}
+    assert all_boxes(np.zeros((224, 224)), 0.2) == {(0, 0, 0, 0)}
     assert largest_box(np.zeros((224, 224)), 0.2) == (0, 0, 0, 0)
 
 
@@ -89,22 +88,6 @@ def test_largest_is_by_polygon_area_not_by_pixels() -> None:
 def test_the_first_contour_wins_a_tie() -> None:
     # OpenCV lists the lowest contour first.
     assert largest_box(filled((10, 10, 20, 20), (100, 150, 110, 160), (60, 90, 70, 100)), 0.5) == (100, 150, 110, 160)
-
-
-def test_thresholds_of_one_level_share_its_boxes() -> None:
-    ramp = np.tile(np.linspace(0, 1, 224), (224, 1))
-    sweep = sweep_boxes(ramp, thresholds(0.001))
-    assert len(sweep.starts) == 255
-    assert len(sweep.level) == 1000
-    np.testing.assert_array_equal(sweep.level, (thresholds(0.001) * 255).astype(int))
-
-
-def test_the_order_of_the_thresholds_is_free() -> None:
-    ramp = np.tile(np.linspace(0, 1, 224), (224, 1))
-    taus = np.array([0.7, 0.1, 0.4])
-    sweep = sweep_boxes(ramp, taus)
-    found = sweep.boxes[sweep.largest][sweep.level]
-    assert [tuple(box) for box in found.tolist()] == [largest_box(ramp, tau) for tau in taus]
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.0, float("nan")])

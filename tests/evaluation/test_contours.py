@@ -13,8 +13,8 @@ import pytest
 from benchmarks import evaluator, exactness
 from benchmarks.exactness import count_differences, search_every_threshold
 from benchmarks.scoremaps import KINDS, true_boxes
-from iir_fast.evaluation import contours
-from iir_fast.evaluation.boxes import thresholds
+from iir_fast.evaluation import contours, largest_box
+from iir_fast.evaluation.boxes import box_iou, contour_boxes, thresholds
 from iir_fast.evaluation.contours import score_contours, search_contours
 from iir_fast.evaluation.library import REFUSED, compiled
 
@@ -72,6 +72,20 @@ def test_every_cut_of_small_images_of_few_levels():
         scoremap, boxes = random.integers(0, 2 + number % 4, shape) * 60 / 255, np.array([[1, 1, 4, 3]])
         scores = score_contours(scoremap, TAUS, boxes), search_contours(scoremap, TAUS, boxes)
         assert all(map(np.array_equal, *scores)), scoremap
+
+
+def test_a_search_takes_thresholds_in_any_order():
+    ramp, taus = np.tile(np.linspace(0, 1, 224), (224, 1)), np.array([0.7, 0.1, 0.4])
+    box = np.array([[50, 0, 150, 223]])
+    expected = [box_iou(np.array([largest_box(ramp, tau)]), box).item() for tau in taus]
+    assert search_contours(ramp, taus, box)[0].tolist() == expected
+
+
+def test_a_search_cuts_each_level_once(monkeypatch):
+    cuts = []
+    monkeypatch.setattr(contours, "contour_boxes", lambda image, cut: cuts.append(cut) or contour_boxes(image, cut))
+    search_contours(np.tile(np.linspace(0, 1, 224), (224, 1)), TAUS, BOX)
+    assert cuts == list(range(255))
 
 
 def test_without_a_compiler_opencv_does_it(monkeypatch):
