@@ -5,17 +5,12 @@ from iir_fast.sampler import SubgroupSampler
 
 with needs_system("iir_fast.data"):
     from iir_fast.data.check import DataReport, SplitSummary, check_data
-    from iir_fast.data.class_folders import ClassFoldersDataset
     from iir_fast.data.dataset import GroundTruth, LocalizationDataset, Transform
     from iir_fast.data.find import find_images
-    from iir_fast.data.folder import FolderDataset
     from iir_fast.data.images import BrokenImageError, read_image, to_rgb
-    from iir_fast.data.metadata import MetadataDataset
     from iir_fast.data.packing import Packed, pack_split
-    from iir_fast.data.pet import PetDataset
     from iir_fast.data.procedural import ProceduralDataset, ProceduralRecipe
     from iir_fast.data.records import Fault
-    from iir_fast.data.shards import ShardsDataset
     from iir_fast.data.sources import PROCEDURAL, absolute_source, has_split, open_split, training_classes
     from iir_fast.data.transforms import AugmentedDataset, image_transform
 
@@ -23,18 +18,13 @@ __all__ = [
     "PROCEDURAL",
     "AugmentedDataset",
     "BrokenImageError",
-    "ClassFoldersDataset",
     "DataReport",
     "Fault",
-    "FolderDataset",
     "GroundTruth",
     "LocalizationDataset",
-    "MetadataDataset",
     "Packed",
-    "PetDataset",
     "ProceduralDataset",
     "ProceduralRecipe",
-    "ShardsDataset",
     "SplitSummary",
     "SubgroupSampler",
     "Transform",

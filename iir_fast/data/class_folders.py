@@ -8,50 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from iir_fast.app.progress import in_threads
-from iir_fast.data.dataset import Transform
 from iir_fast.data.find import TAKEN, files_below, left_out
 from iir_fast.data.hold_out import PARTS, hold_out
-from iir_fast.data.listing import ListedDataset, Listing
+from iir_fast.data.listing import Listing
 from iir_fast.data.records import SPLITS, Fault, OnFault, raise_fault
-
-
-class ClassFoldersDataset(ListedDataset):
-    """The images of ``root/<split>/<class>/``, or of ``root/<class>/``, at any depth; no boxes, no masks.
-
-    Where none of ``root/train``, ``root/val`` and ``root/test`` holds folders, those in the root are the classes, and a
-    fifth of each class is held out as "test" (`hold_out`).
-
-    Classes are the sorted names of the training split's folders, and so have the numbers that torchvision's ImageFolder
-    gives them. An image is known by its suffix, in any case; names that begin with a dot are passed over, other files
-    are counted and named. Images are read upright. Construction lists the folders and opens no image.
-
-    Args:
-        root, split: see above; a split is any folder below `root`, and without splits "train" or "test".
-        classes: class names in the order of their indices; by default the folders of ``root/train``, or of the split
-            itself where there is none.
-        transform, skip_broken, raw_orientation, seed: as `open_split` takes them.
-
-    Raises:
-        FileNotFoundError: there is no such split.
-        ValueError: a folder of the split holds no image or is none of `classes`, or no image is left.
-        OSError: a folder cannot be read.
-    """
-
-    is_ones_own = True
-
-    def __init__(
-        self,
-        root: str | Path,
-        split: str,
-        *,
-        transform: Transform,
-        classes: Sequence[str] | None = None,
-        skip_broken: bool = False,
-        raw_orientation: bool = False,
-        seed: int = 0,
-    ) -> None:
-        listing = list_class_folders(Path(root), split, classes, seed=seed)
-        super().__init__(listing, transform, skip_broken, raw_orientation)
 
 
 def has_class_folders(root: Path, split: str) -> bool:
@@ -64,7 +24,15 @@ def has_class_folders(root: Path, split: str) -> bool:
 def list_class_folders(
     root: Path, split: str, classes: Sequence[str] | None = None, on_fault: OnFault = raise_fault, *, seed: int = 0
 ) -> Listing:
-    """List the images of one split by class, each class's sorted by path."""
+    """List the images of ``root/<split>/<class>/``, or of ``root/<class>/``, at any depth, by class and sorted by path.
+
+    Where none of ``root/train``, ``root/val`` and ``root/test`` holds folders, those in the root are the classes, and a
+    fifth of each class is held out as "test" (`hold_out`).
+
+    Classes are the sorted names of the training split's folders, or of the split itself where there is none, and so
+    have the numbers that torchvision's ImageFolder gives them. An image is known by its suffix, in any case; names that
+    begin with a dot are passed over, other files are counted and named.
+    """
     splits = _split_folders(root)
     if not splits:
         return hold_out(_list(root, "", split, classes, on_fault), split, seed)
@@ -101,6 +69,7 @@ def _list(root: Path, folder: str, split: str, classes: Sequence[str] | None, on
         ids=tuple(path for path, _ in labelled),
         labels=tuple(label for _, label in labelled),
         upright=True,
+        is_ones_own=True,
         remarks=(left_out(here, others),) if others else (),
     )
 

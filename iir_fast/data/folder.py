@@ -10,9 +10,8 @@ from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from iir_fast.data.dataset import Transform
 from iir_fast.data.hold_out import PARTS, hold_out
-from iir_fast.data.listing import ListedBox, ListedDataset, ListedMasks, Listing
+from iir_fast.data.listing import ListedBox, ListedMasks, Listing
 from iir_fast.data.records import SPLITS, Fault, OnFault, at, check_path, parse_box, raise_fault
 
 _BOX_COLUMNS = ("x0", "y0", "x1", "y1")
@@ -23,53 +22,6 @@ _HOW = (
     "convert them (x1 = x0 + width, y1 = y0 + height)"
 )
 _SEPARATORS = (",", ";", "\t")
-
-
-class FolderDataset(ListedDataset):
-    """The images that a CSV lists, below one root folder.
-
-    The CSV has the header ``path,label,x0,y0,x1,y1``, in any case: paths relative to the root, a class name or number,
-    and one box in pixels of the upright image, x1 and y1 exclusive; several lines with one path are several boxes. The
-    four box columns may be absent, or empty for an image without a box; further columns are ignored unless they look
-    like boxes. It is UTF-8 or UTF-16, separated by commas, semicolons or tabs. A mask, if there is one, is ``masks/``
-    and the image's path with the suffix ``.png``, non-zero on the object, or opaque there.
-
-    The headers of all images and masks are read at construction, so that a box outside its image is reported before
-    any work is done. Images are read upright, as their EXIF orientation says.
-
-    Args:
-        root: the folder.
-        csv: the CSV's path relative to `root`; its stem becomes the name of the split.
-        classes: class names in the order of their indices; a test set must be given its training set's. By default
-            the sorted labels of the CSV (by value if all of them are numbers). A label that is a number is an index,
-            unless classes have numbers for names.
-        split: take a part of the CSV alone, "train" or "test": a fifth of each class is held out as "test".
-        transform, skip_broken, raw_orientation, seed: as `open_split` takes them.
-
-    Raises:
-        FileNotFoundError: there is no such CSV.
-        ValueError: the CSV is malformed, a label is none of `classes`, a box is empty or outside its image; the
-            message has the line number. Or no image is left.
-        BrokenImageError: an image file or a mask is missing or has no readable header.
-    """
-
-    is_ones_own = True
-
-    def __init__(
-        self,
-        root: str | Path,
-        csv: str = "train.csv",
-        *,
-        transform: Transform,
-        classes: Sequence[str] | None = None,
-        skip_broken: bool = False,
-        raw_orientation: bool = False,
-        split: str | None = None,
-        seed: int = 0,
-    ) -> None:
-        listing = list_folder(Path(root), csv, classes, split=split, seed=seed)
-        super().__init__(listing, transform, skip_broken, raw_orientation)
-        self.check()
 
 
 def find_csv(root: Path, split: str) -> tuple[str, str | None] | None:
@@ -102,16 +54,21 @@ class _Annotation:
 
 
 def list_folder(
-    root: Path,
-    csv: str = "train.csv",
-    classes: Sequence[str] | None = None,
-    on_fault: OnFault = raise_fault,
-    *,
-    split: str | None = None,
-    seed: int = 0,
+    root: Path, split: str, classes: Sequence[str] | None = None, on_fault: OnFault = raise_fault, *, seed: int = 0
 ) -> Listing:
-    """List what a CSV says, or a part of it, in the order of its lines, with the masks that are there."""
-    file = root / csv
+    """List what the CSV of a split says, or a part of the only CSV, made by `hold_out`, in the order of its lines.
+
+    The CSV has the header ``path,label,x0,y0,x1,y1``, in any case: paths relative to the root, a class name or number,
+    and one box in pixels of the upright image, x1 and y1 exclusive; several lines with one path are several boxes. The
+    four box columns may be absent, or empty for an image without a box; further columns are ignored unless they look
+    like boxes. It is UTF-8 or UTF-16, separated by commas, semicolons or tabs. A mask, if there is one, is ``masks/``
+    and the image's path with the suffix ``.png``, non-zero on the object, or opaque there.
+
+    Classes are by default the sorted labels of the CSV, by value if all of them are numbers. A label that is a number
+    is an index, unless classes have numbers for names.
+    """
+    csv_name, part = find_csv(root, split) or (f"{split}.csv", None)
+    file = root / csv_name
     annotations = _read_annotations(file, on_fault)
     classes = _class_names({a.label for a in annotations.values()}) if classes is None else tuple(classes)
     indices = {name: i for i, name in enumerate(classes)}
@@ -127,16 +84,17 @@ def list_folder(
     masks = {path: PurePosixPath("masks", path).with_suffix(".png").as_posix() for path in annotations}
     listing = Listing(
         root=root,
-        split=file.stem,
+        split=split,
         classes=classes,
         ids=tuple(annotations),
         labels=tuple(indices[a.label] for a in annotations.values()),
         boxes={path: a.boxes for path, a in annotations.items() if a.boxes},
         masks={path: ListedMasks((mask,)) for path, mask in masks.items() if (root / mask).is_file()},
         upright=True,
-        remarks=() if split is None else (f"{root} is read by {csv}.",),
+        is_ones_own=True,
+        remarks=() if part is None else (f"{root} is read by {csv_name}.",),
     )
-    return listing if split is None else hold_out(listing, split, seed)
+    return listing if part is None else hold_out(listing, part, seed)
 
 
 def _class_names(labels: set[str]) -> tuple[str, ...]:

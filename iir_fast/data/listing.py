@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iir_fast.app.progress import in_threads
-from iir_fast.data.dataset import GroundTruth, LocalizationDataset, Transform
+from iir_fast.data.dataset import GroundTruth, LocalizationDataset, Transform, box_around
 from iir_fast.data.images import (
     BrokenImageError,
     ImageRoot,
@@ -31,6 +31,9 @@ from iir_fast.data.images import (
 from iir_fast.data.records import Fault, OnFault, raise_fault
 
 Size: TypeAlias = tuple[int, int]
+OBJECT, BACKGROUND, UNDECIDED = 1, 2, 3
+"""Values of a trimap. Its object is the mask, and what is not decided, a band along the outline, is to be ignored. The
+box holds both: thin parts such as ears and tails are nothing but band."""
 
 
 class ListedBox(NamedTuple):
@@ -76,6 +79,8 @@ class Listing:
         masks: masks by path.
         masks_are: masks of their images' size, masks at any resolution, or trimaps (one per image, of its size).
         upright: images and masks are read upright, as one's own boxes are drawn, and not as they are stored.
+        is_ones_own: `ListedDataset.check` reads the headers of a training split too: a million of a benchmark would
+            take minutes, and in shards each is read with all of its image.
         remarks: how the split was found, and what was left out, in sentences.
     """
 
@@ -89,6 +94,7 @@ class Listing:
     masks: dict[str, ListedMasks] = field(default_factory=dict)
     masks_are: Literal["sized", "scaled", "trimaps"] = "sized"
     upright: bool = False
+    is_ones_own: bool = False
     remarks: tuple[str, ...] = ()
 
     def check_boxes(self, path: str, size: Size, on_fault: OnFault) -> None:
@@ -174,21 +180,12 @@ class ListedDataset(LocalizationDataset):
         listing: what there is.
         transform: makes the tensor of an RGB image.
         skip_broken: decode every image and its masks once, and leave out images where that fails.
-        raw_orientation: read images as they are stored, where they would be read upright.
 
     Raises:
         ValueError: no image is left.
     """
 
-    is_ones_own = False
-    """Whether `check` reads the headers of a training split too: a million of a benchmark would take minutes, and in
-    shards each is read with all of its image."""
-
-    def __init__(
-        self, listing: Listing, transform: Transform, skip_broken: bool = False, raw_orientation: bool = False
-    ) -> None:
-        if raw_orientation:
-            listing = replace(listing, upright=False)
+    def __init__(self, listing: Listing, transform: Transform, skip_broken: bool = False) -> None:
         skipped: tuple[str, ...] = ()
         if skip_broken:
             sound = in_threads(listing.is_sound, listing.ids, "Checking images")
@@ -223,7 +220,7 @@ class ListedDataset(LocalizationDataset):
         return digest.hexdigest()[:16]
 
     def check(self) -> tuple[str, ...]:
-        """Look at every file: at its header, or, of a training split that is not `is_ones_own`, whether it is there.
+        """Look at every file: at its header, or, of a training split that is not one's own, whether it is there.
 
         Returns:
             What is to be known of the split, in sentences.
@@ -237,7 +234,7 @@ class ListedDataset(LocalizationDataset):
     @cached_property
     def _remarks(self) -> tuple[str, ...]:
         """What `check` finds; a data set that has checked itself when it was made is not looked at again."""
-        if self.split == "train" and not self.is_ones_own:
+        if self.split == "train" and not self.listing.is_ones_own:
             _ = self.fingerprint
             return self.listing.remarks_on(0)
         turned = 0
@@ -272,6 +269,10 @@ class ListedDataset(LocalizationDataset):
         if size and listing.masks_are != "scaled":
             for file, mask in masks.items():
                 listing.check_mask_size(path, size, file, (mask.shape[1], mask.shape[0]), raise_fault)
+        if listing.masks_are == "trimaps":
+            (trimap,) = masks.values()
+            mask, ignore = ((trimap == value).astype(np.uint8) for value in (OBJECT, UNDECIDED))
+            return GroundTruth(size, box_around(trimap != BACKGROUND), (mask,), ignore)
         return GroundTruth(
             size=size,
             boxes=np.array(edges, np.float64).reshape(-1, 4),

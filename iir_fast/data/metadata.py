@@ -1,15 +1,19 @@
 """CUB-200-2011, ILSVRC and OpenImages30k, as "Evaluating Weakly Supervised Object Localization Methods Right" (Choe et
 al., CVPR 2020) lays out their metadata.
 
-The text files of a split have no header, one record a line, and fields separated by commas. All paths are relative to
-the folder of the images.
+Below one root stand the images, in `CUB/`, `ILSVRC/` or `OpenImages/`, and for each split a folder, e.g.
+`metadata/CUB/test/`, of text files without header, one record a line, fields separated by commas. All paths are
+relative to the folder of the images. Of ILSVRC, `test` is the official validation set and `val` is ImageNetV2.
 
 - `image_ids.txt`: path. Of a training split `image_ids_proxy.txt`, where it is there, lists the part of it that
   hyper-parameters are searched on.
 - `class_labels.txt`: path, label. Labels follow the sorted names of the classes' folders in the training split.
 - `image_sizes.txt`: path, width, height. May be absent.
 - `localization.txt`: path, x0, y0, x1, y1, one line per box, or path, mask, ignore, one line per instance, where only
-  an image's first line may name an ignore region. May be absent, and a training split needs none.
+  an image's first line may name an ignore region. May be absent, and a training split needs none. Boxes count both
+  their edges: for CUB, x1 is x + w. Masks have their own resolution.
+
+CUB's masks, an archive of their own, are found in `CUB/segmentations/<class>/<image>.png`, where they are there.
 
 An empty file is an absent one: the protocol's repository has image_sizes.txt empty for Open Images and for ILSVRC's
 training split, and localization.txt for the training split of both.
@@ -22,8 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from iir_fast.data.dataset import Transform
-from iir_fast.data.listing import ListedBox, ListedDataset, ListedMasks, Listing, Size
+from iir_fast.data.listing import ListedBox, ListedMasks, Listing, Size
 from iir_fast.data.records import (
     Fault,
     OnFault,
@@ -87,55 +90,6 @@ METADATA |= {
 }
 
 
-class MetadataDataset(ListedDataset):
-    """One split of a data set in the layout of the WSOL protocol (Choe et al., CVPR 2020).
-
-    `root` holds the images, ``CUB/``, ``ILSVRC/`` or ``OpenImages/``, and the text files
-    ``metadata/<the same name>/<split>/{image_ids,class_labels,image_sizes,localization}.txt``.
-
-    Boxes are as the files state them, and count both their edges: for CUB, x1 is the file's x + w. Of ILSVRC, ``test``
-    is the official validation set and ``val`` is ImageNetV2. Masks of OpenImages keep their own resolution. CUB has
-    masks where ``CUB/segmentations/<class>/<image>.png`` is there, its own archive unpacked. An image without a line
-    in localization.txt has no box or mask; lines of images that image_ids.txt does not list are passed over. An empty
-    image_sizes.txt or localization.txt is an absent one. Construction reads the text files only: no image is looked for
-    before it is asked for, nor for the ground truth, unless boxes lack the size of their image.
-
-    Args:
-        name: "cub", "ilsvrc" or "openimages"; or one of these and "-proxy", for ``train/image_ids_proxy.txt`` as the
-            list of the training images.
-        root, split: see above; a split is "train", "val" or "test".
-        classes: class names in the order of the labels; by default the folders of the training images (of ILSVRC the
-            WordNet ids), or the labels themselves where there is no metadata of the training split.
-        transform, skip_broken: as `open_split` takes them.
-
-    Raises:
-        FileNotFoundError: image_ids.txt or class_labels.txt is missing.
-        ValueError: `name` is unknown, a line is malformed, an image is listed twice or has no label or size, a label is
-            out of range or belies the image's folder, or a box leaves its image; the message has file and line. Or no
-            image is left.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        root: str | Path,
-        split: str,
-        *,
-        transform: Transform,
-        classes: Sequence[str] | None = None,
-        skip_broken: bool = False,
-    ) -> None:
-        if name not in METADATA:
-            raise ValueError(f"name must be one of {', '.join(METADATA)}, got {name!r}")
-        super().__init__(list_metadata(METADATA[name], Path(root), split, classes, _stop), transform, skip_broken)
-
-
-def _stop(fault: Fault) -> None:
-    # What the protocol's own tools pass over in silence: a shortened image_ids.txt, an image without annotation.
-    if fault.kind not in ("unlisted id", "no annotation"):
-        raise fault
-
-
 def list_metadata(
     layout: MetadataLayout,
     root: Path,
@@ -143,7 +97,11 @@ def list_metadata(
     classes: Sequence[str] | None = None,
     on_fault: OnFault = raise_fault,
 ) -> Listing:
-    """List what the metadata files of one split say."""
+    """List what the metadata files of one split say.
+
+    Classes are by default the folders of the training images (of ILSVRC the WordNet ids), or the labels themselves
+    where there is no metadata of the training split.
+    """
     if classes is None and split != "train" and (layout.metadata(root, "train") / "class_labels.txt").is_file():
         classes = list_metadata(layout, root, "train", on_fault=on_fault).classes
     files = _Files(layout, root, split, on_fault)

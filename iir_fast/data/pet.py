@@ -1,15 +1,13 @@
-"""Oxford-IIIT Pet: 37 breeds of cats and dogs, with trimaps."""
+"""Oxford-IIIT Pet (Parkhi et al., "Cats and Dogs", CVPR 2012): 37 breeds of cats and dogs, with trimaps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from torchvision.datasets import OxfordIIITPet  # type: ignore[import-untyped]
 
-from iir_fast.data.dataset import GroundTruth, Transform, box_around
-from iir_fast.data.listing import ListedDataset, ListedMasks, Listing
+from iir_fast.data.listing import ListedMasks, Listing
 from iir_fast.data.records import (
     Fault,
     OnFault,
@@ -23,58 +21,28 @@ from iir_fast.data.records import (
 )
 
 PET_SPLITS = {"train": "trainval", "test": "test"}
-"""The splits and the names of their lists."""
+"""The splits, of 3,680 and 3,669 images, and the names of their lists."""
 
 FOLDER = "oxford-iiit-pet"
-OBJECT, BACKGROUND, UNDECIDED = 1, 2, 3
 
 
-class PetDataset(ListedDataset):
-    """One split of Oxford-IIIT Pet (Parkhi et al., "Cats and Dogs", CVPR 2012), downloaded where it is missing.
-
-    The trimaps tell object (1), background (2) and a band along the outline that is not decided (3). The mask is the
-    object; the band is to be ignored. The box holds both, x1 and y1 exclusive: thin parts such as ears and tails are
-    nothing but band, and a box of the decided pixels alone would cut them off.
-
-    Args:
-        root: folder that holds, or is to hold, `oxford-iiit-pet/{images,annotations}`, as torchvision has it.
-        split: "train" (the official trainval, 3,680 images) or "test" (3,669).
-        classes: class names in the order of the labels; by default the 37 breeds.
-        transform, skip_broken: as `open_split` takes them.
+def fetch_pet(root: Path, split: str) -> None:
+    """Download Oxford-IIIT Pet to where torchvision has it, `oxford-iiit-pet/{images,annotations}`, if it is not there.
 
     Raises:
-        OSError: the data are not there and cannot be downloaded.
-        ValueError: `split` is unknown or a line of its list is malformed; the message has file and line. Or no image
-            is left.
+        OSError: it cannot be downloaded.
+        ValueError: it has no such split.
     """
-
-    def __init__(
-        self,
-        root: str | Path,
-        split: str,
-        *,
-        transform: Transform,
-        classes: Sequence[str] | None = None,
-        skip_broken: bool = False,
-    ) -> None:
-        if split not in PET_SPLITS:
-            raise ValueError(f"split must be one of {', '.join(PET_SPLITS)}, got {split!r}")
-        if not all((Path(root) / FOLDER / part).is_dir() for part in ("images", "annotations")):
-            try:
-                OxfordIIITPet(Path(root), download=True)
-            except (OSError, RuntimeError) as error:
-                raise OSError(
-                    f"{Path(root) / FOLDER} lacks images/ or annotations/, and Oxford-IIIT Pet cannot be downloaded: "
-                    f"{error}. With both of them there, no download is needed."
-                ) from error
-        super().__init__(list_pet(Path(root), split, classes), transform, skip_broken)
-
-    def ground_truth(self, i: int) -> GroundTruth:
-        """Read size of image `i`, and of its trimap, with the same errors, its box and its mask and ignore region."""
-        truth = super().ground_truth(i)
-        (trimap,) = truth.masks
-        mask, ignore = ((trimap == value).astype(np.uint8) for value in (OBJECT, UNDECIDED))
-        return GroundTruth(truth.size, box_around(trimap != BACKGROUND), (mask,), ignore)
+    if split not in PET_SPLITS:
+        raise ValueError(f"split must be one of {', '.join(PET_SPLITS)}, got {split!r}")
+    if not all((root / FOLDER / part).is_dir() for part in ("images", "annotations")):
+        try:
+            OxfordIIITPet(root, download=True)
+        except (OSError, RuntimeError) as error:
+            raise OSError(
+                f"{root / FOLDER} lacks images/ or annotations/, and Oxford-IIIT Pet cannot be downloaded: "
+                f"{error}. With both of them there, no download is needed."
+            ) from error
 
 
 def list_pet(root: Path, split: str, classes: Sequence[str] | None = None, on_fault: OnFault = raise_fault) -> Listing:

@@ -1,4 +1,13 @@
-"""Data sets in tar shards, WebDataset's layout, read at random."""
+"""Data sets in tar shards, WebDataset's layout, read at random: ``root/<split>/*.tar``.
+
+A sample is an image ``key.jpg`` (or .png, ...), its label ``key.cls``, a whole number as text, and perhaps ``key.json``
+with ``{"boxes": [[x0, y0, x1, y1], ...]}`` in pixels.
+
+Training draws subgroups of images of one class and goes on bit for bit where it was stopped, so images are read at
+random. webdataset reads shards from end to end, and `wids`, its part that did not, is in no release since 1.0. So
+webdataset writes shards and says what a sample's key is, and an index of our own (see `index_shards`) says where the
+images are. An image's id is ``<split>/<shard>/<member>``.
+"""
 
 from __future__ import annotations
 
@@ -12,54 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iir_fast.app.files import read_text
-from iir_fast.data.dataset import Transform
-from iir_fast.data.listing import ListedBox, ListedDataset, Listing
+from iir_fast.data.listing import ListedBox, Listing
 from iir_fast.data.records import Fault, OnFault, class_limit, raise_fault
 from iir_fast.data.shard_index import find_shards, index_shards
 
 CLASSES = "classes.txt"
-"""Class names, one a line, in the root of the data set; a label is the number of a line, from 0."""
+"""Class names, one a line, in the root of the data set; a label is the number of a line, from 0. Without it classes are
+called by their numbers."""
 
 AS_STORED = "as_stored"
 """An empty file beside shards whose images are to be read as they are stored, as those of benchmarks; others are read
 upright."""
-
-
-class ShardsDataset(ListedDataset):
-    """The samples in ``root/<split>/*.tar``.
-
-    A sample is an image ``key.jpg`` (or .png, ...), its label ``key.cls``, a whole number as text, and perhaps
-    ``key.json`` with ``{"boxes": [[x0, y0, x1, y1], ...]}`` in pixels. ``root/classes.txt`` names the classes, one a
-    line; without it they are called by their numbers.
-
-    Training draws subgroups of images of one class and goes on bit for bit where it was stopped, so images are read at
-    random. webdataset reads shards from end to end, and `wids`, its part that did not, is in no release since 1.0. So
-    webdataset writes shards and says what a sample's key is, and an index of our own (see `index_shards`) says where
-    the images are. An image's id is ``<split>/<shard>/<member>``.
-
-    Args:
-        root, split: see above; a split is any folder of shards.
-        classes: class names of the training split; by default those of classes.txt.
-        transform, skip_broken, raw_orientation: as `open_split` takes them.
-
-    Raises:
-        FileNotFoundError: there is no shard.
-        ModuleNotFoundError: webdataset is not installed and there is no index yet.
-        ValueError: a shard is damaged, a sample is malformed, a label is out of range or `classes` are not those of
-            classes.txt; the message names the shard and the member. Or no image is left.
-    """
-
-    def __init__(
-        self,
-        root: str | Path,
-        split: str,
-        *,
-        transform: Transform,
-        classes: Sequence[str] | None = None,
-        skip_broken: bool = False,
-        raw_orientation: bool = False,
-    ) -> None:
-        super().__init__(list_shards(Path(root), split, classes), transform, skip_broken, raw_orientation)
 
 
 class ShardMember(NamedTuple):

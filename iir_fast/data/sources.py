@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from torchvision.transforms.v2.functional import pil_to_tensor  # type: ignore[import-untyped]
 
-from iir_fast.data.class_folders import ClassFoldersDataset, has_class_folders, list_class_folders
+from iir_fast.data.class_folders import has_class_folders, list_class_folders
 from iir_fast.data.dataset import LocalizationDataset, Transform
-from iir_fast.data.folder import FolderDataset, csv_files, find_csv, list_folder
+from iir_fast.data.folder import csv_files, find_csv, list_folder
 from iir_fast.data.listing import ListedDataset, Listing
-from iir_fast.data.metadata import METADATA, MetadataDataset, MetadataLayout, list_metadata
-from iir_fast.data.pet import PET_SPLITS, PetDataset, list_pet
+from iir_fast.data.metadata import METADATA, MetadataLayout, list_metadata
+from iir_fast.data.pet import PET_SPLITS, fetch_pet, list_pet
 from iir_fast.data.procedural import SPLIT_SIZES, ProceduralDataset, ProceduralRecipe, Split
-from iir_fast.data.records import SPLITS, OnFault, raise_fault
+from iir_fast.data.records import SPLITS, Fault, OnFault, raise_fault
 from iir_fast.data.shard_index import find_shards
-from iir_fast.data.shards import ShardsDataset, list_shards
+from iir_fast.data.shards import list_shards
 
 PROCEDURAL = "procedural"
 """The name of the embedded data set among sources."""
@@ -34,44 +34,21 @@ class _Layout(NamedTuple):
     """Whether a root has a split; only the folder or the file that would list it is looked for."""
     list: Callable[..., Listing]
     """From root, split, classes and `on_fault` to what is there."""
-    dataset: Callable[..., ListedDataset]
-    """From root and split to the images."""
 
 
-def _metadata(name: str, layout: MetadataLayout) -> _Layout:
-    return _Layout(
-        lambda root, split: layout.metadata(root, split).is_dir(),
-        partial(list_metadata, layout),
-        partial(MetadataDataset, name),
-    )
-
-
-def _csv(root: Path, split: str) -> tuple[str, str | None]:
-    """Name the CSV of a split that is in a folder, or would be, and the part of it."""
-    return find_csv(root, split) or (f"{split}.csv", None)
-
-
-def _list_csv(root: Path, split: str, *rest: Any, seed: int = 0) -> Listing:
-    name, part = _csv(root, split)
-    return list_folder(root, name, *rest, split=part, seed=seed)
-
-
-def _open_csv(root: Path, split: str, **options: Any) -> FolderDataset:
-    name, part = _csv(root, split)
-    return FolderDataset(root, name, split=part, **options)
+def _metadata(layout: MetadataLayout) -> _Layout:
+    return _Layout(lambda root, split: layout.metadata(root, split).is_dir(), partial(list_metadata, layout))
 
 
 _LAYOUTS = {
-    **{name: _metadata(name, layout) for name, layout in METADATA.items()},
-    "pet": _Layout(lambda root, split: split in PET_SPLITS, list_pet, PetDataset),
-    "images": _Layout(has_class_folders, list_class_folders, ClassFoldersDataset),
-    "shards": _Layout(lambda root, split: bool(find_shards(root / split)), list_shards, ShardsDataset),
-    FOLDER: _Layout(lambda root, split: find_csv(root, split) is not None, _list_csv, _open_csv),
+    **{name: _metadata(layout) for name, layout in METADATA.items()},
+    "pet": _Layout(lambda root, split: split in PET_SPLITS, list_pet),
+    "images": _Layout(has_class_folders, list_class_folders),
+    "shards": _Layout(lambda root, split: bool(find_shards(root / split)), list_shards),
+    FOLDER: _Layout(lambda root, split: find_csv(root, split) is not None, list_folder),
 }
 _HELD_OUT = ("images", FOLDER)
 """Kinds that may hold out a part to test on, by a seed."""
-_UPRIGHT = (*_HELD_OUT, "shards")
-"""Kinds that are one's own: their images are read upright, unless told otherwise."""
 
 
 def parse_source(source: str) -> tuple[str, Path]:
@@ -187,12 +164,26 @@ def open_split(
         The split; `dataset[i]` is a transformed image and its label.
 
     Raises:
-        ValueError, OSError: as `ProceduralDataset`, `FolderDataset`, `MetadataDataset`, `PetDataset`,
-            `ClassFoldersDataset` and `ShardsDataset`.
+        FileNotFoundError: there is no such split.
+        OSError: a file cannot be read, or Oxford-IIIT Pet not be downloaded.
+        ModuleNotFoundError: shards have no index yet, and webdataset is not installed.
+        ValueError: `split` is unknown; a file is malformed, a label none of `classes` or a box outside its image, with
+            the file and its line; or no image is left.
+        BrokenImageError: an image or a mask of a CSV is missing or has no readable header.
     """
     kind, root = parse_source(source)
     if kind == PROCEDURAL:
         return ProceduralDataset(cast(Split, split), images, transform=transform, recipe=recipe)
-    options: dict[str, Any] = {"seed": seed} if kind in _HELD_OUT else {}
-    options |= {"raw_orientation": raw_orientation} if kind in _UPRIGHT else {}
-    return _LAYOUTS[kind].dataset(root, split, transform=transform, classes=classes, skip_broken=skip_broken, **options)
+    if kind == "pet":
+        fetch_pet(root, split)
+    listing = list_split(source, split, classes, _stop, seed=seed, raw_orientation=raw_orientation)
+    dataset = ListedDataset(listing, transform, skip_broken)
+    if kind == FOLDER:
+        dataset.check()  # a box outside its image is reported before any work is done
+    return dataset
+
+
+def _stop(fault: Fault) -> None:
+    # What the protocol's own tools pass over in silence: a shortened image_ids.txt, an image without annotation.
+    if fault.kind not in ("unlisted id", "no annotation"):
+        raise fault

@@ -14,15 +14,15 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 
-from iir_fast.data import BrokenImageError, ClassFoldersDataset, SplitSummary, check_data, has_split, open_split
+from iir_fast.data import BrokenImageError, LocalizationDataset, SplitSummary, check_data, has_split, open_split
 
 
 def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(image).copy())
 
 
-def load(root: Path, split: str = "train", **options: Any) -> ClassFoldersDataset:
-    return ClassFoldersDataset(root, split, transform=to_tensor, **options)
+def load(root: Path, split: str = "train", **options: Any) -> LocalizationDataset:
+    return open_split(f"images:{root}", split, to_tensor, **options)
 
 
 @pytest.fixture
@@ -47,7 +47,6 @@ def test_images_labels_and_classes(root: Path) -> None:
     assert [data.image(i).size[0] for i in range(5)] == [24, 23, 22, 21, 20]
     truth = data.ground_truth(0)
     assert (truth.size, truth.boxes.shape, truth.masks) == ((24, 12), (0, 4), ())
-    assert isinstance(open_split(f"images:{root}", "train", to_tensor), ClassFoldersDataset)
     assert has_split(f"images:{root}", "test")
     assert not has_split(f"images:{root}", "val")
 

@@ -1,10 +1,11 @@
-"""FolderDataset: reading, classes, masks, and every way a folder can be wrong."""
+"""CSVs: reading, classes, masks, and every way a folder can be wrong."""
 
 from __future__ import annotations
 
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from iir_fast.data import BrokenImageError, FolderDataset, listing
+from iir_fast.data import BrokenImageError, LocalizationDataset, listing, open_split
 from iir_fast.data.folder import list_folder
 from iir_fast.data.images import Header, read_header
 
@@ -40,8 +41,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def load(root: Path, **options: object) -> FolderDataset:
-    return FolderDataset(root, transform=to_tensor, **options)  # type: ignore[arg-type]
+def load(root: Path, split: str = "train", **options: Any) -> LocalizationDataset:
+    return open_split(str(root), split, to_tensor, **options)
 
 
 def truncate(file: Path) -> None:
@@ -86,7 +87,7 @@ def test_column_order_further_columns_blank_lines_and_byte_order_mark(root: Path
 
 def test_classes_of_the_training_set_are_shared(root: Path) -> None:
     write(root, "b/3.png,fox,1,1,2,2", name="test.csv")
-    data = load(root, csv="test.csv", classes=("ant", "fox"))
+    data = load(root, "test", classes=("ant", "fox"))
     assert (data.labels, data.split) == ((1,), "test")
 
 
@@ -160,7 +161,7 @@ def test_malformed_csv(root: Path, header: str, lines: str, message: str) -> Non
 
 def test_missing_or_undecodable_csv(root: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"csv names .*val\.csv, which does not exist"):
-        load(root, csv="val.csv")
+        load(root, "val")
     (root / "train.csv").write_bytes(b"path,label\n\xff,fox\n")
     with pytest.raises(ValueError, match=r"train\.csv is no CSV in UTF-8 or UTF-16, save it as one: .* byte 0xff"):
         load(root)
@@ -209,10 +210,8 @@ def test_a_csv_as_a_spreadsheet_writes_it(root: Path, separator: str, encoding: 
 
 def test_an_image_without_a_box_is_counted(root: Path) -> None:
     write(root, "a/1.jpg,fox,3,2,9,4\na/2.png,ant,,,,\nb/3.png,fox,,,,", name="test.csv")
-    assert load(root, csv="test.csv").check() == (
-        "test: 2 of 3 images have no box; they count for the classification alone.",
-    )
-    assert load(root, csv="train.csv").check() == ()
+    assert load(root, "test").check() == ("test: 2 of 3 images have no box; they count for the classification alone.",)
+    assert load(root).check() == ()
 
 
 def test_a_photograph_held_otherwise_is_read_upright_unless_told_not_to(root: Path) -> None:
@@ -237,7 +236,7 @@ def test_a_photograph_held_otherwise_is_read_upright_unless_told_not_to(root: Pa
 
 def test_a_part_of_a_csv_is_held_out(root: Path) -> None:
     (root / "train.csv").rename(root / "labels.csv")
-    parts = [load(root, csv="labels.csv", split=split) for split in ("train", "test")]
+    parts = [load(root, split) for split in ("train", "test")]
     assert sorted(len(part) for part in parts) == [1, 2]
     assert {path for part in parts for path in part.ids} == {"a/1.jpg", "a/2.png", "b/3.png"}
     assert [part.split for part in parts] == ["train", "test"]
@@ -322,11 +321,11 @@ def test_headers_are_read_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_path_of_two_lines_is_refused(root: Path) -> None:
     (root / "train.csv").write_text('path,label\n"a\nb.png",ant\n')
     with pytest.raises(ValueError, match=r"train\.csv, line 3: path must be .*, got 'a\\nb\.png'$"):
-        list_folder(root)
+        list_folder(root, "train")
 
 
 def test_a_line_without_end_is_not_quoted_whole(root: Path) -> None:
     (root / "train.csv").write_text(f"path,label\n/{'x' * 100_000},ant\n")
     with pytest.raises(ValueError, match=r"train\.csv, line 2: path must be .* \.\.\.$") as caught:
-        list_folder(root)
+        list_folder(root, "train")
     assert len(str(caught.value)) < 2100

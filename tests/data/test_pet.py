@@ -1,8 +1,9 @@
-"""PetDataset: boxes and masks from trimaps, on a small copy of the layout that torchvision unpacks."""
+"""Oxford-IIIT Pet: boxes and masks from trimaps, on a small copy of the layout that torchvision unpacks."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,15 +12,15 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets import OxfordIIITPet
 
-from iir_fast.data import BrokenImageError, PetDataset, has_split, open_split
+from iir_fast.data import BrokenImageError, LocalizationDataset, has_split, open_split
 
 
 def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(image).copy())
 
 
-def load(root: Path, split: str = "train", **options: object) -> PetDataset:
-    return PetDataset(root, split, transform=to_tensor, **options)  # type: ignore[arg-type]
+def load(root: Path, split: str = "train", **options: Any) -> LocalizationDataset:
+    return open_split(f"pet:{root}", split, to_tensor, **options)
 
 
 @pytest.mark.parametrize(("split", "official"), [("train", "trainval"), ("test", "test")])
@@ -91,7 +92,6 @@ def test_downloads_where_a_part_is_missing(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_as_a_source(pet: Path) -> None:
-    assert isinstance(open_split(f"pet:{pet}", "test", to_tensor), PetDataset)
     assert has_split(f"pet:{pet}", "test")
     assert not has_split(f"pet:{pet}", "val")
     with pytest.raises(ValueError, match="split must be one of train, test, got 'val'"):

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from iir_fast.data import ShardsDataset, image_transform, pack_split
+from iir_fast.data import LocalizationDataset, image_transform, open_split, pack_split
 
 Write = Callable[[Path, list[tuple[str, bytes]]], None]
 Change: TypeAlias = Callable[[Any], Any]
 
 
-def load(root: Path) -> ShardsDataset:
-    return ShardsDataset(root, "train", transform=image_transform(16, (0.5,) * 3, (0.5,) * 3))
+def load(root: Path) -> LocalizationDataset:
+    return open_split(f"shards:{root}", "train", image_transform(16, (0.5,) * 3, (0.5,) * 3))
 
 
 def sample(key: str, label: int, *others: tuple[str, bytes]) -> list[tuple[str, bytes]]:

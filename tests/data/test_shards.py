@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from iir_fast.data import (
     BrokenImageError,
-    ShardsDataset,
+    LocalizationDataset,
     SplitSummary,
     check_data,
     has_split,
@@ -31,13 +31,12 @@ Write = Callable[[Path, Members], None]
 Sample = Callable[..., Members]
 
 
-def load(root: Path, split: str = "train", **options: Any) -> ShardsDataset:
-    return ShardsDataset(root, split, transform=TRANSFORM, **options)
+def load(root: Path, split: str = "train", **options: Any) -> LocalizationDataset:
+    return open_split(f"shards:{root}", split, TRANSFORM, **options)
 
 
 def test_shards_made_by_hand(shards: Path, picture: Callable[[int], bytes]) -> None:
-    data = open_split(f"shards:{shards}", "train", TRANSFORM)
-    assert isinstance(data, ShardsDataset)
+    data = load(shards)
     assert data.ids == ("train/a.tar/x/1.png", "train/a.tar/x/2.png", "train/b.tar/x/1.png", "train/b.tar/y.png")
     assert (data.labels, data.classes) == ((2, 0, 1, 2), ("ant", "bee", "cat"))
     assert data.ground_truth(0).boxes.tolist() == [[0, 1, 20, 12], [2.5, 3, 4, 5]]
