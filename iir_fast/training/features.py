@@ -23,11 +23,6 @@ from iir_fast.data import LocalizationDataset
 from iir_fast.models import Backbone
 
 
-def default_cache() -> Path:
-    """Tell where features are kept unless told otherwise: `iir_fast/features` in the user's cache folder."""
-    return cache_folder("features")
-
-
 def cache_key(backbone: Backbone, image_size: int, dataset: LocalizationDataset) -> str:
     """Digest of all that decides the features: architecture, every weight, input size, the data's fingerprint."""
     digest = hashlib.sha256()
@@ -76,25 +71,20 @@ def cached_features(
 ) -> CachedFeatures:
     """Return the features of every image of a data set, from disk when they are there, computed and kept when not.
 
-    Args:
-        backbone: in eval mode.
-        dataset: the images.
-        batches: all its images in order, transformed, with labels; read only when the features are missing.
-        image_size: side of the transformed images in pixels.
-        folder: of the cache; None: `default_cache()`.
-        on_batch: called with the number of images after each batch.
+    The backbone is in eval mode. `batches` are all images in order, transformed, with labels: they are read only where
+    features are missing, and `on_batch` hears how many images each had. Without a `folder` it is the user's cache.
 
     Raises:
         OSError: there is no room for them.
     """
-    folder = folder or default_cache()
+    folder = folder or cache_folder("features")
     file = folder / f"{cache_key(backbone, image_size, dataset)}.npy"
     maps = _kept(file, len(dataset))
     if maps is None:
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
         with whole_file(file) as aside:
-            _fill(aside, folder, backbone, len(dataset), batches, on_batch)
+            _fill(aside, backbone, len(dataset), batches, on_batch)
         maps = np.load(file, mmap_mode="r")
     return CachedFeatures(maps, dataset.labels)
 
@@ -115,7 +105,6 @@ def _kept(file: Path, count: int) -> NDArray[np.float32] | None:
 
 def _fill(
     file: Path,
-    folder: Path,
     backbone: Backbone,
     count: int,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -127,7 +116,7 @@ def _fill(
         for images, _ in batches:
             features = np.ascontiguousarray(backbone(images.to(device)).float().cpu().numpy())
             if not done:
-                _begin(stream, (count, *features.shape[1:]), folder)
+                _begin(stream, (count, *features.shape[1:]), file.parent)
             # Not through a mapping, where a disk that is full kills the process.
             stream.write(features.data)
             done += len(features)

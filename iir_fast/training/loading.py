@@ -47,11 +47,6 @@ class _BatchSource(Dataset[Batch]):
         return Batch(inputs, labels, indices, time.perf_counter() - start)
 
 
-def _as_it_is(batch: Any) -> Any:
-    """Pass on what `_BatchSource` has collated already."""
-    return batch
-
-
 def open_data(
     config: TrainConfig,
     split: str,
@@ -59,17 +54,9 @@ def open_data(
     classes: Sequence[str] | None = None,
     data: str | None = None,
 ) -> LocalizationDataset:
-    """Open a split of what a run is trained on, or of other data, as its configuration has images read.
+    """Open a split of what a run is trained on, or of other `data`, as its `config` has images read.
 
-    Args:
-        config: of the run.
-        split: name of the split.
-        transform: makes the tensor of an RGB image.
-        classes: class names of the training split, for other splits.
-        data: a source as `open_split` takes it; None: that of the run.
-
-    Raises:
-        ValueError, OSError: as `open_split`.
+    All else, `split`, `transform`, `classes` and what is raised, is as in `open_split`.
     """
     images = config.images
     return open_split(
@@ -112,15 +99,9 @@ def load_epoch(
     workers: int = 0,
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
-    """Load the batches of one epoch.
+    """Load the batches of one epoch, but for those at its beginning that an interrupted run has had, `done`.
 
-    Args:
-        source: images or cached features; the latter are read by this process.
-        sampler: chooses the images.
-        epoch: its number.
-        done: batches to leave out at the beginning, because an interrupted run has had them.
-        workers: processes that load images; 0: this process.
-        pin_memory: copy batches to memory from which a GPU reads faster.
+    Images are loaded by so many `workers`, or by this process if 0, as cached features always are.
     """
     sampler.set_epoch(epoch)
     if isinstance(source, AugmentedDataset):
@@ -129,7 +110,7 @@ def load_epoch(
         _BatchSource(source),
         batch_sampler=list(sampler)[done:],
         num_workers=0 if isinstance(source, CachedFeatures) else workers,
-        collate_fn=_as_it_is,
+        collate_fn=CachedFeatures.collate,
         pin_memory=pin_memory,
         # Else the loader would draw from the global generator, once more in a run that is resumed.
         generator=torch.Generator(),

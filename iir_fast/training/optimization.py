@@ -24,19 +24,11 @@ def create_optimizer(
     """Create the optimizer that a configuration names, as timm knows it ("sgd" is SGD with Nesterov momentum).
 
     Weight decay is on all parameters, as in the usual recipes of the field. Parameters that need no gradient are left
-    out.
-
-    Args:
-        options: `optimizer`, `learning_rate`, `head_lr_mult`, `weight_decay`, `momentum`.
-        backbone: parameters that learn at `learning_rate`.
-        rest: parameters that learn at `head_lr_mult` times that.
-        fused: update all parameters in one kernel, where the optimizer can: torch's can, timm's LARS and LAMB cannot.
+    out. Those of the backbone learn at `learning_rate`, the rest at `head_lr_mult` times that. A fused optimizer
+    updates all in one kernel, where it can: torch's can, timm's LARS and LAMB cannot.
     """
     groups = [
-        {
-            "params": [parameter for parameter in parameters if parameter.requires_grad],
-            "lr": options.learning_rate * rate,
-        }
+        {"params": [each for each in parameters if each.requires_grad], "lr": options.learning_rate * rate}
         for parameters, rate in ((backbone, 1.0), (rest, options.head_lr_mult))
     ]
     kind = get_optimizer_class(options.optimizer, bind_defaults=False)
@@ -62,11 +54,7 @@ def create_schedule(options: Optimization, optimizer: Optimizer, steps_per_epoch
     - "cosine": down to 0 along half a cosine (Loshchilov and Hutter, "SGDR", ICLR 2017).
 
     The last two start with `warmup_epochs` of linear warm-up (Goyal et al., "Accurate, Large Minibatch SGD", 2017).
-
-    Args:
-        options: those above and `epochs`.
-        optimizer: its groups keep the ratio of their learning rates.
-        steps_per_epoch: of the optimizer.
+    The optimizer's groups keep the ratio of their learning rates.
     """
     steps, warmup = options.epochs * steps_per_epoch, options.warmup_epochs * steps_per_epoch
     if options.schedule == "one_cycle":

@@ -29,11 +29,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[e
 
 
 def read_yaml(text: str, origin: str) -> dict[str, Any]:
-    """Read the mapping that a YAML text holds.
-
-    Args:
-        text: the YAML.
-        origin: what errors call it, e.g. the file's name.
+    """Read the mapping that a YAML `text` holds, which errors call `origin`, e.g. by the file's name.
 
     Raises:
         ValueError: the text is no YAML, or holds no mapping.
@@ -63,12 +59,10 @@ def _is_beyond(count: int, value: Any) -> bool:
 
 
 def from_options(record: type[Record], options: Mapping[str, Any], origin: str) -> Record:
-    """Make a dataclass from some of its options; those that are not given have their defaults.
+    """Make a dataclass, `record`, from some of its options; those that are not given have their defaults.
 
     Args:
-        record: the dataclass.
-        options: values as YAML gives them: paths as text, tuples as lists.
-        origin: what errors call the options' source.
+        options: values as YAML gives them: paths as text, tuples as lists; errors call their source `origin`.
 
     Raises:
         ValueError: an option does not exist, has a value of another type, or the dataclass refuses it.
@@ -90,11 +84,7 @@ def from_options(record: type[Record], options: Mapping[str, Any], origin: str) 
 
 
 def _convert(value: Any, hint: Any) -> Any:
-    """Convert a value to what its type wants.
-
-    Raises:
-        TypeError: it is none of that type.
-    """
+    """Convert a value to what its type wants, or raise a TypeError."""
     alternatives = get_args(hint)
     if get_origin(hint) is Literal:
         if value in alternatives:

@@ -102,9 +102,6 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     The process group is made for the time of the block: nccl for GPUs, gloo for CPUs. One that is there already is
     used and left. A fault on one rank ends the block on all of them.
 
-    Args:
-        device: "auto", "cpu" or "cuda".
-
     Raises:
         RuntimeError: another rank has failed, and this is its sentence; or one has died, or has not come for `LIMIT`:
             the sentence names it and the step. With nccl a rank that waits inside a kernel is ended by nccl, after as

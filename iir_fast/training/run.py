@@ -48,17 +48,8 @@ class NonFiniteLoss(RuntimeError):
 class Run:
     """What a checkpoint must hold for the next process to go on, and the loop.
 
-    One step is one update of the weights, on `accumulate` batches.
-
-    Args:
-        config: what to train and how.
-        learner: the network under its method, on its device.
-        spec: what builds the network again.
-        source: images, or cached features.
-        sampler: chooses the images of every batch.
-        dataset: the images; names them.
-        folder: of the run.
-        ranks: those that train together.
+    One step is one update of the weights, on `accumulate` batches. The learner is on its device; batches are of
+    `source`, and `dataset` has the images that it was made of.
     """
 
     def __init__(
@@ -175,7 +166,9 @@ class Run:
         every = self.config.saving.checkpoint_every or self.steps_per_epoch
         self._validate(validate, track)
         while self.step < self.last_step:
-            self._switch_to_training()
+            self.model.train()
+            if self.config.model.freeze_backbone:
+                self.model.backbone.eval()
             for batches in self._rest_of_epoch():
                 self.ranks.step = self.step + 1
                 logs = (self.step + 1) % self.config.saving.log_every == 0 or self.step + 1 == self.last_step
@@ -214,11 +207,6 @@ class Run:
         self.spec = replace(self.spec, centred=centred)
         for network in (self.model, self.network):
             network.centred = centred
-
-    def _switch_to_training(self) -> None:
-        self.model.train()
-        if self.config.model.freeze_backbone:
-            self.model.backbone.eval()
 
     def _rest_of_epoch(self) -> Iterator[list[Batch]]:
         epoch, done = divmod(self.step, self.steps_per_epoch)

@@ -28,15 +28,10 @@ def check_tracker(name: TrackerName) -> None:
 
 @contextmanager
 def tracked_by(name: TrackerName, root: Path, options: Mapping[str, Any]) -> Iterator[Track]:
-    """Open a tracker, which is closed as failed where an exception ends the training.
+    """Open a tracker that is installed; it is closed as failed where an exception ends the training.
 
-    Args:
-        name: of the tracker, which is installed. Its own environment variables say where W&B and MLflow keep a run.
-        root: folder of the run, which is called as the folder is; TensorBoard's files go there.
-        options: of the training, for W&B and MLflow to show.
-
-    Raises:
-        RuntimeError: it cannot be opened.
+    TensorBoard's files go to `root`, the run's folder. Environment variables of their own say where W&B and MLflow keep
+    a run, which is called as the folder is, with its options. Raises a RuntimeError where a tracker cannot be opened.
     """
     trackers = {"none": _none, "tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}
     with ExitStack() as opened:

@@ -35,13 +35,7 @@ class UpdateRecord(NamedTuple):
 
 
 class Updater:
-    """Updates a network, batch after batch; its state belongs to the checkpoint.
-
-    Args:
-        config: precision, accumulation, optimizer, and what to do about gradients.
-        learner: the network under its method, on its device; a frozen backbone takes no gradients.
-        ranks: those that train together.
-        updates_per_epoch: what the schedule counts in.
+    """Updates a network on its device, batch after batch; its state belongs to the checkpoint.
 
     Attributes:
         average: the moving average of the network; None where none is kept.
@@ -79,12 +73,8 @@ class Updater:
         self.overflows = self.non_finite = 0
 
     def update(self, batches: Sequence[Batch], wants_norm: bool = False) -> UpdateRecord:
-        """Make one optimizer step on the mean loss of some batches.
-
-        Args:
-            batches: this rank's.
-            wants_norm: measure the norm of the gradients even if they are not clipped.
-        """
+        """Make one optimizer step on the mean loss of this rank's batches; the gradients' norm is measured if they are
+        clipped or it is wanted."""
         self.optimizer.zero_grad(set_to_none=True)
         results: list[BatchLoss] = []
         for number, batch in enumerate(batches, 1):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from iir_fast.data import ProceduralDataset
 from iir_fast.models import create_backbone
-from iir_fast.training.features import cache_key, cached_features, default_cache
+from iir_fast.training.features import cache_key, cached_features
 
 
 def make() -> tuple[torch.nn.Module, ProceduralDataset]:
@@ -111,7 +111,9 @@ def test_a_damaged_file_is_set_aside_and_made_again(size, tmp_path, capsys):
 
 def test_default_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache() == tmp_path / "iir_fast" / "features"
+    backbone, dataset = make()
+    cached_features(backbone, dataset, DataLoader(dataset, 4), 64)
+    assert [file.suffix for file in (tmp_path / "iir_fast" / "features").iterdir()] == [".npy"]
 
 
 @pytest.mark.parametrize(
