@@ -51,13 +51,10 @@ class Backbone(nn.Module):
         self._channels_at_end = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the feature map.
+        """Compute the feature map [B, C, h, w], in whatever memory format the network makes it.
 
         Args:
             images: [B, 3, H, W], float, normalized with `mean` and `std`.
-
-        Returns:
-            Features [B, C, h, w], in whatever memory format the network made them.
 
         Raises:
             ValueError: `images` has another shape, or H and W do not suit the network (a ViT needs multiples of its
@@ -79,7 +76,7 @@ class Backbone(nn.Module):
 def create_backbone(
     name: str, weights: str = "random", output_stride: int | None = None, out_index: int | None = None
 ) -> Backbone:
-    """Create a backbone.
+    """Create a backbone, in training mode.
 
     The layers beyond the chosen map are dropped, in all but a few rare architectures. How `output_stride` is reached:
       - timm models that take `output_stride` themselves (ResNet, EfficientNet, ConvNeXt, ...): timm's dilation.
@@ -102,9 +99,6 @@ def create_backbone(
             deepest is the one after the last convolution (stride 16); timm's pool5 behind it is not offered. None: with
             `output_stride` the deepest, without it the deepest whose native stride is 16 or less. Behind stride 16
             features tell classes rather than parts, and boxes from them are worse (docs/ablation.md).
-
-    Returns:
-        The backbone, in training mode.
 
     Raises:
         ValueError: unknown name, weights, index or a stride that this map cannot have, or weights that do not fit.

@@ -40,13 +40,10 @@ class NetworkSpec:
     centred: bool = False
 
     def build(self, weights: str = "random") -> IIRNetwork:
-        """Build a network with a fresh head.
+        """Build a network with a fresh head, in training mode.
 
         Args:
             weights: of its backbone, as `create_backbone` takes them.
-
-        Returns:
-            The network, in training mode.
 
         Raises:
             ValueError: as `IIRNetwork`.
@@ -58,12 +55,9 @@ class NetworkSpec:
 
 
 def save_checkpoint(path: Path, spec: NetworkSpec, model: IIRNetwork, training: dict[str, Any] | None = None) -> None:
-    """Write a checkpoint, aside first and then in place, so that an interrupted write leaves the old one.
+    """Write the weights and prototypes of a model with the `spec` that builds it again, at `path`.
 
     Args:
-        path: the file.
-        spec: what builds the model again.
-        model: its weights and prototypes are stored.
         training: the training loop's own state, tensors and plain values; not needed to localize.
 
     Raises:
@@ -81,27 +75,16 @@ def save_checkpoint(path: Path, spec: NetworkSpec, model: IIRNetwork, training: 
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
             text = f"checkpoint {path} could not be written ({reason}); what was there before still is."
             raise OSError(text) from error
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Sync a folder: a new name must survive a power cut as its file does."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    # The new name must survive a power cut, too.
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_checkpoint(path: Path) -> tuple[NetworkSpec, dict[str, Any], dict[str, Any] | None]:
-    """Read what a checkpoint holds, on the CPU.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Specification, model state, and training state, which is None where there was none.
+    """Read what the checkpoint at `path` holds, on the CPU: specification, model state, and training state, if any.
 
     Raises:
         FileNotFoundError: there is no such file.

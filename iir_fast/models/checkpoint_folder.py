@@ -21,13 +21,9 @@ BEST = "best.pt"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read.
+    """What was read of a file: what builds the model again, its state, and the training loop's, if there was one.
 
     Attributes:
-        path: the file.
-        spec: what builds the model again.
-        model: its state.
-        training: the training loop's state; None where there was none.
         damaged: for every newer file that could not be read, why.
     """
 
@@ -40,12 +36,10 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """A folder of checkpoints named by their training step: `00000120.pt`; beside them perhaps `best.pt`.
+    """A folder of checkpoints named by their training step, `00000120.pt`; beside them perhaps `best.pt`.
 
-    Every file under its name is whole, or was damaged by something else than an interrupted write.
-
-    Attributes:
-        root: the folder; made when the first checkpoint is saved.
+    Every file under its name is whole, or was damaged by something else than an interrupted write. The folder, `root`,
+    is made when the first checkpoint is saved.
     """
 
     root: Path
@@ -59,18 +53,13 @@ class CheckpointFolder:
         """Where the best checkpoint is."""
         return self.root / BEST
 
-    def save(self, step: int, spec: NetworkSpec, model: IIRNetwork, training: dict[str, Any], keep: int = 2) -> Path:
+    def save(self, step: int, spec: NetworkSpec, model: IIRNetwork, training: dict[str, Any], keep: int = 2) -> None:
         """Write a checkpoint, then remove all but the last few.
 
         Args:
-            step: training steps done.
-            spec: what builds the model again.
-            model: its weights and prototypes are stored.
-            training: the training loop's own state.
+            step: training steps done; the file is named by it.
+            spec, model, training: as in `save_checkpoint`.
             keep: how many are left, at least 1.
-
-        Returns:
-            The file.
 
         Raises:
             OSError: it could not be written; the older ones are untouched.
@@ -81,14 +70,9 @@ class CheckpointFolder:
         save_checkpoint(file, spec, model, training)
         for old in self.files()[:-keep]:
             old.unlink()
-        return file
 
     def keep_as_best(self, file: Path) -> None:
-        """Copy a checkpoint to `best.pt`, aside first and then in place.
-
-        Args:
-            file: one of `files`.
-        """
+        """Copy `file`, one of `files`, to `best.pt`, aside first and then in place."""
         with whole_file(self.best) as aside:
             shutil.copyfile(file, aside)
 
@@ -115,9 +99,6 @@ def load_network(path: str | Path, device: str | torch.device = "cpu") -> tuple[
     Args:
         path: a checkpoint, or the folder of a run: then its newest one that can be read.
         device: where the model is put.
-
-    Returns:
-        The model, and what it was built from: class names, image size, backbone, head.
 
     Raises:
         FileNotFoundError, ValueError: as `read_checkpoint`, or the run has no checkpoint.

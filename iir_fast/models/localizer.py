@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import log, sqrt
 from typing import Any, NamedTuple
 
@@ -61,14 +62,11 @@ class Localizer(nn.Module):
         return f"layer={self.layer!r}"
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> LocalizationMaps:
-        """Make the map of one class per image.
+        """Make the map of one class per image, "cam" in `maps`; both `cams` are this map.
 
         Args:
             images: [B,3,H,W], normalized as the model wants them.
             labels: int64 [B], the class of each image's map; None: the predicted one.
-
-        Returns:
-            LocalizationMaps, whose `maps` hold "cam"; both of its `cams` are this map.
 
         Raises:
             TypeError: `labels` are not int64.
@@ -88,11 +86,8 @@ class Localizer(nn.Module):
 
         Args:
             images: as `forward` takes them.
-            top_k: how many classes, from 1 to K.
+            top_k: how many classes, from 1 to K: for each there is what `forward` returns.
             map: "cam", all that there is.
-
-        Returns:
-            For each rank what `forward` returns.
 
         Raises:
             ValueError: as `forward`, or `map` is another one.
@@ -166,7 +161,8 @@ class Localizer(nn.Module):
         if result.dim() == 4:
             as_last, as_first = (abs(log(h * width / (w * height))) for h, w in (result.shape[2:], result.shape[1:3]))
             return result if as_last <= as_first else result.permute(0, 3, 1, 2)
-        known = [number for module in self.model.modules() for number in _prefix_of(module)]
+        modules: Iterable[Any] = self.model.modules()
+        known = [module.num_prefix_tokens for module in modules if hasattr(module, "num_prefix_tokens")]
         for prefix in (*known[:1], *range(MAX_PREFIX + 1)):
             patches = max(result.shape[1] - prefix, 0)
             scale = sqrt(patches / (height * width))
@@ -226,10 +222,6 @@ def _name_of(layer: str | nn.Module | None, model: nn.Module) -> str | None:
             return name
     what = repr(layer) if isinstance(layer, str) else f"a {type(layer).__name__}"
     raise ValueError(f"Localizer: layer is {what}; accepted is a module of the model, or its name there.")
-
-
-def _prefix_of(module: Any) -> list[int]:
-    return [module.num_prefix_tokens] if hasattr(module, "num_prefix_tokens") else []
 
 
 def _describe(result: object) -> str:

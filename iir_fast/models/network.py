@@ -82,15 +82,12 @@ class IIRNetwork(nn.Module):
     def forward(
         self, images: Tensor, labels: Tensor | None = None, from_features: bool = False
     ) -> tuple[Tensor, HeadOutput]:
-        """Run backbone and head.
+        """Run backbone and head: what comes back is the shared map [B,C,h,w], and the head's output.
 
         Args:
             images: normalized images [B,3,H,W], or their shared maps [B,C,h,w] with `from_features`.
             labels: int64 [B], the class of each image's CAMs; None: the predicted one.
             from_features: `images` holds shared maps, as a feature cache does.
-
-        Returns:
-            The shared map [B,C,h,w], and the head's output.
 
         Raises:
             TypeError, ValueError, IndexError: as `DualCAMHead.forward`.
@@ -109,14 +106,10 @@ class IIRNetwork(nn.Module):
         """Make localization maps of one class per image; switch the module to eval() first.
 
         Args:
-            images: normalized images [B,3,H,W], or their shared maps [B,C,h,w] with `from_features`.
+            images, from_features: as `forward` takes them.
             labels: int64 [B], the class to localize; None: the predicted one.
             maps: "cam" = `DualCAMHead.joint_map`; "evidence" = cos(F, class prototype) - cos(F, the image's
                 background), min-max normalized; "both" = square root of their product.
-            from_features: `images` holds shared maps, as a feature cache does.
-
-        Returns:
-            LocalizationMaps, with every map asked for.
 
         Raises:
             ValueError: `maps` holds another than these three.
@@ -142,11 +135,8 @@ class IIRNetwork(nn.Module):
 
         Args:
             images: as `localize` takes them.
-            top_k: how many classes, from 1 to K.
+            top_k: how many classes, from 1 to K; for each there is what `localize` returns.
             map: as `localize` names them.
-
-        Returns:
-            For each rank what `localize` returns.
 
         Raises:
             ValueError: as `localize`.

@@ -24,15 +24,11 @@ PACKAGES = {
 
 
 def read_weights(weights: str, name: str) -> dict[str, Tensor]:
-    """Read the state dict of a backbone.
+    """Read the state dict of the backbone `name`, on the CPU and under timm's names.
 
     Args:
         weights: "package" for the ImageNet weights of one of `PACKAGES`, or the path of a file with one of the suffixes
             `weight_files.SUFFIXES`. Pickled files run no code.
-        name: the backbone the weights are for.
-
-    Returns:
-        Tensors on the CPU under timm's names.
 
     Raises:
         ValueError: `weights` is neither, or not for this backbone, or the file is no state dict, or a deeper network's.
@@ -56,16 +52,10 @@ def read_weights(weights: str, name: str) -> dict[str, Tensor]:
 
 
 def create_timm_model(name: str, pretrained: bool, otherwise: str = "", **options: Any) -> Any:
-    """Create a timm model; where its pretrained weights do not come, say which ones need no network.
-
-    Args:
-        name: of the model.
-        pretrained: fetch timm's weights.
-        otherwise: a sentence that says more of that.
-        options: as `timm.create_model` takes them.
+    """Create a timm model as `timm.create_model` does.
 
     Raises:
-        RuntimeError: timm could not get its weights.
+        RuntimeError: timm could not get its weights; says which ones need no network, and more in `otherwise`.
     """
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
@@ -85,15 +75,10 @@ def has_package(name: str) -> bool:
 
 
 def load_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copy a timm model's state dict into the feature extractor that timm cut out of that model.
+    """Copy a timm model's state dict into the feature extractor that timm cut out of that model, or into the model.
 
-    Tensors that the extractor does not have (the classifier, layers beyond the chosen map) are left out. Every tensor
-    that it does have must be given, except batch norm's batch counters, which older files lack.
-
-    Args:
-        net: what `timm.create_model(..., features_only=True)` returns, or any module whose own names are in `tensors`.
-        tensors: the state dict, under the names of the whole timm model.
-        source: where the tensors came from, for the error message.
+    Tensors that `net` does not have (the classifier, layers beyond the chosen map) are left out. Every tensor that it
+    does have must be given, except batch norm's batch counters, which older files lack. Errors name the `source`.
 
     Raises:
         ValueError: a tensor is missing, has another shape, or holds NaN or infinities.
@@ -120,14 +105,7 @@ def load_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
 
 
 def rename_in_order(tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the tensors of one state dict the names of another that lists the same tensors in the same order.
-
-    Args:
-        tensors: the state dict to rename.
-        reference: the state dict whose names are wanted; only its names and shapes are read.
-
-    Returns:
-        `tensors` under the names of `reference`.
+    """Give tensors the names of a reference, which lists the same tensors in the same order.
 
     Raises:
         ValueError: the two differ in length, or at some position in role (weight, bias, running_mean, ...) or shape.

@@ -32,17 +32,11 @@ PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
 def read_weight_file(path: Path) -> dict[str, Tensor]:
-    """Read the weights out of a file, and nothing else that it holds.
+    """Read the weights out of a file with one of `SUFFIXES`, and nothing else that it holds.
 
-    Pickled files are read with `weights_only=True`. What they name beside tensors, such as NumPy's scalars or a
-    program's options, becomes an empty object: no code of a file, nor any that it names, runs.
-
-    Args:
-        path: of the file, with one of `SUFFIXES`.
-
-    Returns:
-        Tensors on the CPU, under the file's own names: those of the dictionary itself, or of the first of `WRAPPERS`
-        in it, at any depth.
+    They are those of the dictionary itself, or of the first of `WRAPPERS` in it, at any depth, on the CPU and under the
+    file's own names. Pickled files are read with `weights_only=True`. What they name beside tensors, such as NumPy's
+    scalars or a program's options, becomes an empty object: no code of a file, nor any that it names, runs.
 
     Raises:
         ValueError: the file is damaged, or there is no dictionary of tensors in it.
@@ -66,12 +60,9 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
 def own_names(
     tensors: Mapping[str, Tensor], names: Collection[str], source: str, heads: Collection[str] = ()
 ) -> dict[str, Tensor]:
-    """Bring weights from a file under the names of the model they are for.
+    """Bring weights from a file, whose names may begin with `PREFIXES`, under the names of the model they are for.
 
     Args:
-        tensors: the weights, whose names may begin with `PREFIXES`.
-        names: of the model's tensors.
-        source: where the weights came from, for the error message.
         heads: parts of the model, by the first word of their names, whose weights may be another model's.
 
     Raises:
