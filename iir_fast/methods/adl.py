@@ -46,10 +46,7 @@ class ADL(CAM):
 
     @contextmanager
     def attached(self, backbone: Backbone) -> Iterator[None]:
-        """While it lasts, the backbone's last stages drop or weigh what they make; one draw for each.
-
-        Args:
-            backbone: of the network in training.
+        """While it lasts, the last stages of a `backbone` drop or weigh what they make; one draw for each.
 
         Raises:
             ValueError: the backbone has no stages that make [B,C,h,w] maps.
@@ -65,20 +62,12 @@ class ADL(CAM):
                     return self.drop_or_weigh(output, drop)
 
                 # First of all hooks: one of timm's may be what reads the map.
-                handle = backbone.net.get_submodule(name).register_forward_hook(hook, prepend=True)
-                hooks.callback(handle.remove)
+                hooks.enter_context(backbone.net.get_submodule(name).register_forward_hook(hook, prepend=True))
             yield
 
     def drop_or_weigh(self, features: Tensor, drop: Tensor) -> Tensor:
-        """Multiply features with the drop mask, or with the importance map.
-
-        Args:
-            features: [B,C,h,w], floating.
-            drop: bool scalar: which of the two.
-
-        Returns:
-            [B,C,h,w], in the dtype of the features.
-        """
+        """Multiply `features` [B,C,h,w], floating, with the drop mask if `drop`, a bool scalar, is true, and with the
+        importance map if not; the dtype stays."""
         attention = features.mean(dim=1, keepdim=True)
         kept = attention < self.threshold * attention.amax(dim=(2, 3), keepdim=True)
         return features * torch.where(drop.to(features.device), kept.to(features.dtype), attention.sigmoid())

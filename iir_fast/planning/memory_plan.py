@@ -10,7 +10,7 @@ fragments, and the optimizer's temporaries, which come when the activations are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from typing import Any, Literal, NamedTuple
@@ -118,14 +118,7 @@ class MemoryPlan:
 
 
 def plan(setup: TrainingSetup, batch: int) -> MemoryPlan:
-    """Count the memory of a training step.
-
-    Args:
-        setup: what is trained, and how.
-        batch: images per device.
-
-    Returns:
-        Bytes per device, by what takes them.
+    """Count the memory of a training step, as `setup` says, with a `batch` of so many images per device.
 
     Raises:
         ValueError: `batch` is below 1, or the backbone is unknown or cannot have that stride or image size.
@@ -135,21 +128,14 @@ def plan(setup: TrainingSetup, batch: int) -> MemoryPlan:
 
 
 class LargestBatch(NamedTuple):
-    """Images per device whose plan fits; 0 if not even one does."""
+    """Images per device whose plan fits, with this package's kernels and without; 0 if not even one does."""
 
     with_kernels: int
     without_kernels: int
 
 
 def largest_batch(setup: TrainingSetup, memory: int) -> LargestBatch:
-    """Find the largest batch per device that fits, with this package's kernels and without.
-
-    Args:
-        setup: what is trained, and how.
-        memory: bytes that the step may take.
-
-    Returns:
-        Images per device.
+    """Find the largest batch per device whose step, as `setup` says, takes no more bytes than `memory`.
 
     Raises:
         ValueError: as `plan` says.
@@ -196,14 +182,7 @@ def _largest(memory: int, total: Callable[[int], int]) -> int:
 
 
 def tabulate(plans: Iterable[MemoryPlan]) -> str:
-    """Make a table with one row per plan, in GiB.
-
-    Args:
-        plans: one or more.
-
-    Returns:
-        Markdown.
-    """
+    """Make a table in Markdown with one row per plan, of one or more `plans`, in GiB."""
     columns = {
         "parameters": "parameters",
         "gradients": "gradients",
@@ -236,7 +215,12 @@ class _Counter:
                 hidden=setup.hidden,
                 threshold="mean",  # what a learned one takes is kilobytes
             )
-            _check_image_size(model, setup)
+            try:
+                with torch.no_grad():
+                    model.backbone(torch.empty(2, 3, setup.image_size, setup.image_size))
+            except RuntimeError as error:
+                size, name = setup.image_size, setup.backbone
+                raise ValueError(f"image_size is {size}; {name} cannot read it: {error}") from error
         # Fake tensors of the CPU: those of a GPU go backward only where there is one, and meta ones know no autocast.
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         with self._fake:
@@ -296,27 +280,15 @@ class _Counter:
         return torch.autocast("cpu", dtype, enabled=dtype is not None)
 
 
-def _check_image_size(model: IIRNetwork, setup: TrainingSetup) -> None:
-    try:
-        with torch.no_grad():
-            model.backbone(torch.empty(2, 3, setup.image_size, setup.image_size))
-    except RuntimeError as error:
-        raise ValueError(f"image_size is {setup.image_size}; {setup.backbone} cannot read it: {error}") from error
-
-
 @contextmanager
 def _settled_gradients(module: nn.Module, live: LiveMemory) -> Iterator[None]:
     """Count a parameter's gradient while it is made and no longer; gone afterwards."""
-    hooks = [
-        each.register_post_accumulate_grad_hook(lambda parameter: live.forget(parameter.grad))
-        for each in module.parameters()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for each in module.parameters():
+            forget = each.register_post_accumulate_grad_hook(lambda parameter: live.forget(parameter.grad))
+            hooks.enter_context(forget)
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        module.zero_grad()
+    module.zero_grad()
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

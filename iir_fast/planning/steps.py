@@ -26,13 +26,9 @@ class Step(NamedTuple):
 
 
 def step_with_kernels(head: DualCAMHead, features: Tensor, labels: Tensor, ranks: int = 1) -> Step:
-    """Do what `DualCAMHead` and `iir_loss` do.
+    """Do what `DualCAMHead` and `iir_loss` do with features [B,C,H,W] and labels int64 [B].
 
-    Args:
-        head: the two classifiers.
-        features: [B,C,H,W].
-        labels: int64 [B].
-        ranks: processes whose descriptors are compared; here all hold the same ones.
+    Of `ranks` processes, whose descriptors are compared, all hold the same ones here.
     """
     out = head(features, labels)
     foreground, background = (torch.cat([each] * ranks) for each in out.descriptors)
@@ -45,9 +41,7 @@ def step_with_kernels(head: DualCAMHead, features: Tensor, labels: Tensor, ranks
 def step_without_kernels(head: DualCAMHead, features: Tensor, labels: Tensor) -> Step:
     """Do the same by class maps, which stay for localization, masked features, and differences of all pairs of images.
 
-    It is the naive peer of the benchmarks, on any head.
-
-    Args: as `step_with_kernels`; images are compared with those of their own batch only.
+    It is the naive peer of the benchmarks, on any head. Images are compared with those of their own batch only.
     """
     branches = [branch(features) for branch in head.branches] or [features, features]
     maps_a, maps_b = (
