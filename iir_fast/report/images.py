@@ -66,13 +66,8 @@ def report_images(
 ) -> Iterator[ReportImage]:
     """Localize the true class in every image; no more than two batches are held at a time.
 
-    Args:
-        run: network and data set.
-        batches: of the images at `indices`, with labels, as `image_batches` makes them.
-        indices: positions in the data set.
-        maps: which localization maps.
-        taus: float64 [T], the thresholds to box each map at.
-        on_image: called with 1 for each image.
+    `batches` are those that `image_batches` makes of the images at `indices`. Each map is boxed at all of `taus`,
+    float64 [T], and `on_image` is called with 1 for each image.
     """
     device = run.model.head.weight.device
 

@@ -39,13 +39,12 @@ def write_page(
 ) -> None:
     """Write the report, shard by shard; what is kept of an image until the end is its line of the index.
 
+    Of more than 500 images, the shards go to the folder `<stem>_files` beside the page. A report that is there is
+    replaced once the new one is whole.
+
     Args:
-        file: the page. Of more than 500 images, the shards go to the folder `<stem>_files` beside it. A report that is
-            there is replaced once the new one is whole.
         overview: what the page shows besides images, ready for JSON; the page's scripts say which keys they read.
-        maps: the maps of each image.
-        images: in the order of the gallery.
-        count: how many they are.
+        images: in the order of the gallery; `count` says how many they are.
 
     Raises:
         FileExistsError: as `check_page`.
