@@ -54,17 +54,8 @@ def autolabel(
 ) -> list[dict[str, Any]]:
     """Make a detector's data set of class folders, with review.csv; everything is checked before anything is computed.
 
-    Args:
-        photos: folder of class folders, or of splits with such.
-        out: new folder for the data set, and for the run, if one is trained.
-        form: the format.
-        model: folder of a run that knows the classes; None: one is trained.
-        recipe: YAML of options of that training; None: as in configs/compare/photos.yaml.
-        refinement: how the maps that boxes are cut out of are refined.
-        device: "auto", "cpu" or "cuda".
-
-    Returns:
-        The lines of the review list as `review_row` makes them, in the order of the images.
+    The arguments are those of `iir-fast autolabel`. What comes back are the lines of the review list as `review_row`
+    makes them, in the order of the images.
 
     Raises:
         FileExistsError: `out` is there.
@@ -100,13 +91,8 @@ def label_images(
 ) -> Iterator[ImageResult]:
     """Localize in each image of a split the class that the data say it has; each map is cut at its own threshold.
 
-    Args:
-        run: the localizer, and the split.
-        root: folder that the split's images are below.
-        part: what the split becomes in the new data set.
-        refinement: how the map that the box is cut out of is refined.
-        progress: gets a bar.
-        rows: gets a line of the review list for each image.
+    The images lie below `root`, and the split becomes a `part` of the new data set. `rows` gets a line of the review
+    list for each image.
     """
     dataset, frozen = run.dataset, run.config.model.freeze_backbone
     on_images = count_images(progress, f"label {part}", len(dataset))
@@ -150,12 +136,8 @@ def review_row(part: str, image: ImageResult, doubt: Doubt) -> dict[str, Any]:
 
 
 def write_review(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write the review list as CSV, the most doubtful box first; an apostrophe goes before what spreadsheets would run.
-
-    Args:
-        file: where it goes, in a folder that is there.
-        rows: as `review_row` makes them; of equal doubt the earlier one comes first.
-    """
+    """Write rows of `review_row` as CSV, the most doubtful box first, of equal ones the earlier; an apostrophe goes
+    before what spreadsheets would run."""
     out = StringIO()
     table = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     table.writeheader()

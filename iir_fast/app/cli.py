@@ -126,11 +126,7 @@ def _run(given: list[str]) -> None:
 
 
 def _answer(arguments: Sequence[str]) -> str | None:
-    """Say what needs no command; None where one is called.
-
-    Raises:
-        ValueError: there is no such command.
-    """
+    """Say what needs no command; None where one is called. Raise a ValueError where there is no such command."""
     first = arguments[0] if arguments else None
     if first in ("-h", "--help"):
         return HELP.rstrip()
@@ -148,10 +144,8 @@ def _answer(arguments: Sequence[str]) -> str | None:
 def read_command(arguments: Sequence[str]) -> Any:
     """Read the command that arguments name, with its options: an object whose `run` runs it.
 
-    Ends the process, as tyro does, where an option is at fault or help is asked for.
-
-    Args:
-        arguments: the command's name and its options; or tyro's own, which write the completion of a shell.
+    In place of a name there may be options of tyro's own, which write the completion of a shell. Ends the process, as
+    tyro does, where an option is at fault or help is asked for.
     """
     name, *options = arguments
     if name not in COMMANDS:

@@ -41,16 +41,9 @@ Results: TypeAlias = dict[tuple[MethodName, MapName], list[Metrics]]
 
 
 def run_demo(config: TrainConfig, root: Path, seeds: int = 3, resume: bool = False) -> tuple[Results, Path]:
-    """Train CAM and IIR from `seeds` seeds each, evaluate all maps, and draw the first seed's.
+    """Train CAM and IIR from `seeds` seeds each, from `config.seed` on, evaluate all maps, and draw the first seed's.
 
-    Args:
-        config: budget and network; method and seed are set by the demo.
-        root: a folder for the runs and the picture.
-        seeds: number of seeds, counted from `config.seed`.
-        resume: go on with the runs that are in the folder.
-
-    Returns:
-        The metrics, and the file of the picture.
+    Budget and network are those of `config`. What comes back are the metrics, and the file of the picture.
 
     Raises:
         FileExistsError: `root` exists and `resume` is not set.

@@ -37,15 +37,7 @@ def write_details(folder: Path, verdicts: Mapping[str, Sequence[Verdict]], class
     """Write `images.csv`, a line for each image under each map, and `classes.csv`, a line for each class.
 
     Numbers have every digit, and shares are in percent. What the data does not allow is empty. An apostrophe goes
-    before a text that a spreadsheet would run.
-
-    Args:
-        folder: one that is there.
-        verdicts: name of the map -> what became of the images.
-        classes: names of the classes.
-
-    Raises:
-        OSError: a file could not be written; what was there before still is.
+    before a text that a spreadsheet would run. The folder is there; `verdicts` are what became of the images by map.
     """
     write_whole(folder / IMAGES, _csv(IMAGE_COLUMNS, _image_rows(verdicts, classes)))
     write_whole(folder / CLASSES, _csv(CLASS_COLUMNS, _class_rows(verdicts, classes)))
@@ -62,13 +54,7 @@ def collect(verdicts: list[Verdict], on_image: Callable[[int], None]) -> Callabl
 
 
 def read_images(path: Path) -> dict[str, list[JudgedImage]]:
-    """Read `images.csv`.
-
-    Args:
-        path: the file, or the folder that `write_details` wrote it to.
-
-    Returns:
-        Name of the map -> its images, in the file's order.
+    """Read `images.csv`, or that of a folder: the name of each map with its images, in the file's order.
 
     Raises:
         FileNotFoundError: there is no such file.

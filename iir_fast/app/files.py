@@ -31,10 +31,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def whole_file(file: Path) -> Iterator[Path]:
     """Make an empty file to write to, which takes the place of `file` when the block ends, and goes when it raises.
 
-    A link of that name is replaced, not followed.
-
-    Args:
-        file: what is to be written, in a folder that is there.
+    Its folder is there. A link of that name is replaced, not followed.
 
     Raises:
         IsADirectoryError: `file` is a folder.
@@ -49,11 +46,7 @@ def whole_file(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(folder: Path) -> Iterator[Path]:
-    """Make an empty folder beside `folder`; what is left of it when the block ends goes.
-
-    Raises:
-        OSError: it could not be filled, e.g. because the disk is full.
-    """
+    """Make an empty folder beside `folder`; what is left of it when the block ends goes."""
     with _aside(folder, Path.mkdir, partial(shutil.rmtree, ignore_errors=True)) as aside:
         yield aside
 

@@ -21,14 +21,11 @@ HISTORY = "history.json"
 
 
 def add_to_history(root: Path, did: str, source: str, dataset: LocalizationDataset, processes: int = 1) -> None:
-    """Write down that something was done with a data set; a damaged file is set aside.
+    """Write down, in the folder of a run, that something was done with a data set; a damaged file is set aside.
 
     Args:
-        root: folder of the run.
         did: what was done, as the file is to call it: "train", or "evaluate" and the name of the result.
         source: where the data are, by an absolute path.
-        dataset: the data.
-        processes: how many did it together.
     """
     file = root / HISTORY
     labelled = hashlib.sha256(repr(list(zip(dataset.ids, dataset.labels, strict=True))).encode())

@@ -47,11 +47,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], text_co
 
 
 def metrics_table(metrics: Mapping[str, Metrics] | Mapping[MapName, Metrics]) -> Table:
-    """Make a table with a column per map; every metric that the data allow, in percent with the threshold it has.
-
-    Args:
-        metrics: name of the map -> its metrics, all of one split.
-    """
+    """Make a table of one split with a column per map: each metric the data allow, in percent with its threshold."""
     first = next(iter(metrics.values()))
     rows: dict[str, list[str]] = {}
     for each in metrics.values():
@@ -65,13 +61,8 @@ def metrics_table(metrics: Mapping[str, Metrics] | Mapping[MapName, Metrics]) ->
 def paper_table(
     metrics: Mapping[str, Metrics] | Mapping[MapName, Metrics], backbone: str | None = None, method: str | None = None
 ) -> str:
-    """Write a row per map as papers have it, in Markdown, and below it each threshold and the split that chose it.
-
-    Args:
-        metrics: name of the map -> its metrics, all of one split.
-        backbone: name of the network; None: unknown.
-        method: name of the method, to go before that of the map; None: there is none.
-    """
+    """Write a row per map of one split as papers have it, in Markdown, and below it each threshold and the split that
+    chose it; the name of a method goes before that of the map."""
     first, rows, origins = next(iter(metrics.values())), [], set()
     for name, each in metrics.items():
         found = {figure.name: figure for figure in _figures(each)}

@@ -136,22 +136,20 @@ class Localize:
     def _out(self, form: BoxFormat) -> Iterator[TextIO | Path]:
         from iir_fast.localization import FOLDERS
 
-        if self.output and form in FOLDERS:
-            yield self.output
-            return
         if self.output is None:
             # Taken before the bar starts: while one runs, rich sends what goes to sys.stdout to the bar's console.
             yield sys.stdout
-            return
+        elif form in FOLDERS:
+            yield self.output
         # Before links are followed: /dev/stdout is one, and of a pipe to a name that is no path.
-        if self.output.exists() and not self.output.is_file():  # a device or a pipe is there to be written to
+        elif self.output.exists() and not self.output.is_file():  # a device or a pipe is there to be written to
             with open_text(self.output) as out:
                 yield out
-            return
-        file = self.output.resolve()
-        remove_leftovers(file.parent)
-        with whole_file(file) as aside, open_text(aside) as out:
-            yield out
+        else:
+            file = self.output.resolve()
+            remove_leftovers(file.parent)
+            with whole_file(file) as aside, open_text(aside) as out:
+                yield out
 
     def _watched(self, found: Iterable[ImageResult], total: int, bar: bool) -> Iterator[ImageResult]:
         """Draw what passes through, and count it in a bar unless the terminal shows it anyway."""

@@ -58,9 +58,6 @@ class Plan:
 def plan_defaults(arguments: Sequence[str]) -> Plan | None:
     """Return defaults of `plan` out of the recipes that its arguments name, if they do.
 
-    Args:
-        arguments: of the command line.
-
     Raises:
         OSError, ValueError: a recipe is at fault.
     """

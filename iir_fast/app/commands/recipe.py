@@ -5,25 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from iir_fast.training import read_recipe
 
 
-class FirstLook(NamedTuple):
-    """What a command line says of the options that its other options depend on."""
+def look(arguments: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """Read what follows `--recipe` and `--method`: the options that others depend on, and the recipes, for messages.
 
-    options: dict[str, Any]
-    """Those of the recipes, a later one before an earlier one; `method` is the command line's, if it names one."""
-    origin: str
-    """The recipes, for messages."""
-
-
-def look(arguments: Sequence[str]) -> FirstLook:
-    """Read what follows `--recipe` and `--method`.
-
-    Args:
-        arguments: of the command line.
+    A later recipe goes before an earlier one; `method` is the command line's, if it names one.
 
     Raises:
         OSError, ValueError: a file cannot be read, or is no YAML of options.
@@ -37,4 +27,4 @@ def look(arguments: Sequence[str]) -> FirstLook:
         options |= read_recipe(file)
     if found.method is not None:
         options["method"] = found.method
-    return FirstLook(options, ", ".join(map(str, found.recipe)) or "command line")
+    return options, ", ".join(map(str, found.recipe)) or "command line"

@@ -62,9 +62,6 @@ class Train:
 def train_defaults(arguments: Sequence[str]) -> Train:
     """Return defaults of `train`, out of the recipes and for the method that its arguments name.
 
-    Args:
-        arguments: of the command line.
-
     Raises:
         OSError, ValueError: a recipe is at fault, or an option belongs to another method.
     """
