@@ -8,10 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def needs_system(what: str) -> Iterator[None]:
-    """Import inside; where a module of another distribution is not there, one sentence says what to install.
-
-    Args:
-        what: what cannot be had without it, the subject of the sentence.
+    """Import inside; where a module of another distribution is not there, a sentence about `what` says what to install.
 
     Raises:
         ModuleNotFoundError: the sentence, with the line to type.

@@ -31,14 +31,9 @@ class _GatherRows(torch.autograd.Function):
 def gather_rows(rows: Tensor) -> Tensor:
     """Concatenate [B,...] of all ranks to [ranks*B,...] in the order of the ranks.
 
-    The gradient assumes that every rank computes the same function of the result and that gradients are averaged
-    over ranks, as DistributedDataParallel does. Without an initialized process group there is one rank.
-
-    Args:
-        rows: [B,...], the same shape on every rank.
-
-    Returns:
-        [ranks*B,...] in the dtype of `rows`; differentiable where that is floating.
+    The shape is the same on every rank. The gradient, where the dtype is floating, assumes that every rank computes the
+    same function of the result and that gradients are averaged over ranks, as DistributedDataParallel does. Without an
+    initialized process group there is one rank.
     """
     if not dist.is_available() or not dist.is_initialized():
         return rows

@@ -191,9 +191,6 @@ class IIRLoss(nn.Module):
             labels: int64 [B].
             thresholds: [B,2] in (0,1); None: each map's own mean.
 
-        Returns:
-            IIRTerms.
-
         Raises:
             TypeError, ValueError, IndexError: as `iir_fast.functional.iir_loss`; TypeError: an argument is missing, or
                 is given beside a head's output.
@@ -237,15 +234,8 @@ class IIRLoss(nn.Module):
     def forward(self, *arguments: Any, **named: Any) -> Tensor:
         """Compute the loss of what a DualCAMHead returned, or of `(cam_a, cam_b, features, labels[, thresholds])`.
 
-        Args:
-            *arguments: as `terms`.
-            **named: as `terms`.
-
-        Returns:
-            Scalar, float32, or float64 when an input is.
-
-        Raises:
-            TypeError, ValueError, IndexError: as `terms`.
+        It is a float32 scalar, or float64 when an input is. The `arguments`, which may be `named`, and what is raised
+        are as in `terms`.
         """
         loss: Tensor = self.terms(*arguments, **named).loss
         return loss
