@@ -53,11 +53,11 @@ class CheckpointFolder:
         """Where the best checkpoint is."""
         return self.root / BEST
 
-    def save(self, step: int, spec: NetworkSpec, model: IIRNetwork, training: dict[str, Any], keep: int = 2) -> None:
-        """Write a checkpoint, then remove all but the last few.
+    def save(self, step: int, spec: NetworkSpec, model: IIRNetwork, training: dict[str, Any], keep: int = 2) -> Path:
+        """Write a checkpoint, whose file is returned, then remove all but the last few.
 
         Args:
-            step: training steps done; the file is named by it.
+            step: training steps done.
             spec, model, training: as in `save_checkpoint`.
             keep: how many are left, at least 1.
 
@@ -70,6 +70,7 @@ class CheckpointFolder:
         save_checkpoint(file, spec, model, training)
         for old in self.files()[:-keep]:
             old.unlink()
+        return file
 
     def keep_as_best(self, file: Path) -> None:
         """Copy `file`, one of `files`, to `best.pt`, aside first and then in place."""
