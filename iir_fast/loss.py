@@ -186,10 +186,7 @@ class IIRLoss(nn.Module):
         Args:
             cam_a: what a DualCAMHead returned for the labels, and nothing else; or of any other head label CAMs
                 [B,H,W], or class maps [B,K,H,W], of classifier A, floating.
-            cam_b: the same of classifier B.
-            features: [B,C,H,W], floating: the shared map.
-            labels: int64 [B].
-            thresholds: [B,2] in (0,1); None: each map's own mean.
+            cam_b, features, labels, thresholds: as in `iir_fast.functional.iir_loss`.
 
         Raises:
             TypeError, ValueError, IndexError: as `iir_fast.functional.iir_loss`; TypeError: an argument is missing, or
@@ -237,8 +234,7 @@ class IIRLoss(nn.Module):
         It is a float32 scalar, or float64 when an input is. The `arguments`, which may be `named`, and what is raised
         are as in `terms`.
         """
-        loss: Tensor = self.terms(*arguments, **named).loss
-        return loss
+        return self.terms(*arguments, **named).loss
 
     def weight_of(self, out: HeadOutput) -> Tensor:
         """Weigh the loss by how sure the classifiers are of the labels already, so that it does not keep them from

@@ -105,11 +105,8 @@ def _run(given: list[str]) -> None:
             print(answer)
             return
         read_command(arguments).run()
-    except Interrupted as interruption:
-        log(str(interruption))
-        sys.exit(INTERRUPTED)
-    except KeyboardInterrupt:
-        log("interrupted.")
+    except (Interrupted, KeyboardInterrupt) as interruption:
+        log(str(interruption) or "interrupted.")
         sys.exit(INTERRUPTED)
     except BrokenPipeError as error:
         if _is_closed(sys.stdout):

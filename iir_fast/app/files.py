@@ -75,11 +75,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def read_text(file: Path) -> str:
-    """Read text in UTF-8.
-
-    Raises:
-        ValueError: the file holds something else; the message names it.
-    """
+    """Read text in UTF-8; where a file holds something else, a ValueError names it."""
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeError as error:
@@ -97,11 +93,7 @@ def one_line(names: Iterable[object]) -> str:
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """Read the JSON object that a file holds.
-
-    Raises:
-        ValueError: the file is damaged; the message names it.
-    """
+    """Read the JSON object that a file holds; where it is damaged, a ValueError names the file."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

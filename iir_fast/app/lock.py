@@ -18,11 +18,8 @@ LOCK, OWNER = ".lock", ".lock_owner"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder, which is made where it is missing. The lock of a dead process holds nobody.
-
-    Raises:
-        OSError: another process is in it; the message says which.
-    """
+    """Keep other processes out of a folder, which is made where it is missing. Where another is in it, an OSError says
+    which; the lock of a dead one holds nobody."""
     folder.mkdir(parents=True, exist_ok=True)
     lock, owner = FileLock(folder / LOCK), folder / OWNER
     try:

@@ -47,9 +47,7 @@ def create_classifier(name: str, weights: str | None = None) -> tuple[Localizer,
 
     Raises:
         ValueError: timm has no such model, it has no classifier, or the weights do not fit.
-        FileNotFoundError: the weights file does not exist.
-        ModuleNotFoundError: the package is not installed.
-        RuntimeError: timm could not get its weights.
+        FileNotFoundError, ModuleNotFoundError, RuntimeError: as `create_backbone`.
     """
     if not timm.is_model(name):
         close = get_close_matches(name, timm.list_models(), n=4)

@@ -41,12 +41,8 @@ class IIRNetwork(nn.Module):
     Args:
         backbone: name of a timm model with feature maps, or "small_cnn".
         num_classes: K.
-        weights: "random", "timm", "package" or a file, as `create_backbone` says.
-        output_stride: stride of the feature map, e.g. 16 for 14x14 from 224; None: the architecture's own.
-        out_index: which of the architecture's feature maps is read, as `create_backbone` says.
-        hidden: channels of each branch of the head, as in DualCAMHead.
-        threshold: "learned", "mean" or "fixed", as in DualCAMHead.
-        class_mean: as in DualCAMHead.
+        weights, output_stride, out_index: as `create_backbone` takes them.
+        hidden, threshold, class_mean: as DualCAMHead takes them.
         erase: the head is an ErasingHead with this delta, whatever `class_mean` is; None: a DualCAMHead.
 
     Raises:

@@ -52,11 +52,8 @@ def read_weights(weights: str, name: str) -> dict[str, Tensor]:
 
 
 def create_timm_model(name: str, pretrained: bool, otherwise: str = "", **options: Any) -> Any:
-    """Create a timm model as `timm.create_model` does.
-
-    Raises:
-        RuntimeError: timm could not get its weights; says which ones need no network, and more in `otherwise`.
-    """
+    """Create a timm model as `timm.create_model` does; where timm cannot get its weights, a RuntimeError says which
+    need no network, and ends in the sentence `otherwise`."""
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:
@@ -105,11 +102,8 @@ def load_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
 
 
 def rename_in_order(tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give tensors the names of a reference, which lists the same tensors in the same order.
-
-    Raises:
-        ValueError: the two differ in length, or at some position in role (weight, bias, running_mean, ...) or shape.
-    """
+    """Give tensors the names of a reference, which lists the same ones in the same order; raise a ValueError where the
+    two differ in length, or at some position in role (weight, bias, running_mean, ...) or shape."""
     if len(tensors) != len(reference):
         raise ValueError(f"The weights hold {len(tensors)} tensors, the model has {len(reference)}.")
     for (given, tensor), (name, like) in zip(tensors.items(), reference.items(), strict=True):

@@ -73,9 +73,7 @@ def cached_features(
 
     The backbone is in eval mode. `batches` are all images in order, transformed, with labels: they are read only where
     features are missing, and `on_batch` hears how many images each had. Without a `folder` it is the user's cache.
-
-    Raises:
-        OSError: there is no room for them.
+    Where there is no room for them, an OSError is raised.
     """
     folder = folder or cache_folder("features")
     file = folder / f"{cache_key(backbone, image_size, dataset)}.npy"

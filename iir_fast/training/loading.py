@@ -73,11 +73,8 @@ def open_data(
 
 
 def make_sampler(config: TrainConfig, labels: Sequence[int], rank: int = 0, ranks: int = 1) -> SubgroupSampler:
-    """Make what chooses the images of every batch; of fewer classes than a batch has, all of them are in each.
-
-    Raises:
-        ValueError: there are fewer than two classes, or as `SubgroupSampler`.
-    """
+    """Make what chooses the images of every batch; of fewer classes than a batch has, all of them are in each. Of fewer
+    than two it raises a ValueError."""
     options, count = config.optimization, len(set(labels))
     if count < 2:
         text = "a localizer learns from what tells classes apart, two at least"

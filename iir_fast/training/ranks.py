@@ -60,11 +60,8 @@ class Ranks:
         return torch.device("cuda", self.local_rank) if device.type == "cuda" and self.size > 1 else device
 
     def synchronize_batch_norm(self, model: nn.Module, device: torch.device) -> None:
-        """Let the batch norms inside a model take their statistics over all ranks; those of one rank do already.
-
-        Raises:
-            ValueError: there are several ranks and they do not train on GPUs.
-        """
+        """Let the batch norms inside a model take their statistics over all ranks; those of one rank do already. Where
+        several do not train on GPUs, raise a ValueError."""
         if self.size == 1:
             return
         if device.type != "cuda":

@@ -85,11 +85,7 @@ class Run:
         return self.model if average is None else cast(IIRNetwork, average.module)
 
     def save(self) -> None:
-        """Write a checkpoint. Every rank must call it; the first one writes.
-
-        Raises:
-            OSError: it could not be written, on every rank.
-        """
+        """Write a checkpoint. Every rank must call it; the first one writes, and if it cannot, all raise an OSError."""
         training = {
             **self.updater.state_dict(),
             "step": self.step,
@@ -110,11 +106,8 @@ class Run:
             raise OSError(failure)
 
     def restore(self) -> None:
-        """Take up the newest checkpoint that can be read; there may be none.
-
-        Raises:
-            ValueError: not one can be read, or the run had another number of ranks.
-        """
+        """Take up the newest checkpoint that can be read, if there are any; raise a ValueError where not one can be, or
+        the run had another number of ranks."""
         found = self.folder.checkpoints.newest()
         if found is None:
             return
@@ -152,11 +145,7 @@ class Run:
         _set_random_state(training["rng"][self.ranks.rank])
 
     def train(self, progress: Progress, track: Track, interrupted: list[bool], validate: Validate | None) -> None:
-        """Go on to the end.
-
-        Raises:
-            Interrupted, NonFiniteLoss, OSError: the last checkpoint is whole.
-        """
+        """Go on to the end; where Interrupted, NonFiniteLoss or an OSError is raised, the last checkpoint is whole."""
         task = progress.add_task(
             f"train {self.config.method.name}",
             total=self.last_step * self.images_per_step,

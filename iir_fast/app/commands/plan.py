@@ -56,11 +56,7 @@ class Plan:
 
 
 def plan_defaults(arguments: Sequence[str]) -> Plan | None:
-    """Return defaults of `plan` out of the recipes that its arguments name, if they do.
-
-    Raises:
-        OSError, ValueError: a recipe is at fault.
-    """
+    """Return defaults of `plan` out of the recipes that its arguments name, if they do; raise where one is at fault."""
     options, origin = look(arguments)
     if not options:
         return None

@@ -13,10 +13,8 @@ from iir_fast.training import read_recipe
 def look(arguments: Sequence[str]) -> tuple[dict[str, Any], str]:
     """Read what follows `--recipe` and `--method`: the options that others depend on, and the recipes, for messages.
 
-    A later recipe goes before an earlier one; `method` is the command line's, if it names one.
-
-    Raises:
-        OSError, ValueError: a file cannot be read, or is no YAML of options.
+    A later recipe goes before an earlier one; `method` is the command line's, if it names one. What is raised is as in
+    `read_recipe`.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe", type=Path, action="append", default=[])

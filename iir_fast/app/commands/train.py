@@ -60,11 +60,8 @@ class Train:
 
 
 def train_defaults(arguments: Sequence[str]) -> Train:
-    """Return defaults of `train`, out of the recipes and for the method that its arguments name.
-
-    Raises:
-        OSError, ValueError: a recipe is at fault, or an option belongs to another method.
-    """
+    """Return defaults of `train`, out of the recipes and for the method that its arguments name; raise where a recipe
+    is at fault, or an option belongs to another method."""
     options, origin = look(arguments)
     config = TrainConfig.from_options(options, origin)
     names = [each.partition("=")[0] for each in arguments if each.startswith("--")]
