@@ -141,7 +141,7 @@ def largest_batch(setup: TrainingSetup, memory: int) -> LargestBatch:
         ValueError: as `plan` says.
     """
     with _laid_out(setup):
-        # One plan serves both searches.
+        # One plan serves both searches, however often they ask for it.
         count = cache(_Counter(setup).plan)
         return LargestBatch(
             _largest(memory, lambda batch: count(batch).total),
@@ -160,24 +160,17 @@ def _laid_out(setup: TrainingSetup) -> Iterator[None]:
 
 def _largest(memory: int, total: Callable[[int], int]) -> int:
     """Find the largest number that is at least 1 and whose total, which grows with it, is at most `memory`; or 0."""
-    low, low_bytes = 1, total(1)
-    if low_bytes > memory:
+    if total(1) > memory:
         return 0
     # Memory grows nearly linearly: a line through two batches leads next to the place, in a few steps.
-    high, high_bytes = 16, total(16)
-    while high_bytes <= memory:
-        per_image = (high_bytes - low_bytes) // (high - low)
-        low, low_bytes = high, high_bytes
-        high = low + (memory - low_bytes) // per_image + 1
-        high_bytes = total(high)
+    low, high = 1, 16
+    while total(high) <= memory:
+        per_image = (total(high) - total(low)) // (high - low)
+        low, high = high, high + (memory - total(high)) // per_image + 1
     while high - low > 1:
-        between = low + (memory - low_bytes) * (high - low) // (high_bytes - low_bytes)
+        between = low + (memory - total(low)) * (high - low) // (total(high) - total(low))
         between = min(max(between, low + 1), high - 1)
-        between_bytes = total(between)
-        if between_bytes <= memory:
-            low, low_bytes = between, between_bytes
-        else:
-            high, high_bytes = between, between_bytes
+        low, high = (between, high) if total(between) <= memory else (low, between)
     return low
 
 

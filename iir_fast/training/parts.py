@@ -122,11 +122,6 @@ class Optimization:
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; accepted is a number between 0 and 1.")
 
-    @property
-    def images_per_step(self) -> int:
-        """Images of one update of the weights."""
-        return self.classes_per_batch * self.images_per_class * self.accumulate
-
 
 @dataclass(frozen=True)
 class Execution:

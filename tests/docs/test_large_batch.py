@@ -44,7 +44,9 @@ def test_training_is_shown_on_1_8_and_64_gpus(monkeypatch):
         assert config.execution.precision == "bf16"
         assert config.execution.sync_batch_norm == (size > 1)
         assert config.optimization.classes_per_batch * config.optimization.images_per_class % size == 0
-    assert [run.config.optimization.images_per_step for run in runs] == [1024, 1024, 8192, 1024]
+    batches = [run.config.optimization for run in runs]
+    images = [each.classes_per_batch * each.images_per_class * each.accumulate for each in batches]
+    assert images == [1024, 1024, 8192, 1024]
 
 
 def test_plans_are_shown_with_commands_that_are_taken(monkeypatch):
