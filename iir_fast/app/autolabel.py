@@ -27,7 +27,7 @@ from iir_fast.evaluation import fit_image, own_threshold, refine, resize_scorema
 from iir_fast.localization import FoundObject, ImageResult
 from iir_fast.localization.doubt import Doubt, weigh
 from iir_fast.localization.label_folders import write_data_yaml
-from iir_fast.localization.outline import Outline, find_outlines
+from iir_fast.localization.outline import find_outlines
 from iir_fast.localization.writing import CORNERS, YOLO, write_part
 from iir_fast.names import DEFAULT_MAP, DEFAULT_REFINEMENT, MAPS, BoxFormat, MapName, Refinement
 from iir_fast.training import TrainConfig, read_recipe, train
@@ -98,15 +98,18 @@ def label_images(
     on_images = count_images(progress, f"label {part}", len(dataset))
     first = 0
 
-    def cut_out(job: tuple[int, dict[MapName, Tensor], float]) -> tuple[tuple[int, int], Outline, Doubt]:
-        number, maps, probability = job
-        picture, others = dataset.image(number), {name: resize_scoremap(each) for name, each in maps.items()}
+    def cut_out(job: tuple[int, dict[MapName, Tensor], float]) -> tuple[ImageResult, Doubt]:
+        index, maps, probability = job
+        picture, label = dataset.image(index), dataset.labels[index]
+        others = {name: resize_scoremap(each) for name, each in maps.items()}
         cut = scoremap = others.pop(DEFAULT_MAP)
         if refinement != "none":
             cut = refine(scoremap, fit_image(picture), refinement)
         tau = own_threshold(cut, refinement)
-        doubt = weigh(cut, tau, scoremap, tuple(others.values()), probability)
-        return picture.size, find_outlines(cut, tau, picture.size)[0], doubt
+        box, polygon = find_outlines(cut, tau, picture.size)[0]
+        found = FoundObject(dataset.classes[label], label, probability, box, maps[DEFAULT_MAP], polygon)
+        image = ImageResult(index, str(root / dataset.ids[index]), picture.size, (found,))
+        return image, weigh(cut, tau, scoremap, tuple(others.values()), probability)
 
     for inputs, labels in image_batches(run, progress):
         device = run.model.head.weight.device
@@ -117,11 +120,7 @@ def label_images(
             (first + row, {name: each[row] for name, each in maps.items()}, probability)
             for row, probability in enumerate(known)
         ]
-        results = zip(jobs, labels.tolist(), in_order(cut_out, jobs, len(jobs)), strict=True)
-        for (index, small, probability), label, (size, (box, polygon), doubt) in results:
-            name = dataset.classes[label]
-            objects = (FoundObject(name, label, probability, box, small[DEFAULT_MAP], polygon),)
-            image = ImageResult(index, str(root / dataset.ids[index]), size, objects)
+        for image, doubt in in_order(cut_out, jobs, len(jobs)):
             rows.append(review_row(part, image, doubt))
             yield image
         first += len(labels)
