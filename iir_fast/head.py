@@ -118,6 +118,9 @@ class DualCAMHead(nn.Module):
             labels: int64 [B], the class of each sample's CAMs; None: the predicted one, largest in `class_logits`.
             class_mean: how much these CAMs keep of the mean of all classes' weights; None: what the head's keep.
 
+        Returns:
+            HeadOutput.
+
         Raises:
             ValueError: `features` has another shape.
             TypeError, ValueError, IndexError: as `iir_fast.functional.label_cam` says.
@@ -150,9 +153,11 @@ class DualCAMHead(nn.Module):
         return maps, self.predict(maps) if labels is None else labels
 
     def predict(self, maps: list[Tensor], classifiers: int = 2) -> Tensor:
-        """Choose the class of each sample, int64 [B], by the summed logits of both `classifiers`, or of A alone if 1.
+        """Choose the class of each sample, int64 [B], by the summed logits of the first classifiers.
 
-        They read `maps`, as `read` gives them.
+        Args:
+            maps: what these read, as `read` gives them.
+            classifiers: 2 for both, 1 for A alone.
         """
         with torch.no_grad():
             pooled = torch.stack([each.mean(dim=(2, 3)) for each in maps]).to(self.weight.dtype)
@@ -161,11 +166,19 @@ class DualCAMHead(nn.Module):
             return logits.sum(dim=0).argmax(dim=1)
 
     def class_logits(self, out: HeadOutput) -> Tensor:
-        """Return what decides the class of each sample in `out`, [B,K]: the mean of both classifiers' logits."""
+        """Return what decides the class of a sample, [B,K] in the dtype of the logits: the mean of both classifiers'.
+
+        Args:
+            out: what `forward` returned.
+        """
         return (out.logits_a + out.logits_b) / 2
 
     def joint_map(self, maps: Tensor) -> Tensor:
-        """Make one localization map [B,H,W] of both classifiers: the mean of their CAMs, `RegulatedCAMs.maps`."""
+        """Make one localization map [B,H,W] of both classifiers: the mean of their normalized CAMs.
+
+        Args:
+            maps: these CAMs [B,2,H,W] in [0,1], `RegulatedCAMs.maps`.
+        """
         return maps.mean(dim=1)
 
     def extra_repr(self) -> str:

@@ -186,7 +186,13 @@ class IIRLoss(nn.Module):
         Args:
             cam_a: what a DualCAMHead returned for the labels, and nothing else; or of any other head label CAMs
                 [B,H,W], or class maps [B,K,H,W], of classifier A, floating.
-            cam_b, features, labels, thresholds: as in `iir_fast.functional.iir_loss`.
+            cam_b: the same of classifier B.
+            features: [B,C,H,W], floating: the shared map.
+            labels: int64 [B].
+            thresholds: [B,2] in (0,1); None: each map's own mean.
+
+        Returns:
+            IIRTerms.
 
         Raises:
             TypeError, ValueError, IndexError: as `iir_fast.functional.iir_loss`; TypeError: an argument is missing, or
@@ -231,8 +237,15 @@ class IIRLoss(nn.Module):
     def forward(self, *arguments: Any, **named: Any) -> Tensor:
         """Compute the loss of what a DualCAMHead returned, or of `(cam_a, cam_b, features, labels[, thresholds])`.
 
-        It is a float32 scalar, or float64 when an input is. The `arguments`, which may be `named`, and what is raised
-        are as in `terms`.
+        Args:
+            *arguments: as `terms`.
+            **named: as `terms`.
+
+        Returns:
+            Scalar, float32, or float64 when an input is.
+
+        Raises:
+            TypeError, ValueError, IndexError: as `terms`.
         """
         return self.terms(*arguments, **named).loss
 

@@ -50,11 +50,14 @@ class ClassPrototypes(nn.Module):
 
     @torch.no_grad()
     def evidence_vectors(self, background: Tensor, labels: Tensor) -> Tensor:
-        """Make the vectors [B,1,C] whose `iir_fast.functional.evidence_map` is cos(F, P_y) - cos(F, g).
+        """Make the vectors v [B,1,C] whose evidence map is cos(F, P_y) - cos(F, g).
 
         Args:
             background: [B,2,C]: the image's own background descriptors of both classifiers, any length.
             labels: int64 [B]. A class that was never seen has no prototype and leaves -cos(F, g).
+
+        Returns:
+            [B,1,C], what `iir_fast.functional.evidence_map` takes.
         """
         prototype = F.normalize(self.vectors[labels], dim=1)
         return (prototype - F.normalize(_unit_sum(background), dim=1)).unsqueeze(1)

@@ -28,7 +28,8 @@ class SubgroupSampler(Sampler[list[int]]):
     The same seed, epoch and labels give the same batches. Call ``set_epoch`` before every epoch.
 
     Where several processes train together each draws the batches of all, and yields its share: the `rank`-th of
-    `ranks` equal parts of every batch. Together they see what one process would.
+    `ranks` equal parts of every batch. Together they see what one process would, and all that is said above holds for
+    them together.
 
     Args:
         labels: one class per image.

@@ -46,7 +46,10 @@ class ADL(CAM):
 
     @contextmanager
     def attached(self, backbone: Backbone) -> Iterator[None]:
-        """While it lasts, the last stages of a `backbone` drop or weigh what they make; one draw for each.
+        """While it lasts, the backbone's last stages drop or weigh what they make; one draw for each.
+
+        Args:
+            backbone: of the network in training.
 
         Raises:
             ValueError: the backbone has no stages that make [B,C,h,w] maps.
@@ -66,8 +69,15 @@ class ADL(CAM):
             yield
 
     def drop_or_weigh(self, features: Tensor, drop: Tensor) -> Tensor:
-        """Multiply `features` [B,C,h,w], floating, with the drop mask if `drop`, a bool scalar, is true, and with the
-        importance map if not; the dtype stays."""
+        """Multiply features with the drop mask, or with the importance map.
+
+        Args:
+            features: [B,C,h,w], floating.
+            drop: bool scalar: which of the two.
+
+        Returns:
+            [B,C,h,w], in the dtype of the features.
+        """
         attention = features.mean(dim=1, keepdim=True)
         kept = attention < self.threshold * attention.amax(dim=(2, 3), keepdim=True)
         return features * torch.where(drop.to(features.device), kept.to(features.dtype), attention.sigmoid())

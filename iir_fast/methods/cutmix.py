@@ -43,9 +43,14 @@ class CutMix(Method):
         return MethodLoss(loss, {"classification": loss.detach()}, out.descriptors.foreground.detach(), out)
 
     def draw_box(self, height: int, width: int) -> Tensor:
-        """Draw a random box in images of `height` and `width` pixels: bool [H,W], true inside.
+        """Draw a random box; an empty one where the batch is not to be mixed.
 
-        It is empty where the batch is not to be mixed.
+        Args:
+            height: of the images, in pixels.
+            width: of the images, in pixels.
+
+        Returns:
+            Bool [H,W], true inside the box.
         """
         mixed = torch.rand(()) < self.rate
         side = (1 - torch.distributions.Beta(self.beta, self.beta).sample()).sqrt() * mixed

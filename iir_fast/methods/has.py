@@ -37,7 +37,14 @@ class HaS(CAM):
         return super().loss(learner, self.hide(inputs), labels)
 
     def hide(self, images: Tensor) -> Tensor:
-        """Set patches of normalized `images` [B,3,H,W], others for each image, to 0, the data's mean, as the paper."""
+        """Set patches of images to 0, which is the data's mean, as the paper fills them.
+
+        Args:
+            images: normalized, [B,3,H,W].
+
+        Returns:
+            [B,3,H,W]; other patches for each image.
+        """
         height, width = images.shape[2:]
         side = max(1, round(self.grid * height / REFERENCE_SIDE))
         hidden = torch.rand(len(images), 1, -(-height // side), -(-width // side)) < self.rate

@@ -74,6 +74,9 @@ class Method(ABC):
             learner: the network in training; a frozen backbone is in eval mode and without gradients.
             inputs: normalized images [B,3,H,W], or their shared maps [B,C,h,w] where the learner reads these.
             labels: int64 [B].
+
+        Returns:
+            MethodLoss.
         """
 
 

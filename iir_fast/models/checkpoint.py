@@ -40,10 +40,13 @@ class NetworkSpec:
     centred: bool = False
 
     def build(self, weights: str = "random") -> IIRNetwork:
-        """Build a network with a fresh head, in training mode.
+        """Build a network with a fresh head.
 
         Args:
             weights: of its backbone, as `create_backbone` takes them.
+
+        Returns:
+            The network, in training mode.
 
         Raises:
             ValueError: as `IIRNetwork`.
@@ -55,9 +58,12 @@ class NetworkSpec:
 
 
 def save_checkpoint(path: Path, spec: NetworkSpec, model: IIRNetwork, training: dict[str, Any] | None = None) -> None:
-    """Write the weights and prototypes of a model with the `spec` that builds it again, at `path`.
+    """Write a checkpoint, aside first and then in place, so that an interrupted write leaves the old one.
 
     Args:
+        path: the file.
+        spec: what builds the model again.
+        model: its weights and prototypes are stored.
         training: the training loop's own state, tensors and plain values; not needed to localize.
 
     Raises:
@@ -84,7 +90,13 @@ def save_checkpoint(path: Path, spec: NetworkSpec, model: IIRNetwork, training: 
 
 
 def read_checkpoint(path: Path) -> tuple[NetworkSpec, dict[str, Any], dict[str, Any] | None]:
-    """Read what the checkpoint at `path` holds, on the CPU: specification, model state, and training state, if any.
+    """Read what a checkpoint holds, on the CPU.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Specification, model state, and training state, which is None where there was none.
 
     Raises:
         FileNotFoundError: there is no such file.

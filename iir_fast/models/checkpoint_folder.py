@@ -21,9 +21,13 @@ BEST = "best.pt"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read of a file: what builds the model again, its state, and the training loop's, if there was one.
+    """What was read.
 
     Attributes:
+        path: the file.
+        spec: what builds the model again.
+        model: its state.
+        training: the training loop's state; None where there was none.
         damaged: for every newer file that could not be read, why.
     """
 
@@ -36,10 +40,12 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """A folder of checkpoints named by their training step, `00000120.pt`; beside them perhaps `best.pt`.
+    """A folder of checkpoints named by their training step: `00000120.pt`; beside them perhaps `best.pt`.
 
-    Every file under its name is whole, or was damaged by something else than an interrupted write. The folder, `root`,
-    is made when the first checkpoint is saved.
+    Every file under its name is whole, or was damaged by something else than an interrupted write.
+
+    Attributes:
+        root: the folder; made when the first checkpoint is saved.
     """
 
     root: Path
@@ -54,12 +60,17 @@ class CheckpointFolder:
         return self.root / BEST
 
     def save(self, step: int, spec: NetworkSpec, model: IIRNetwork, training: dict[str, Any], keep: int = 2) -> Path:
-        """Write a checkpoint, whose file is returned, then remove all but the last few.
+        """Write a checkpoint, then remove all but the last few.
 
         Args:
             step: training steps done.
-            spec, model, training: as in `save_checkpoint`.
+            spec: what builds the model again.
+            model: its weights and prototypes are stored.
+            training: the training loop's own state.
             keep: how many are left, at least 1.
+
+        Returns:
+            The file.
 
         Raises:
             OSError: it could not be written; the older ones are untouched.
@@ -73,7 +84,11 @@ class CheckpointFolder:
         return file
 
     def keep_as_best(self, file: Path) -> None:
-        """Copy `file`, one of `files`, to `best.pt`, aside first and then in place."""
+        """Copy a checkpoint to `best.pt`, aside first and then in place.
+
+        Args:
+            file: one of `files`.
+        """
         with whole_file(self.best) as aside:
             shutil.copyfile(file, aside)
 
@@ -100,6 +115,9 @@ def load_network(path: str | Path, device: str | torch.device = "cpu") -> tuple[
     Args:
         path: a checkpoint, or the folder of a run: then its newest one that can be read.
         device: where the model is put.
+
+    Returns:
+        The model, and what it was built from: class names, image size, backbone, head.
 
     Raises:
         FileNotFoundError, ValueError: as `read_checkpoint`, or the run has no checkpoint.

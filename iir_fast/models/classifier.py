@@ -22,7 +22,8 @@ class ClassifierSpec:
         backbone: its name.
         classes: class names in the order of the logits.
         image_size: side of the square input, in pixels.
-        mean, std: per channel, that images in [0, 1] are normalized with.
+        mean: per-channel mean that images in [0, 1] are normalized with.
+        std: per-channel standard deviation, likewise.
     """
 
     backbone: str
@@ -46,7 +47,9 @@ def create_classifier(name: str, weights: str | None = None) -> tuple[Localizer,
 
     Raises:
         ValueError: timm has no such model, it has no classifier, or the weights do not fit.
-        FileNotFoundError, ModuleNotFoundError, RuntimeError: as `create_backbone`.
+        FileNotFoundError: the weights file does not exist.
+        ModuleNotFoundError: the package is not installed.
+        RuntimeError: timm could not get its weights.
     """
     if not timm.is_model(name):
         close = get_close_matches(name, timm.list_models(), n=4)

@@ -62,11 +62,14 @@ class Localizer(nn.Module):
         return f"layer={self.layer!r}"
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> LocalizationMaps:
-        """Make the map of one class per image, "cam" in `maps`; both `cams` are this map.
+        """Make the map of one class per image.
 
         Args:
             images: [B,3,H,W], normalized as the model wants them.
             labels: int64 [B], the class of each image's map; None: the predicted one.
+
+        Returns:
+            LocalizationMaps, whose `maps` hold "cam"; both of its `cams` are this map.
 
         Raises:
             TypeError: `labels` are not int64.
@@ -86,8 +89,11 @@ class Localizer(nn.Module):
 
         Args:
             images: as `forward` takes them.
-            top_k: how many classes, from 1 to K: for each there is what `forward` returns.
+            top_k: how many classes, from 1 to K.
             map: "cam", all that there is.
+
+        Returns:
+            For each rank what `forward` returns.
 
         Raises:
             ValueError: as `forward`, or `map` is another one.

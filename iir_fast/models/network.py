@@ -41,8 +41,12 @@ class IIRNetwork(nn.Module):
     Args:
         backbone: name of a timm model with feature maps, or "small_cnn".
         num_classes: K.
-        weights, output_stride, out_index: as `create_backbone` takes them.
-        hidden, threshold, class_mean: as DualCAMHead takes them.
+        weights: "random", "timm", "package" or a file, as `create_backbone` says.
+        output_stride: stride of the feature map, e.g. 16 for 14x14 from 224; None: the architecture's own.
+        out_index: which of the architecture's feature maps is read, as `create_backbone` says.
+        hidden: channels of each branch of the head, as in DualCAMHead.
+        threshold: "learned", "mean" or "fixed", as in DualCAMHead.
+        class_mean: as in DualCAMHead.
         erase: the head is an ErasingHead with this delta, whatever `class_mean` is; None: a DualCAMHead.
 
     Raises:
@@ -78,12 +82,15 @@ class IIRNetwork(nn.Module):
     def forward(
         self, images: Tensor, labels: Tensor | None = None, from_features: bool = False
     ) -> tuple[Tensor, HeadOutput]:
-        """Run backbone and head: what comes back is the shared map [B,C,h,w], and the head's output.
+        """Run backbone and head.
 
         Args:
             images: normalized images [B,3,H,W], or their shared maps [B,C,h,w] with `from_features`.
             labels: int64 [B], the class of each image's CAMs; None: the predicted one.
             from_features: `images` holds shared maps, as a feature cache does.
+
+        Returns:
+            The shared map [B,C,h,w], and the head's output.
 
         Raises:
             TypeError, ValueError, IndexError: as `DualCAMHead.forward`.
@@ -102,10 +109,14 @@ class IIRNetwork(nn.Module):
         """Make localization maps of one class per image; switch the module to eval() first.
 
         Args:
-            images, from_features: as `forward` takes them.
+            images: normalized images [B,3,H,W], or their shared maps [B,C,h,w] with `from_features`.
             labels: int64 [B], the class to localize; None: the predicted one.
             maps: "cam" = `DualCAMHead.joint_map`; "evidence" = cos(F, class prototype) - cos(F, the image's
                 background), min-max normalized; "both" = square root of their product.
+            from_features: `images` holds shared maps, as a feature cache does.
+
+        Returns:
+            LocalizationMaps, with every map asked for.
 
         Raises:
             ValueError: `maps` holds another than these three.
@@ -131,8 +142,11 @@ class IIRNetwork(nn.Module):
 
         Args:
             images: as `localize` takes them.
-            top_k: how many classes, from 1 to K; for each there is what `localize` returns.
+            top_k: how many classes, from 1 to K.
             map: as `localize` names them.
+
+        Returns:
+            For each rank what `localize` returns.
 
         Raises:
             ValueError: as `localize`.

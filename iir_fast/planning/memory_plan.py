@@ -118,7 +118,14 @@ class MemoryPlan:
 
 
 def plan(setup: TrainingSetup, batch: int) -> MemoryPlan:
-    """Count the memory of a training step, as `setup` says, with a `batch` of so many images per device.
+    """Count the memory of a training step.
+
+    Args:
+        setup: what is trained, and how.
+        batch: images per device.
+
+    Returns:
+        Bytes per device, by what takes them.
 
     Raises:
         ValueError: `batch` is below 1, or the backbone is unknown or cannot have that stride or image size.
@@ -128,14 +135,21 @@ def plan(setup: TrainingSetup, batch: int) -> MemoryPlan:
 
 
 class LargestBatch(NamedTuple):
-    """Images per device whose plan fits, with this package's kernels and without; 0 if not even one does."""
+    """Images per device whose plan fits; 0 if not even one does."""
 
     with_kernels: int
     without_kernels: int
 
 
 def largest_batch(setup: TrainingSetup, memory: int) -> LargestBatch:
-    """Find the largest batch per device whose step, as `setup` says, takes no more bytes than `memory`.
+    """Find the largest batch per device that fits, with this package's kernels and without.
+
+    Args:
+        setup: what is trained, and how.
+        memory: bytes that the step may take.
+
+    Returns:
+        Images per device.
 
     Raises:
         ValueError: as `plan` says.
@@ -175,7 +189,14 @@ def _largest(memory: int, total: Callable[[int], int]) -> int:
 
 
 def tabulate(plans: Iterable[MemoryPlan]) -> str:
-    """Make a table in Markdown with one row per plan, of one or more `plans`, in GiB."""
+    """Make a table with one row per plan, in GiB.
+
+    Args:
+        plans: one or more.
+
+    Returns:
+        Markdown.
+    """
     columns = {
         "parameters": "parameters",
         "gradients": "gradients",

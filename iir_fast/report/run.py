@@ -38,7 +38,7 @@ def write_report(
     data: str | None = None,
     device: str = "auto",
 ) -> Path:
-    """Write the report of a run, a page whose path is returned: metrics, curves, every image with maps, mask and boxes.
+    """Write the report of a run: its metrics, curves, and every image with maps, mask and boxes.
 
     Metrics and curves are those of the run's `metrics.json`; maps without an evaluation there are evaluated first. The
     page needs neither network nor server, and an image file only where its original is asked for. Of more than 500
@@ -53,6 +53,9 @@ def write_report(
         limit: show only so many images, evenly spaced over the split; None: all.
         data: a source of data, as `open_split` takes it; what the run was trained on by default.
         device: "auto", "cpu" or "cuda".
+
+    Returns:
+        The page's path.
 
     Raises:
         FileNotFoundError: the folder holds no run, or the data no such split.

@@ -93,7 +93,8 @@ class TrainConfig:
         return self.model.freeze_backbone and not self.method.changes_inputs
 
     def options(self) -> dict[str, Any]:
-        """Return every option by its name, those of parts and method among them; `method` is the method's name."""
+        """Return every option by its name, those of the parts and of the method among them; `method` is the method's
+        name."""
         parts = [getattr(self, part) for part in PARTS]
         inside = {each.name: getattr(part, each.name) for part in parts for each in fields(part)}
         return {name: getattr(self, name) for name in TOP} | {"method": self.method.name} | inside
@@ -126,10 +127,14 @@ class TrainConfig:
 
     @classmethod
     def from_yaml(cls, text: str, origin: str = "configuration") -> TrainConfig:
-        """Read a `text` that `to_yaml` wrote, in this version or an earlier one, or a part of it.
+        """Read what `to_yaml` wrote, in this version or an earlier one, or a part of it; the rest has its defaults.
+
+        Args:
+            text: a mapping of options to values.
+            origin: what errors call the text, e.g. the file's name.
 
         Raises:
-            ValueError: the text, which errors call `origin`, is no mapping; or as `from_options`.
+            ValueError: the text is no mapping, or as `from_options`.
         """
         return cls.from_options(read_yaml(text, origin), origin)
 
@@ -138,7 +143,8 @@ class TrainConfig:
         """Make a configuration out of some options; those that are not given have their defaults.
 
         Args:
-            options: values as YAML gives them, by name or part by part; errors call their source `origin`.
+            options: values as YAML gives them, by name or part by part.
+            origin: what errors call the options' source.
 
         Raises:
             ValueError: an option does not exist, belongs to another part or method, has a value of another type, or is
@@ -177,7 +183,8 @@ def flat_options(options: Mapping[str, Any], origin: str = "configuration") -> d
 
     Args:
         options: values as YAML gives them. Those of earlier versions get their names of today, and of all methods'
-            options that those wrote, the method's own are kept. Errors call their source `origin`.
+            options that those wrote, the method's own are kept.
+        origin: what errors call the options' source.
 
     Raises:
         ValueError: an option is there twice, or stands in a part that it does not belong to.

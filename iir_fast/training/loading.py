@@ -54,9 +54,17 @@ def open_data(
     classes: Sequence[str] | None = None,
     data: str | None = None,
 ) -> LocalizationDataset:
-    """Open a split of what a run is trained on, or of other `data`, as its `config` has images read.
+    """Open a split of what a run is trained on, or of other data, as its configuration has images read.
 
-    All else, `split`, `transform`, `classes` and what is raised, is as in `open_split`.
+    Args:
+        config: of the run.
+        split: name of the split.
+        transform: makes the tensor of an RGB image.
+        classes: class names of the training split, for other splits.
+        data: a source as `open_split` takes it; None: that of the run.
+
+    Raises:
+        ValueError, OSError: as `open_split`.
     """
     images = config.images
     return open_split(

@@ -57,10 +57,13 @@ class TrainResult:
 
 
 def pick_device(name: str) -> torch.device:
-    """Find the device, without an index, that a command's `--device` means.
+    """Find the device that a command's `--device` means.
 
     Args:
         name: "cpu", "cuda" (which ROCm's devices are called too), or "auto": "cuda" when there is one, else "cpu".
+
+    Returns:
+        The device, without an index.
 
     Raises:
         RuntimeError: "cuda" was asked for and there is none.
@@ -91,13 +94,17 @@ def train(
         validate: called after every epoch, in the first process; the checkpoint of the largest metric is kept.
         evaluated: splits that will be evaluated: they are opened, and their files looked at, before the first step.
 
+    Returns:
+        The trained model with its specification.
+
     Raises:
         Interrupted: one of `STOPPING` came; the step at hand was finished and a checkpoint written.
         NonFiniteLoss: the loss was NaN or infinite, and `non_finite` is "stop".
         FileExistsError: `root` exists and may not be used.
-        OSError: another process trains there, or a checkpoint could not be written; the one before is whole.
+        OSError: another process trains there.
         ModuleNotFoundError: the tracker is not installed.
         ValueError, FileNotFoundError, BrokenImageError: configuration or data are at fault; the message says which.
+        OSError: a checkpoint could not be written; the one before is whole.
     """
     with joined_ranks(config.device) as ranks:
         return _train(config.absolute(), RunFolder(root), if_exists, validate, evaluated, ranks)
@@ -174,8 +181,15 @@ def frozen_features(
 ) -> CachedFeatures:
     """Return the shared maps of a data set under a frozen backbone, from the cache or computed now.
 
-    The `dataset` has the transform that the backbone of `model` wants, `spec` tells the image size, `config` the
-    cache's folder and the number of loading processes; where maps must be computed, `progress` shows a bar.
+    Args:
+        model: its backbone makes the maps.
+        spec: of that model; tells the image size.
+        dataset: with the transform that the backbone's weights want.
+        config: tells the cache's folder and the number of loading processes.
+        progress: shows a bar where maps must be computed.
+
+    Returns:
+        The maps, on disk, with the labels.
     """
     task = progress.add_task(f"features of {dataset.split}", total=len(dataset), note="", visible=False)
     loader: DataLoader[Any] = DataLoader(dataset, FEATURE_BATCH, num_workers=config.images.workers)

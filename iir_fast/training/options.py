@@ -29,7 +29,11 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[e
 
 
 def read_yaml(text: str, origin: str) -> dict[str, Any]:
-    """Read the mapping that a YAML `text` holds, which errors call `origin`, e.g. by the file's name.
+    """Read the mapping that a YAML text holds.
+
+    Args:
+        text: the YAML.
+        origin: what errors call it, e.g. the file's name.
 
     Raises:
         ValueError: the text is no YAML, or holds no mapping.
@@ -59,10 +63,12 @@ def _is_beyond(count: int, value: Any) -> bool:
 
 
 def from_options(record: type[Record], options: Mapping[str, Any], origin: str) -> Record:
-    """Make a dataclass, `record`, from some of its options; those that are not given have their defaults.
+    """Make a dataclass from some of its options; those that are not given have their defaults.
 
     Args:
-        options: values as YAML gives them: paths as text, tuples as lists; errors call their source `origin`.
+        record: the dataclass.
+        options: values as YAML gives them: paths as text, tuples as lists.
+        origin: what errors call the options' source.
 
     Raises:
         ValueError: an option does not exist, has a value of another type, or the dataclass refuses it.

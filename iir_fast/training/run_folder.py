@@ -35,7 +35,11 @@ TRACES = (
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths inside `root`, the folder of a run, which need not exist."""
+    """Paths inside the folder of a run.
+
+    Attributes:
+        root: the folder; it need not exist.
+    """
 
     root: Path
 
@@ -79,7 +83,13 @@ class RunFolder:
         """Make the folder of a new run, or take up an old one; writes `config.yaml`.
 
         Of a run that is overwritten or started anew, what the package wrote is removed. The rest is left and named.
-        What `config` and `if_exists` are, and what is raised, is as in `check`.
+
+        Args:
+            config: what the run will do.
+            if_exists: as for `check`.
+
+        Raises:
+            FileExistsError, ValueError: as `check`.
         """
         self._check(config, if_exists)
         self.root.mkdir(parents=True, exist_ok=True)
@@ -121,7 +131,11 @@ class RunFolder:
             return {}
 
     def write_metrics(self, content: dict[str, Any]) -> None:
-        """Replace `metrics.json`, aside first and then in place, by `content`: split -> map -> `Metrics.to_dict()`."""
+        """Replace `metrics.json`, aside first and then in place.
+
+        Args:
+            content: what JSON can hold; split -> map -> `Metrics.to_dict()`.
+        """
         write_whole(self.metrics, json.dumps(content, indent=2) + "\n")
 
     def _check(self, config: TrainConfig, if_exists: IfExists) -> None:
