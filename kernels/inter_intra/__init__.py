@@ -29,7 +29,7 @@ from iir_fast.kernels.contract import (
 from iir_fast.kernels.inter_intra import native, reference
 from iir_fast.kernels.inter_intra.reference import Inputs
 from iir_fast.kernels.registration import deferred, register, register_gradient
-from iir_fast.kernels.subgroup_similarity.places import new_places
+from iir_fast.kernels.subgroup_similarity.reference import new_places
 
 Regulation = Literal["dual", "agreement"]
 REGULATIONS: tuple[Regulation, ...] = ("dual", "agreement")

@@ -11,7 +11,7 @@ from iir_fast.kernels.contract import SHORT_NORM, nan_if_infinite
 from iir_fast.kernels.inter_intra.reference import Inputs, incoming
 from iir_fast.kernels.selection import may_run_triton
 from iir_fast.kernels.subgroup_similarity import native as subgroup_similarity
-from iir_fast.kernels.subgroup_similarity.places import find_places, new_places
+from iir_fast.kernels.subgroup_similarity.reference import new_places
 
 
 def forward(*arguments: Any) -> tuple[Tensor, ...]:
@@ -26,7 +26,7 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
     inter = subgroup_similarity.forward(inputs.foregrounds, own + mean, inputs.groups)
     # What the compiled kernels have no use for, Triton's may have to go on from.
     given = inputs.labels, inputs.foreground.shape[1]
-    places = find_places(*given) if may_run_triton(mean.device.type) else new_places(*given).zero_()
+    places = subgroup_similarity.find_places(*given) if may_run_triton(mean.device.type) else new_places(*given).zero_()
     loss = inputs.intra_weight * intra + inputs.inter_weight * inter
     return loss, intra, inter, mean, inverse, places
 

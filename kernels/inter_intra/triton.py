@@ -22,7 +22,7 @@ from torch import Tensor
 from iir_fast.kernels.contract import SHORT_NORM
 from iir_fast.kernels.inter_intra.reference import Inputs, incoming
 from iir_fast.kernels.launch import Launch, launched, recorded, run
-from iir_fast.kernels.subgroup_similarity.places import PLACES, new_places
+from iir_fast.kernels.subgroup_similarity.reference import PLACES, new_places
 from iir_fast.kernels.subgroup_similarity.triton import Pairs, order_rows, plan_gradients, plan_shares, readable
 
 # Rows of a program that goes along them, and channels at a time.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from iir_fast.kernels import native
 from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype, is_fake, nan_if_infinite
+from iir_fast.kernels.subgroup_similarity.reference import PLACES, new_places
 
 ROWS_OF_A_PART = 8
 # Above so many partners per row on average.
@@ -35,6 +36,18 @@ def _places_of(groups: Tensor) -> Places:
     """Sort rows by their groups, in their own order within one."""
     ordered, order = torch.sort(groups, stable=True)
     return Places(order, torch.searchsorted(ordered, ordered), torch.searchsorted(ordered, ordered, right=True))
+
+
+def find_places(groups: Tensor, repeats: int = 1) -> Tensor:
+    """Find what `new_places` describes, for Triton kernels to go on from where another backend ran before."""
+    order, first, last = _places_of(groups.repeat_interleave(repeats))
+    rows, places = len(order), new_places(groups, repeats).zero_()
+    places[1, rows:] = rows
+    places[:3, :rows] = torch.stack((order, first, last))
+    earlier = torch.zeros(places.shape[1], dtype=torch.int64, device=groups.device)
+    earlier[order] = torch.arange(rows, device=groups.device) - first
+    places[3, ::PLACES] = earlier.view(-1, PLACES).sum(1)
+    return places
 
 
 class _Similarity(ctypes.Structure):

@@ -1,4 +1,5 @@
-"""The oracle of subgroup_similarity: plain differentiable torch over the full matrix of pairs."""
+"""The oracle of subgroup_similarity, plain differentiable torch over the full matrix of pairs, and what the Triton
+kernels go by: where rows come in the order of their groups."""
 
 from __future__ import annotations
 
@@ -6,6 +7,19 @@ import torch
 from torch import Tensor
 
 from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype, nan_if_infinite
+
+PLACES = 32
+"""Rows that one program finds the places of."""
+
+
+def new_places(groups: Tensor, repeats: int = 1) -> Tensor:
+    """Allocate the places of `repeats` rows in turn for each element of `groups`: int32 [4,L], L whole programs' rows.
+
+    The rows in the order of their groups; each group's first place, and its end, at every place of it; and the number
+    of pairs, counted by their later row, of each program's rows at the first of these.
+    """
+    rows = len(groups) * repeats
+    return torch.empty((4, -(-rows // PLACES) * PLACES), dtype=torch.int32, device=groups.device)
 
 
 def unit(vectors: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype
 from iir_fast.kernels.launch import Launch, recorded, run
-from iir_fast.kernels.subgroup_similarity.places import PLACES, new_places
+from iir_fast.kernels.subgroup_similarity.reference import PLACES, new_places
 
 # Rows of a program, two samples' under both classifiers, and channels of a warp: what a thread has of the rows fits 64
 # registers, forward u, backward u, v and p. Of rows longer than MAX_WARPS take there are fewer.
