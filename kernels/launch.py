@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -12,6 +12,8 @@ from iir_fast.kernels.replay import Recording, recording
 
 Arguments = ParamSpec("Arguments")
 Outputs = TypeVar("Outputs")
+Argument: TypeAlias = "Tensor | int | float | None"
+"""Of a kernel at run time."""
 
 MAX_KEPT = 256
 """Kinds of arguments of one function."""
@@ -27,7 +29,7 @@ class Launch:
     Attributes:
         kernel: a `triton.jit` function.
         grid: number of programs along each axis.
-        arguments: the kernel's run-time arguments by name, in its order: tensors, integers, floats.
+        arguments: the kernel's run-time arguments by name.
         constants: its `tl.constexpr` arguments by name.
         num_warps: warps per program.
         num_stages: depth of software pipelining.
@@ -35,7 +37,7 @@ class Launch:
 
     kernel: Any
     grid: tuple[int, ...]
-    arguments: Mapping[str, Tensor | int | float | None]
+    arguments: Mapping[str, Argument]
     constants: Mapping[str, Any] = field(default_factory=dict)
     num_warps: int = 4
     num_stages: int = 2

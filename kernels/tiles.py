@@ -24,12 +24,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-
-from iir_fast.kernels.launch import Launch
 
 # Tiles on their way from memory while a program works on one.
 STAGES = tl.constexpr(3)
@@ -244,6 +241,31 @@ def deal_window(values, R: tl.constexpr, tile: tl.constexpr):
 
 
 @triton.jit
+def load_rows(vectors, stride, count, row, row_end, R: tl.constexpr, dtype: tl.constexpr, tile: tl.constexpr):
+    """Load what belongs to the rows of a tile, of `count` <= R dense vectors, `stride` apart: [R,1,rows,1], zero
+    outside."""
+    number, rows = tl.arange(0, R)[:, None, None, None], row_index(row, tile)
+    inside = (number < count) & (rows < row_end)
+    return tl.load(vectors + number * stride + rows, mask=inside, other=0).to(dtype)
+
+
+@triton.jit
+def store_rows(vectors, values, stride, count, row, row_end, tile: tl.constexpr):
+    """Write what belongs to the rows of a tile, [R,1,rows,1], to `count` <= R dense vectors, `stride` apart."""
+    number, rows = tl.arange(0, values.shape[0])[:, None, None, None], row_index(row, tile)
+    inside = (number < count) & (rows < row_end)
+    tl.store(vectors + number * stride + rows, values.to(vectors.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def store_window(vectors, values, stride, count, window, window_end, tile: tl.constexpr):
+    """Write what belongs to the window of a tile, [R,vector,1,lanes], to `count` <= R dense vectors, `stride` apart."""
+    number, elements = tl.arange(0, values.shape[0])[:, None, None, None], window_index(window, tile)
+    inside = (number < count) & (elements < window_end)
+    tl.store(vectors + number * stride + elements, values.to(vectors.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def pick_rows(vectors, first, tile: tl.constexpr):
     """Pick what belongs to the rows of a tile, from vectors [R,row_share]: [R,1,rows,1]."""
     R: tl.constexpr = vectors.shape[0]
@@ -333,34 +355,3 @@ def store_tile(maps, values, row, row_end, window, window_end, tile: tl.constexp
         rows, elements = row_index(row, tile), window_index(window, tile)
         inside = (rows < row_end) & (elements < window_end)
         tl.store(_pointers(maps, rows, elements, tile), values, mask=inside)
-
-
-@triton.jit(do_not_specialize=["count", "size"])
-def _sum_parts_kernel(parts, total, count, size, BLOCK: tl.constexpr):
-    # parts [count,size] -> total [size]; in registers [BLOCK]
-    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = index < size
-    values = tl.full([BLOCK], 0, parts.dtype.element_ty)
-    for part in range(count):
-        values += tl.load(parts + part * size + index, mask=inside, other=0)
-    tl.store(total + index, values.to(total.dtype.element_ty), mask=inside)
-
-
-def sum_parts(parts: Tensor, total: Tensor) -> Launch:
-    """Plan the launch that writes parts[0] + parts[1] + ..., added in that order, to `total`."""
-    # An element for each thread: the parts need not be aligned to more.
-    block = 128
-    return Launch(
-        _sum_parts_kernel,
-        (triton.cdiv(total.numel(), block),),
-        {"parts": parts, "total": total, "count": parts.shape[0], "size": total.numel()},
-        {"BLOCK": block},
-    )
-
-
-def plan_total(parts: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, list[Launch]]:
-    """Plan the sum of parts [S,...], in that dtype if there are several, and the launch that makes it then."""
-    if len(parts) == 1:
-        return parts[0], []
-    total = parts.new_empty(parts.shape[1:], dtype=dtype)
-    return total, [sum_parts(parts, total)]

@@ -36,7 +36,6 @@ from iir_fast.kernels.dual_cam.products import (
 )
 from iir_fast.kernels.dual_cam.reference import Gradients, Inputs, Saved
 from iir_fast.kernels.label_cam import triton as label_cam
-from iir_fast.kernels.label_cam.class_sums import sum_class
 from iir_fast.kernels.label_cam.triton import Incoming, Maps
 from iir_fast.kernels.launch import Launch, recorded, run
 from iir_fast.kernels.masked_pool import triton as masked_pool
@@ -44,7 +43,7 @@ from iir_fast.kernels.masked_pool.reference import BackwardInputs
 from iir_fast.kernels.regulate import TEMPERATURE
 from iir_fast.kernels.regulate import triton as regulate
 from iir_fast.kernels.regulate.triton import Sources
-from iir_fast.kernels.tiles import plan_total
+from iir_fast.kernels.sums import plan_total, sum_class
 
 # A program's columns of the weights, and rows that it takes at a time.
 COLUMNS = 32

@@ -17,13 +17,14 @@ from iir_fast.kernels.tiles import (
     STAGES,
     Tile,
     channel_share,
+    load_rows,
     load_tile,
     load_window,
     own_share,
-    row_index,
+    store_rows,
+    store_window,
     sum_across_threads,
     sum_in_threads,
-    window_index,
 )
 
 # Programs that keep a large GPU busy, and the fewest channels one of them is worth.
@@ -41,55 +42,41 @@ def _sums_kernel(
     features_sample,
     tiles_each,
     R: tl.constexpr,
-    R_PADDED: tl.constexpr,
     tile: tl.constexpr,
 ):
     # features [B,C,P], vectors [B,R,C] -> parts [S,B,R+1,P], squares last; in registers [R, vector, rows, lanes]
     dtype: tl.constexpr = parts.dtype.element_ty
+    R_PADDED: tl.constexpr = triton.next_power_of_2(R)
     sample = tl.program_id(0).to(tl.int64)
     first_row, row_end, window, window_end = own_share(tiles_each, tile)
     features += sample * features_sample
     vectors += sample * (R * tile.channels)
     parts += (channel_share(tile) * tl.num_programs(0) + sample) * ((R + 1) * tile.pixels)
     squares = parts + R * tile.pixels
-    number = tl.arange(0, R_PADDED)[:, None, None, None]
     if tile.planar:
         dots = tl.full([R_PADDED, tile.vector, tile.thread_rows, tile.lanes], 0, dtype)
         norms = tl.full([1, tile.vector, tile.thread_rows, tile.lanes], 0, dtype)
         for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
-            rows = row_index(row, tile)
-            inside = (number < R) & (rows < row_end)
-            vector = tl.load(vectors + number * tile.channels + rows, mask=inside, other=0).to(dtype)
+            vector = load_rows(vectors, tile.channels, R, row, row_end, R_PADDED, dtype, tile)
             values = load_tile(features, row, row_end, window, window_end, dtype, tile)
             dots += sum_in_threads(vector * values, True, tile)
             norms += sum_in_threads(values * values, True, tile)
-        pixels = window_index(window, tile)
-        inside = pixels < window_end
-        tl.store(parts + number * tile.pixels + pixels, sum_across_threads(dots, True), mask=(number < R) & inside)
-        tl.store(squares + pixels, sum_across_threads(norms, True), mask=inside)
+        store_window(parts, sum_across_threads(dots, True), tile.pixels, R, window, window_end, tile)
+        store_window(squares, sum_across_threads(norms, True), 0, 1, window, window_end, tile)
     else:
         vector = load_window(vectors, tile.channels, R, window, window_end, R_PADDED, dtype, tile)
         for row in tl.range(first_row, row_end, tile.rows, num_stages=STAGES):
-            rows = row_index(row, tile)
-            inside = rows < row_end
             values = load_tile(features, row, row_end, window, window_end, dtype, tile)
             dots = sum_across_threads(sum_in_threads(vector * values, False, tile), False)
             norms = sum_across_threads(sum_in_threads(values * values, False, tile), False)
-            tl.store(parts + number * tile.pixels + rows, dots, mask=(number < R) & inside)
-            tl.store(squares + rows, norms, mask=inside)
+            store_rows(parts, dots, tile.pixels, R, row, row_end, tile)
+            store_rows(squares, norms, 0, 1, row, row_end, tile)
 
 
 @triton.jit(do_not_specialize=["count"])
-def _divide_kernel(
-    parts,
-    evidence,
-    count,
-    R: tl.constexpr,
-    R_PADDED: tl.constexpr,
-    P: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+def _divide_kernel(parts, evidence, count, R: tl.constexpr, P: tl.constexpr, BLOCK: tl.constexpr):
     # parts [count,B,R+1,P] -> evidence [B,R,P]; in registers [R, BLOCK]
+    R_PADDED: tl.constexpr = triton.next_power_of_2(R)
     sample = tl.program_id(0).to(tl.int64)
     number = tl.arange(0, R_PADDED)[:, None]
     pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
@@ -116,7 +103,7 @@ def plan_forward(features: Tensor, vectors: Tensor) -> tuple[Tensor, list[Launch
     split = tile.split(PROGRAMS // max(1, batch * tile.windows), CHANNELS) if tile.planar else tile.split()
     evidence = features.new_empty((batch, count, height, width), dtype=accumulation_dtype(features, vectors))
     parts = evidence.new_empty((split.channel_shares, batch, count + 1, tile.pixels))
-    padded, block = triton.next_power_of_2(count), min(256, triton.next_power_of_2(tile.pixels))
+    block = min(256, triton.next_power_of_2(tile.pixels))
     return evidence, [
         Launch(
             _sums_kernel,
@@ -128,13 +115,13 @@ def plan_forward(features: Tensor, vectors: Tensor) -> tuple[Tensor, list[Launch
                 "features_sample": maps.stride(0),
                 "tiles_each": split.tiles_each,
             },
-            {"R": count, "R_PADDED": padded, "tile": tile},
+            {"R": count, "tile": tile},
         ),
         Launch(
             _divide_kernel,
             (batch, triton.cdiv(tile.pixels, block)),
             {"parts": parts, "evidence": evidence, "count": split.channel_shares},
-            {"R": count, "R_PADDED": padded, "P": tile.pixels, "BLOCK": block},
+            {"R": count, "P": tile.pixels, "BLOCK": block},
         ),
     ]
 

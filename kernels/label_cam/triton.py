@@ -27,11 +27,11 @@ import triton.language as tl
 from torch import Tensor
 
 from iir_fast.kernels.contract import Factors, accumulation_dtype, gradient_like
-from iir_fast.kernels.label_cam.class_sums import class_sums
 from iir_fast.kernels.label_cam.reference import BackwardInputs
 from iir_fast.kernels.label_cam.share import differentiate_share, sum_share
 from iir_fast.kernels.launch import Launch, launched
-from iir_fast.kernels.tiles import Tile, channel_share, own_share, pixel_share, pixel_shares, plan_total
+from iir_fast.kernels.sums import class_sums, plan_total
+from iir_fast.kernels.tiles import Tile, channel_share, own_share, pixel_share, pixel_shares
 
 # Programs that keep a large GPU busy, and the fewest channels one of them is worth.
 PROGRAMS = 512

@@ -24,7 +24,8 @@ from iir_fast.kernels.contract import Factors, accumulation_dtype, gradient_like
 from iir_fast.kernels.launch import Launch, launched
 from iir_fast.kernels.masked_pool.reference import BackwardInputs
 from iir_fast.kernels.masked_pool.share import differentiate_share, pool_by_channels, pool_by_pixels
-from iir_fast.kernels.tiles import Tile, channel_share, own_share, pixel_share, plan_total
+from iir_fast.kernels.sums import plan_total
+from iir_fast.kernels.tiles import Tile, channel_share, own_share, pixel_share
 
 # Programs that keep a large GPU busy, and the fewest channels one of them is worth.
 PROGRAMS = 512

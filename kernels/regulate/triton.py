@@ -26,7 +26,7 @@ from iir_fast.kernels.launch import Launch, launched, strides_of
 from iir_fast.kernels.regulate import gradient_of_cuts
 from iir_fast.kernels.regulate.reference import Gradients, Inputs
 from iir_fast.kernels.regulate.sample import differentiate_sample, regulate_sample
-from iir_fast.kernels.tiles import plan_total
+from iir_fast.kernels.sums import plan_total
 
 # Integers that change with the batch: no variant of a kernel depends on their values.
 RUN_TIME = ["parts", "part_stride", "pooled_map"]

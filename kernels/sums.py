@@ -1,14 +1,20 @@
-"""Sums over the samples of each class, on Triton: the weights' gradient, once each sample has its own."""
+"""Sums that programs have left in parts, finished by a launch of their own, on Triton: of parts of one result, and of
+the samples of each class.
+
+No atomics: every element of a result is added by one program, in the order of the parts or of the samples.
+"""
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from iir_fast.kernels.launch import Launch
 
-# Columns of a program, samples whose labels it looks at together, and those of a class that it adds at a time.
+# Columns or elements of a program, one for each thread, samples whose labels it looks at together, and those of a class
+# that it adds at a time.
 BLOCK = 128
 LABELS = 128
 MEMBERS = 16
@@ -108,3 +114,24 @@ def class_sums(per_sample: Tensor, labels: Tensor, grad_weights: Tensor) -> Laun
         },
         {"PARTS": parts, "C": channels, "WIDTH": width, "CLASSES": CLASSES, "BLOCK": BLOCK},
     )
+
+
+@triton.jit(do_not_specialize=["count", "size"])
+def _sum_parts_kernel(parts, total, count, size, BLOCK: tl.constexpr):
+    # parts [count,size] -> total [size]; in registers [BLOCK]
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < size
+    values = tl.full([BLOCK], 0, parts.dtype.element_ty)
+    for part in range(count):
+        values += tl.load(parts + part * size + index, mask=inside, other=0)
+    tl.store(total + index, values.to(total.dtype.element_ty), mask=inside)
+
+
+def plan_total(parts: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, list[Launch]]:
+    """Plan parts[0] + parts[1] + ... of parts [S,...], in that dtype if there are several, and the launch that adds
+    them then."""
+    if len(parts) == 1:
+        return parts[0], []
+    total = parts.new_empty(parts.shape[1:], dtype=dtype)
+    arguments: dict[str, Tensor | int] = {"parts": parts, "total": total, "count": len(parts), "size": total.numel()}
+    return total, [Launch(_sum_parts_kernel, (triton.cdiv(total.numel(), BLOCK),), arguments, {"BLOCK": BLOCK})]
