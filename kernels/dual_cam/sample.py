@@ -11,8 +11,8 @@ import triton.language as tl
 
 from iir_fast.kernels.label_cam.share import differentiate_share as differentiate_cams
 from iir_fast.kernels.label_cam.share import sum_share
-from iir_fast.kernels.masked_pool.share import differentiate_share as differentiate_pool
-from iir_fast.kernels.masked_pool.share import pool_by_channels, pool_by_pixels
+from iir_fast.kernels.masked_pool.triton import differentiate_share as differentiate_pool
+from iir_fast.kernels.masked_pool.triton import pool_share
 from iir_fast.kernels.regulate.sample import differentiate_sample, regulate_sample
 from iir_fast.kernels.tiles import share_at
 
@@ -104,10 +104,7 @@ def dual_cam_forward_kernel(
     background += sample * 2 * pool.channels
     for window in tl.range(0, pool_split.window_shares, disable_licm=True):
         share = share_at(0, window, pool_split.tiles_each, pool)
-        if pool.planar:
-            pool_by_channels(features, masks, foreground, background, share, 2, 2, pool)
-        else:
-            pool_by_pixels(features, masks, foreground, background, share, 2, 2, pool)
+        pool_share(features, masks, foreground, background, share, 2, pool)
 
 
 @triton.jit(do_not_specialize=["classes"], do_not_specialize_on_alignment=["labels"])
@@ -143,7 +140,6 @@ def dual_cam_backward_kernel(
     maps_map,
     maps_pixel,
     classes,
-    FEATURES_NEEDED: tl.constexpr,
     MAPS_NEEDED: tl.constexpr,
     WEIGHTS_NEEDED: tl.constexpr,
     MAPS: tl.constexpr,
@@ -177,28 +173,22 @@ def dual_cam_backward_kernel(
     if MAPS == 1:
         differences = parts + PARTS * 2 * P
         added = differences + 2 * C
-    if FEATURES_NEEDED:
+    if grad_features is not None:
         grad_features += sample * (pool.channels * P)
     for row in tl.range(0, pool_split.row_shares, disable_licm=True):
         for window in tl.range(0, pool_split.window_shares, disable_licm=True):
             differentiate_pool(
-                grad_foreground + sample * 2 * pool.channels,
-                grad_background + sample * 2 * pool.channels,
+                (grad_foreground + sample * 2 * pool.channels, grad_background + sample * 2 * pool.channels),
                 features + sample * features_sample,
                 masks,
-                foreground + sample * 2 * pool.channels,
-                background + sample * 2 * pool.channels,
+                (foreground + sample * 2 * pool.channels, background + sample * 2 * pool.channels),
                 grad_features,
                 parts + (row if pool.planar else window) * (2 * P),
                 differences,
                 added,
                 share_at(row, window, pool_split.tiles_each, pool),
                 True,
-                FEATURES_NEEDED,
-                True,
                 2,
-                2,
-                BLOCK,
                 SPAN,
                 pool,
                 pool_written,

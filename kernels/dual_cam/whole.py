@@ -181,7 +181,7 @@ def plan_backward(
             "background": saved.background.contiguous(),
             "scratch": scratch,
             "grad_cuts": cuts,
-            "grad_features": None if shared else grad_features,
+            "grad_features": grad_features if features_needed and not shared else None,
             "grad_first": of_maps[0],
             "grad_second": None if shared else of_maps[1],
             "per_sample": per_sample,
@@ -194,7 +194,6 @@ def plan_backward(
             "classes": inputs.weights.shape[1],
         },
         {
-            "FEATURES_NEEDED": features_needed and not shared,
             "MAPS_NEEDED": needed,
             "WEIGHTS_NEEDED": weights_needed,
             "MAPS": count,
