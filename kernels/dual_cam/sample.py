@@ -9,8 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from iir_fast.kernels.label_cam.share import differentiate_share as differentiate_cams
-from iir_fast.kernels.label_cam.share import sum_share
+from iir_fast.kernels.label_cam.triton import differentiate_share as differentiate_cams
+from iir_fast.kernels.label_cam.triton import sum_share
 from iir_fast.kernels.masked_pool.triton import differentiate_share as differentiate_pool
 from iir_fast.kernels.masked_pool.triton import pool_share
 from iir_fast.kernels.regulate.sample import differentiate_sample, regulate_sample
@@ -66,7 +66,7 @@ def dual_cam_forward_kernel(
             share = share_at(0, window, read_split.tiles_each, read)
             own_cams = parts + window * batch * 2 * P + which * P
             own_pooled = pooled + which * batch * C
-            sum_share(own_map, own_weights, label, own_cams, own_pooled, classes, share, READERS, READERS, read)
+            sum_share(own_map, own_weights, label, own_cams, own_pooled, classes, share, READERS, read)
     tl.debug_barrier()
     if given is not None:
         given += 2 * sample
@@ -140,7 +140,6 @@ def dual_cam_backward_kernel(
     maps_map,
     maps_pixel,
     classes,
-    MAPS_NEEDED: tl.constexpr,
     WEIGHTS_NEEDED: tl.constexpr,
     MAPS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -226,33 +225,27 @@ def dual_cam_backward_kernel(
     label = tl.load(labels + sample)
     for which in tl.static_range(MAPS):
         own_map = (first if which == 0 else second) + sample * first_sample
-        target = (grad_first if which == 0 else grad_second) + sample * (C * P)
+        target = grad_first if which == 0 else grad_second
+        if target is not None:
+            target += sample * (C * P)
         own_cuts, own_offsets = None, None
         if offset_weights is not None:
             own_cuts, own_offsets = grad_cuts + 2 * sample + which, offset_weights + which * C
+        own_pooled = grad_pooled + (which * batch + sample) * C
+        incoming = grad_cams + which * P, own_pooled, batch * C, differences, masks, added, own_cuts, own_offsets
         for window in tl.range(0, read_split.window_shares, disable_licm=True):
             differentiate_cams(
-                grad_cams + which * P,
-                grad_pooled + (which * batch + sample) * C,
-                differences,
-                masks,
-                added,
-                own_cuts,
-                own_offsets,
+                incoming,
                 own_map,
                 weights + which * (classes.to(tl.int64) * C),
                 label,
                 target,
                 per_sample + (sample * 2 + which) * C,
-                batch * C,
                 classes,
                 share_at(0, window, read_split.tiles_each, read),
-                MAPS_NEEDED,
                 WEIGHTS_NEEDED,
                 READERS,
                 READERS,
-                READERS,
-                TOGETHER,
                 TOGETHER,
                 read,
                 read_written,

@@ -36,7 +36,7 @@ from iir_fast.kernels.dual_cam.products import (
 )
 from iir_fast.kernels.dual_cam.reference import Gradients, Inputs, Saved
 from iir_fast.kernels.label_cam import triton as label_cam
-from iir_fast.kernels.label_cam.triton import Incoming, Maps
+from iir_fast.kernels.label_cam.reference import Incoming, Maps
 from iir_fast.kernels.launch import Launch, recorded, run
 from iir_fast.kernels.masked_pool import triton as masked_pool
 from iir_fast.kernels.masked_pool.reference import BackwardInputs
@@ -164,11 +164,11 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
         run([*choosing, launch])
         return logits_of(inputs, pooled), *results, pooled, offsets, *rows
     maps = Maps.of(inputs.maps)
-    parts, launch = label_cam.plan_parts(maps, of_cams.weights, of_cams.labels)
-    pooled, summing = plan_total(parts.pooled)
+    (cams, pooled), launch = label_cam.plan_parts(maps, of_cams.weights, of_cams.labels)
+    pooled, summing = plan_total(pooled)
     run([*choosing, launch, *summing])
     logits = logits_of(inputs, pooled)
-    cams = parts.cams.unflatten(3, inputs.features.shape[2:])
+    cams = cams.unflatten(3, inputs.features.shape[2:])
     sources = Sources(cams, pooled, inputs.offset_weights, inputs.offset_biases)
     (cams, offsets, terms, masks, normalized, cuts), regulating = regulate.plan_from_sources(
         sources, inputs.thresholds, TEMPERATURE

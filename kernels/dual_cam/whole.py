@@ -16,7 +16,7 @@ from iir_fast.kernels.contract import accumulation_dtype, gradient_like
 from iir_fast.kernels.dual_cam.products import or_zeros
 from iir_fast.kernels.dual_cam.reference import Gradients, Inputs, Saved
 from iir_fast.kernels.dual_cam.sample import dual_cam_backward_kernel, dual_cam_forward_kernel
-from iir_fast.kernels.label_cam.triton import Maps
+from iir_fast.kernels.label_cam.reference import Maps
 from iir_fast.kernels.launch import Launch
 from iir_fast.kernels.masked_pool.triton import SPAN, THIN
 from iir_fast.kernels.regulate import TEMPERATURE, gradient_of_cuts
@@ -182,8 +182,8 @@ def plan_backward(
             "scratch": scratch,
             "grad_cuts": cuts,
             "grad_features": grad_features if features_needed and not shared else None,
-            "grad_first": of_maps[0],
-            "grad_second": None if shared else of_maps[1],
+            "grad_first": of_maps[0] if needed else None,
+            "grad_second": of_maps[1] if needed and not shared else None,
             "per_sample": per_sample,
             "temperature": TEMPERATURE,
             "features_sample": features.stride(0),
@@ -194,7 +194,6 @@ def plan_backward(
             "classes": inputs.weights.shape[1],
         },
         {
-            "MAPS_NEEDED": needed,
             "WEIGHTS_NEEDED": weights_needed,
             "MAPS": count,
             "BLOCK": triton.next_power_of_2(read.pixels),
