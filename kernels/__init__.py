@@ -11,7 +11,9 @@ A room holds one operator in several implementations of one contract:
   gradient's wiring.
 
 ``dual_cam``, all that a head with two classifiers does, and ``inter_intra``, all that the loss does with it, are made
-of the other rooms. All of it knows tensors, not training: nothing here imports from the rest of ``iir_fast``.
+of the other rooms; ``dual_cam/whole.py``, the one file more, has the kernels whose programs take a whole sample. Triton
+kernels of several rooms are made of ``tiles.py`` and ``sums.py``. All of it knows tensors, not training: nothing here
+imports from the rest of ``iir_fast``.
 """
 
 from iir_fast.kernels.dual_cam import DualCAMs, dual_cam

@@ -82,6 +82,19 @@ class Saved(NamedTuple):
     """int64 [B]: 0, 1, 2 and so on, to read `rows` by; empty with them."""
 
 
+class Found(NamedTuple):
+    """Gradients on the way, of what was read and pooled."""
+
+    features: Tensor
+    """[B,C,H,W]: of the shared map, or of the map that is pooled only; empty if not needed."""
+    maps: list[Tensor]
+    """Of the classifiers' own; empty if not needed."""
+    per_sample: Tensor
+    """[B,1,2,C] of the weights; B is 0 if not needed."""
+    cuts: Tensor | None
+    """[B,2] of given thresholds or of offsets, if there are any."""
+
+
 def dual_cam(*arguments: Any) -> tuple[Tensor, ...]:
     inputs = Inputs(*arguments)
     # Wide at once: the gradients that meet here are rounded once.

@@ -27,24 +27,29 @@ from torch import Tensor
 
 from iir_fast.kernels.contract import Factors, accumulation_dtype, gradient_like
 from iir_fast.kernels.dual_cam import whole
-from iir_fast.kernels.dual_cam.products import (
+from iir_fast.kernels.dual_cam.native import (
     logits_of,
     or_zeros,
     pooled_through_logits,
     through_regulate,
     weights_through_logits,
 )
-from iir_fast.kernels.dual_cam.reference import Gradients, Inputs, Saved
+from iir_fast.kernels.dual_cam.reference import Found, Gradients, Inputs, Saved
 from iir_fast.kernels.label_cam import triton as label_cam
 from iir_fast.kernels.label_cam.reference import Incoming, Maps
-from iir_fast.kernels.launch import Launch, recorded, run
+from iir_fast.kernels.launch import Argument, Launch, recorded, run
 from iir_fast.kernels.masked_pool import triton as masked_pool
 from iir_fast.kernels.masked_pool.reference import BackwardInputs
 from iir_fast.kernels.regulate import TEMPERATURE
+from iir_fast.kernels.regulate import reference as of_regulate
 from iir_fast.kernels.regulate import triton as regulate
-from iir_fast.kernels.regulate.triton import Sources
 from iir_fast.kernels.sums import plan_total, sum_class
+from iir_fast.kernels.tiles import Tile
 
+# Where a loop's bounds are known to it, as in `whole.py`, Triton 3.5 copies two bytes at a time, and refuses to.
+COMPILES = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 6)
+# Bytes of a sample's map: 128 of them take 48 MiB, and still lie in the L2 cache of a large GPU when read again.
+LARGEST = 384 * 1024
 # A program's columns of the weights, and rows that it takes at a time.
 COLUMNS = 32
 ROWS = 64
@@ -159,7 +164,7 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
     inputs = Inputs(*arguments)
     rows, choosing = _plan_rows(inputs)
     of_cams = inputs.of_cams(*rows)
-    if whole.is_small(inputs):
+    if _is_small(inputs):
         (pooled, offsets, *results), launch = whole.plan_forward(of_cams)
         run([*choosing, launch])
         return logits_of(inputs, pooled), *results, pooled, offsets, *rows
@@ -169,10 +174,7 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
     run([*choosing, launch, *summing])
     logits = logits_of(inputs, pooled)
     cams = cams.unflatten(3, inputs.features.shape[2:])
-    sources = Sources(cams, pooled, inputs.offset_weights, inputs.offset_biases)
-    (cams, offsets, terms, masks, normalized, cuts), regulating = regulate.plan_from_sources(
-        sources, inputs.thresholds, TEMPERATURE
-    )
+    (cams, offsets, terms, masks, normalized, cuts), regulating = _plan_regulate(inputs, cams, pooled)
     descriptors, pooling = masked_pool.plan_forward(inputs.features, masks)
     run([*regulating, *pooling])
     return logits, cams, terms, masks, normalized, cuts, *descriptors, pooled, offsets, *rows
@@ -184,10 +186,10 @@ def backward(*arguments: Any) -> tuple[Tensor, ...]:
     needed = _, maps_needed, weights_needed = arguments[27:]
     grad_pooled, of_cams = pooled_through_logits(given.logits, inputs, saved.pooled), inputs.of_cams(*saved[-2:])
     pools = given.foreground is not None or given.background is not None
-    if pools and given.cams is None and given.masks is None and whole.is_small(inputs):
-        found, launch = whole.plan_backward(given, grad_pooled, of_cams, saved, *needed)
+    if pools and given.cams is None and given.masks is None and _is_small(inputs):
+        found, launch = whole.plan_backward(given, grad_pooled, of_cams, saved, needed)
     else:
-        found, launch = _plan_maps(given, grad_pooled, of_cams, saved, *needed)
+        found, launch = _plan_maps(given, grad_pooled, of_cams, saved, needed)
     run([launch])
     sums = None
     if weights_needed:
@@ -205,6 +207,18 @@ def backward(*arguments: Any) -> tuple[Tensor, ...]:
         grad_thresholds = torch.zeros_like(inputs.thresholds) if found.cuts is None else found.cuts
     grad_weights = features.new_empty(0) if sums is None else sums.to(inputs.weights.dtype)
     return found.features, *grad_maps, grad_weights, *results, grad_thresholds
+
+
+def _is_small(inputs: Inputs) -> bool:
+    """Tell whether a program takes a whole sample: all of its F is near, and a tile spans its pixels."""
+    return COMPILES and all(map(_is_near, (inputs.features, *inputs.maps)))
+
+
+def _is_near(features: Tensor) -> bool:
+    channels, height, width = features.shape[1:]
+    pixels, tile = height * width, Tile.over(features.flatten(2))
+    held = pixels <= regulate.MAX_HELD and not (tile.planar and tile.windows > 1)
+    return held and channels * pixels * features.element_size() <= LARGEST
 
 
 def _plan_rows(inputs: Inputs) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
@@ -233,30 +247,69 @@ def _plan_rows(inputs: Inputs) -> tuple[tuple[Tensor, Tensor], list[Launch]]:
     return (rows, places), [launch]
 
 
+def _plan_regulate(inputs: Inputs, parts: Tensor, pooled: Tensor) -> tuple[tuple[Tensor, ...], list[Launch]]:
+    """Plan `regulate` of CAMs in parts [S,B,2,H,W] and of pooled maps; before its results come the CAMs [B,2,H,W] and
+    the offsets [B,2], empty if there are none."""
+    _, batch, _, height, width = parts.shape
+    launches = list[Launch]()
+    written, offsets = None, None
+    if len(parts) == 1:
+        cams = parts[0]
+    elif height * width > regulate.MAX_HELD:
+        cams, launches = plan_total(parts)
+        parts = cams.unsqueeze(0)
+    else:
+        cams = written = parts.new_empty(parts.shape[1:])
+    # All parts belong to what the launch is given.
+    more: dict[str, Argument] = {"cam_a": parts[:, :, 0], "cam_b": parts[:, :, 1], "cams": written}
+    more |= {"parts": len(parts), "part_stride": parts.stride(0)}
+    channels = 1
+    if inputs.offset_weights is not None and inputs.offset_biases is not None:
+        channels, offsets = pooled.shape[2], parts.new_empty(batch, 2)
+        more |= {
+            "pooled": pooled.contiguous(),
+            "pooled_map": 0 if len(pooled) == 1 else batch * channels,
+            "offset_weights": inputs.offset_weights.contiguous(),
+            "offset_biases": inputs.offset_biases.contiguous(),
+        }
+    given = of_regulate.Inputs(parts[0, :, 0], parts[0, :, 1], inputs.thresholds, offsets, TEMPERATURE)
+    results, launch = regulate.plan_results(given, channels, **more)
+    return (cams, parts.new_empty(0) if offsets is None else offsets, *results), [*launches, launch]
+
+
+def _regulate_backward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """Compute the gradient of both CAMs [B,2,H,W], and of thresholds or offsets; that of the masks [S,B,2,H,W] comes in
+    parts, whose sum it is."""
+    incoming, inputs = of_regulate.Gradients(*arguments[:4]), of_regulate.Inputs(*arguments[4:])
+    batch, height, width = inputs.cam_a.shape
+    launches = list[Launch]()
+    if len(incoming.masks) > 1 and height * width > regulate.MAX_HELD:
+        total, launches = plan_total(incoming.masks)
+        incoming = incoming._replace(masks=total.unsqueeze(0))
+    grad_cams = inputs.cam_a.new_empty(batch, 2, height, width)
+    grad_cuts, launch = regulate.plan_gradients(incoming, inputs, *grad_cams.unbind(1))
+    run([*launches, launch])
+    return grad_cams, grad_cuts
+
+
 def _plan_maps(
-    given: Gradients,
-    grad_pooled: Tensor,
-    inputs: Inputs,
-    saved: Saved,
-    features_needed: bool,
-    maps_needed: bool,
-    weights_needed: bool,
-) -> tuple[whole.Found, Launch]:
+    given: Gradients, grad_pooled: Tensor, inputs: Inputs, saved: Saved, needed: tuple[bool, bool, bool]
+) -> tuple[Found, Launch]:
     """Go through masked_pool and regulate, and describe the launch that fills the gradients of what was read."""
+    features_needed, maps_needed, weights_needed = needed
     grad_features, factors, grad_masks = _through_pool(given, inputs, saved, features_needed)
-    grad_cams, grad_cuts = through_regulate(
-        regulate.backward_of_both, given, grad_masks, saved.masks.unsqueeze(0), inputs, saved
-    )
+    like = saved.masks.unsqueeze(0)
+    grad_cams, grad_cuts = through_regulate(_regulate_backward, given, grad_masks, like, inputs, saved)
     learned = inputs.offset_weights is not None
     if learned and grad_cuts is None:
         grad_cuts = torch.zeros_like(saved.offsets)
     incoming = Incoming(grad_cams, grad_pooled, factors, grad_cuts if learned else None, inputs.offset_weights)
     shared = len(inputs.maps) == 1
-    needed = features_needed if shared else maps_needed, weights_needed
+    reads = features_needed if shared else maps_needed
     (of_maps, per_sample), launch = label_cam.plan_gradients(
-        incoming, inputs.maps, inputs.weights, inputs.labels, *needed
+        incoming, inputs.maps, inputs.weights, inputs.labels, reads, weights_needed
     )
-    return whole.Found(of_maps[0] if shared else grad_features, of_maps, per_sample, grad_cuts), launch
+    return Found(of_maps[0] if shared else grad_features, of_maps, per_sample, grad_cuts), launch
 
 
 def _through_pool(

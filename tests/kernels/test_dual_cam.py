@@ -211,7 +211,7 @@ def test_sums_of_parts(held, random, implementation, monkeypatch):
         room = import_module("iir_fast.kernels.regulate.triton")
         for name in ("MAX_HELD", "LOOP_BLOCK"):
             monkeypatch.setattr(room, name, held)
-        monkeypatch.setattr(import_module("iir_fast.kernels.dual_cam.whole"), "LARGEST", 0)
+        monkeypatch.setattr(import_module("iir_fast.kernels.dual_cam.triton"), "LARGEST", 0)
     features = random(1, 264, 5, 6, seed=1).contiguous(memory_format=torch.channels_last)
     arguments = [features, random(2, 3, 264, seed=2), random(2, 3, seed=3)]
     offsets = {"offset_weights": random(2, 264, seed=4) / 16, "offset_biases": random(2, seed=5)}
