@@ -10,6 +10,8 @@ A room holds one operator in several implementations of one contract:
 - ``__init__.py``: the contract (the public function's docstring), the registration with ``torch.library`` and the
   gradient's wiring.
 
+Open ``evidence_map/__init__.py`` first: it is the smallest room, and the others are built like it.
+
 ``dual_cam``, all that a head with two classifiers does, and ``inter_intra``, all that the loss does with it, are made
 of the other rooms; ``dual_cam/whole.py``, the one file more, has the kernels whose programs take a whole sample. Triton
 kernels of several rooms are made of ``tiles.py`` and ``sums.py``. All of it knows tensors, not training: nothing here
