@@ -30,6 +30,8 @@ from torch import Tensor
 
 # Tiles on their way from memory while a program works on one.
 STAGES = tl.constexpr(3)
+# Programs that keep a large GPU busy.
+PROGRAMS = 512
 WINDOW = 256
 VECTOR = 8
 LOAD_BYTES = 16

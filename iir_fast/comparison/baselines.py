@@ -6,12 +6,14 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor  # type: ignore[import-untyped]
 
 from iir_fast.app.progress import log
+from iir_fast.app.runs import open_evaluated
 from iir_fast.data import LocalizationDataset, Transform, image_transform
 from iir_fast.evaluation import PROTOCOL_SIZE, Evaluator, Predictions, Refinement, evaluate_maps, refined_name
 from iir_fast.models import Localizer, create_classifier
-from iir_fast.training import RunFolder, TrainConfig, open_data, pick_device
+from iir_fast.training import RunFolder, TrainConfig, pick_device
 
 Baseline = Literal["center", "classifier"]
 """A map that no training of ours has made.
@@ -42,8 +44,7 @@ def evaluate_baseline(
         ValueError: the weights are random, the backbone has no classifier, or as `ListedDataset.check`.
     """
     if baseline == "center":
-        # Images are not looked at, whatever would be made of them.
-        dataset = _open(config, split, image_transform(PROTOCOL_SIZE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+        dataset = _open(config, split, pil_to_tensor)  # images are not looked at, whatever would be made of them
         maps = gaussian().expand(len(dataset), -1, -1)
     else:
         if config.model.weights == "random":
@@ -70,11 +71,9 @@ def gaussian() -> Tensor:
 
 
 def _open(config: TrainConfig, split: str, transform: Transform) -> LocalizationDataset:
-    dataset = open_data(config, split, transform)
+    dataset = open_evaluated(config, split, transform)
     for remark in dataset.check():
         log(remark)
-    if dataset.skipped:
-        log(f"skipped {len(dataset.skipped)} {split} images that cannot be read.")
     return dataset
 
 

@@ -154,11 +154,11 @@ def _train_and_evaluate(task: Task) -> None:
     try:
         if task.baseline:
             evaluate_baseline(folder, config, task.baseline, SPLIT, task.refinements)
-            return
-        train(config, folder.root, "resume", evaluated=(SPLIT,))
-        with folder.locked():
-            for refinement in task.refinements:
-                evaluate_run(folder.root, SPLIT, tuple(task.maps), device=config.device, refinement=refinement)
+        else:
+            train(config, folder.root, "resume", evaluated=(SPLIT,))
+            with folder.locked():
+                for refinement in task.refinements:
+                    evaluate_run(folder.root, SPLIT, tuple(task.maps), device=config.device, refinement=refinement)
     finally:
         if folder.root.is_dir():
             cost = Cost(

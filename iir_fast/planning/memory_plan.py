@@ -297,12 +297,12 @@ class _Counter:
 @contextmanager
 def _settled_gradients(module: nn.Module, live: LiveMemory) -> Iterator[None]:
     """Count a parameter's gradient while it is made and no longer; gone afterwards."""
-    with ExitStack() as hooks:
+    with ExitStack() as ending:
+        ending.callback(module.zero_grad)
         for each in module.parameters():
             forget = each.register_post_accumulate_grad_hook(lambda parameter: live.forget(parameter.grad))
-            hooks.enter_context(forget)
+            ending.enter_context(forget)
         yield
-    module.zero_grad()
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

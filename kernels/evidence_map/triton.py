@@ -14,6 +14,7 @@ from torch import Tensor
 from iir_fast.kernels.contract import SHORT_NORM, accumulation_dtype
 from iir_fast.kernels.launch import Launch, launched
 from iir_fast.kernels.tiles import (
+    PROGRAMS,
     STAGES,
     Tile,
     channel_share,
@@ -27,8 +28,7 @@ from iir_fast.kernels.tiles import (
     sum_in_threads,
 )
 
-# Programs that keep a large GPU busy, and the fewest channels one of them is worth.
-PROGRAMS = 512
+# The fewest channels that a program is worth.
 CHANNELS = 256
 
 _SHORT_NORM = tl.constexpr(SHORT_NORM)

@@ -28,6 +28,7 @@ from iir_fast.kernels.label_cam.reference import BackwardInputs, Incoming, Maps
 from iir_fast.kernels.launch import Launch, launched
 from iir_fast.kernels.sums import class_sums, plan_total
 from iir_fast.kernels.tiles import (
+    PROGRAMS,
     STAGES,
     Tile,
     channel_share,
@@ -46,8 +47,7 @@ from iir_fast.kernels.tiles import (
     sum_in_threads,
 )
 
-# Programs that keep a large GPU busy, and the fewest channels one of them is worth.
-PROGRAMS = 512
+# The fewest channels that a program is worth.
 CHANNELS = 256
 # Integers that change from batch to batch and from task to task: no variant of a kernel depends on their values.
 RUN_TIME = ["classes", "tiles_each"]

@@ -25,6 +25,7 @@ from iir_fast.kernels.launch import Launch, launched
 from iir_fast.kernels.masked_pool.reference import BackwardInputs
 from iir_fast.kernels.sums import plan_total
 from iir_fast.kernels.tiles import (
+    PROGRAMS,
     STAGES,
     Tile,
     channel_share,
@@ -44,8 +45,7 @@ from iir_fast.kernels.tiles import (
     window_index,
 )
 
-# Programs that keep a large GPU busy, and the fewest channels one of them is worth.
-PROGRAMS = 512
+# The fewest channels that a program is worth.
 CHANNELS = 128
 # A narrow window of a large planar map, so that a program can hold many channels and read few masks.
 NARROW = 32

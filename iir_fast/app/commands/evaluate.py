@@ -117,9 +117,11 @@ class Score:
     """Print a row per map as papers have it, in Markdown, with every threshold and the split that chose it."""
 
     def run(self) -> None:
+        from torchvision.transforms.v2.functional import pil_to_tensor  # type: ignore[import-untyped]
+
         from iir_fast.app.details import collect, write_details
-        from iir_fast.data import absolute_source, image_transform, open_split, training_classes
-        from iir_fast.evaluation import PROTOCOL_SIZE, Evaluator, StoredMaps, evaluate_scoremaps
+        from iir_fast.data import absolute_source, open_split, training_classes
+        from iir_fast.evaluation import Evaluator, StoredMaps, evaluate_scoremaps
 
         form = _form(json=self.json, csv=self.csv, paper=self.paper)
         evaluator = Evaluator(self.split, self.step, _fixed_threshold(self.threshold, self.threshold_from))
@@ -127,8 +129,7 @@ class Score:
         if self.predictions:
             classes = training_classes(self.data, self.split, raw_orientation=raw)
         # Images are not looked at, whatever would be made of them.
-        transform = image_transform(PROTOCOL_SIZE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-        dataset = open_split(self.data, self.split, transform, classes=classes, raw_orientation=raw)
+        dataset = open_split(self.data, self.split, pil_to_tensor, classes=classes, raw_orientation=raw)
         maps = StoredMaps(self.scoremaps, dataset.ids, resize=self.resize, normalize=self.normalize, scale=self.scale)
         name = self.scoremaps.resolve().name
         verdicts: list[Verdict] = []
