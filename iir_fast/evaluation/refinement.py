@@ -17,8 +17,10 @@ EPSILON = 1e-3
 """Of the guided filter: half its window in pixels of the score map, and how much a colour must vary to count."""
 MIDDLE, RISE = 0.5, 20.0
 """Of a map's own threshold: the highest, and how it rises with the square of where the histogram bends."""
-SURE_OBJECT, SURE_BACKGROUND = 0.75, 0.15
-"""The scores above and below which GrabCut takes the map's word."""
+SURE_OBJECT, SURE_BACKGROUND = 0.75, 0.25
+"""The scores above and below which GrabCut takes the map's word; where a map is a peak, below less than the second."""
+FIRM = 1.5
+"""Of the edge of what GrabCut finds: how the guided map's least score there rises with the square of the threshold."""
 ROUNDS = 3
 
 
@@ -76,7 +78,9 @@ def refine(scoremap: NDArray[np.float64], image: NDArray[np.uint8], refinement: 
         image: uint8 [H, W, 3], RGB, at the map's size.
         refinement: "none"; "guided": the guided filter (He, Sun and Tang, "Guided Image Filtering", PAMI 2013),
             stretched to [0, 1]; "grabcut": GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004) from the map as its
-            seed, and the mean of the guided map and the result, so that the result's edge lies at 1/2.
+            seed, and the mean of the guided map and the result. Its scores are stretched so that 1/2 is reached within
+            the result where the guided map has 3/2 tau^2, with tau the `own_threshold` of `scoremap`: of what is found
+            far from a broad map's object, nothing is left at 1/2.
 
     Returns:
         float64 [H, W] in [0, 1]. A constant map stays as it is.
@@ -118,12 +122,14 @@ def _guided(scoremap: NDArray[np.float64], image: NDArray[np.uint8]) -> NDArray[
 def _grabcut(scoremap: NDArray[np.float64], image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Cut the object out by its colours, which GrabCut learns from what the map is sure of."""
     bend = _bend(scoremap)
-    seed = np.where(scoremap > _threshold_at(bend), cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    tau = _threshold_at(bend)
+    seed = np.where(scoremap > tau, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     seed[scoremap > SURE_OBJECT] = cv2.GC_FGD
-    seed[scoremap < min(SURE_BACKGROUND, bend / 2)] = cv2.GC_BGD
+    seed[scoremap < min(SURE_BACKGROUND, max(tau**2, bend / 2))] = cv2.GC_BGD
     if len(np.unique(seed & 1)) < 2:  # no background at all: there are no colours to learn
         return scoremap
     cv2.setRNGSeed(0)
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.grabCut(image, seed, None, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
-    return (_guided(scoremap, image) + (seed & 1)) / 2
+    edge = (FIRM * tau**2 + 1) / 2
+    return np.interp((_guided(scoremap, image) + (seed & 1)) / 2, (0, edge, 1), (0, MIDDLE, 1))

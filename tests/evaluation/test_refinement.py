@@ -64,11 +64,18 @@ def test_guided_is_the_windows_regression_on_the_colours(square):
     np.testing.assert_allclose(refined, expected, atol=1e-9)
 
 
-def test_grabcut_lifts_the_guided_map_where_it_finds_the_object(square):
-    image, mask, scoremap = square
-    lifted = 2 * refine(scoremap, image, "grabcut") - refine(scoremap, image, "guided")
+@pytest.mark.parametrize("scale", [0.01, 0.05, 0.1])
+def test_grabcut_lifts_the_guided_map_and_cuts_it_higher_the_broader_the_map_was(square, scale):
+    image, scoremap = square[0], slope(scale)
+    tau = own_threshold(scoremap)
+    edge = 0.5 + 0.75 * tau**2
+    refined, guided = refine(scoremap, image, "grabcut"), refine(scoremap, image, "guided")
+    lifted = 2 * np.interp(refined, (0, 0.5, 1), (0, edge, 1)) - guided
     np.testing.assert_allclose(lifted, lifted.round(), atol=1e-12)
-    assert iou(lifted > 0.5, mask) > 0.94
+    assert set(lifted.round().ravel()) == {0, 1}
+    assert edge - 0.5 == pytest.approx({0.01: 0.002, 0.05: 0.148, 0.1: 0.1875}[scale], abs=5e-4)
+    assert np.array_equal(refined > 0.5, (lifted > 0.5) & (guided > 1.5 * tau**2))
+    assert ((lifted > 0.5) & (guided < 1.5 * tau**2)).any() or scale < 0.1, "or nothing of the result is left out"
 
 
 def test_an_image_is_brought_to_the_maps_size():
@@ -90,12 +97,13 @@ def slope(scale: float) -> np.ndarray:
     return scores.clip(0, 1)
 
 
-@pytest.mark.parametrize(("scale", "is_broad"), [(0.03, False), (0.3, True)])
-def test_grabcut_starts_from_what_the_map_is_sure_of(square, scale, is_broad, monkeypatch):
+@pytest.mark.parametrize(("scale", "limit"), [(0.01, "bend / 2"), (0.03, "threshold ** 2"), (0.3, "a quarter")])
+def test_grabcut_starts_from_what_the_map_is_sure_of(square, scale, limit, monkeypatch):
     scoremap = slope(scale)
     bend = cv2.threshold((scoremap * 255).astype(np.uint8), 0, 255, cv2.THRESH_TRIANGLE)[0] / 255
-    middle, low = (0.5, 0.15) if is_broad else (20 * bend**2, bend / 2)
-    assert (middle, low) == (min(0.5, 20 * bend**2), min(0.15, bend / 2))
+    middle = min(0.5, 20 * bend**2)
+    low = {"bend / 2": bend / 2, "threshold ** 2": middle**2, "a quarter": 0.25}[limit]
+    assert low == min(0.25, max(middle**2, bend / 2))
     scoremap[0, :3] = 0.75, middle, low  # no limit is itself beyond it
     expected = np.where(scoremap > middle, cv2.GC_PR_FGD, cv2.GC_PR_BGD)
     expected[scoremap > 0.75] = cv2.GC_FGD
