@@ -76,7 +76,7 @@ class IIRNetwork(nn.Module):
         else:
             self.head = ErasingHead(channels, num_classes, hidden, threshold, erase)
         self.centred = False
-        """Whether `localize` takes CAMs that keep nothing of the mean of all classes' weights."""
+        """Whether `localize` takes CAMs that keep nothing of the mean of all classes' weights, and no prototype."""
         self.prototypes = ClassPrototypes(num_classes, channels)
 
     def forward(
@@ -112,7 +112,8 @@ class IIRNetwork(nn.Module):
             images: normalized images [B,3,H,W], or their shared maps [B,C,h,w] with `from_features`.
             labels: int64 [B], the class to localize; None: the predicted one.
             maps: "cam" = `DualCAMHead.joint_map`; "evidence" = cos(F, class prototype) - cos(F, the image's
-                background), min-max normalized; "both" = square root of their product.
+                background), min-max normalized; "both" = square root of their product, and "cam" where the network is
+                `centred`: what the classes' foregrounds share, and the prototypes with them, is not the object there.
             from_features: `images` holds shared maps, as a feature cache does.
 
         Returns:
@@ -132,7 +133,8 @@ class IIRNetwork(nn.Module):
         evidence = evidence_map(features, vectors).squeeze(1)
         # regulate's normalization is the one definition of a map in [0,1].
         evidence = regulate(evidence, evidence).maps[:, 0]
-        every: dict[MapName, Tensor] = {"cam": cam, "evidence": evidence, "both": (cam * evidence).sqrt()}
+        both = cam if self.centred else (cam * evidence).sqrt()
+        every: dict[MapName, Tensor] = {"cam": cam, "evidence": evidence, "both": both}
         return LocalizationMaps(
             {name: every[name] for name in maps}, out.labels, self.head.class_logits(out), regulated.maps
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 from iir_fast.data import LocalizationDataset, image_transform
 from iir_fast.evaluation import largest_box, own_threshold, resize_scoremap
 from iir_fast.localization import scale_box
-from iir_fast.models import DEFAULT_MAP, IIRNetwork
+from iir_fast.models import IIRNetwork
 
 IMAGES, BATCH = 200, 32
 """Images at most, those at even distances in the data, and how many the network reads at once."""
@@ -46,8 +46,9 @@ def prefers_centred(network: IIRNetwork, dataset: LocalizationDataset, image_siz
             features, scores = network.backbone(images), list[Tensor]()
             for centred in (True, False):
                 network.centred = centred
-                maps = network.localize(features, labels, from_features=True).maps[DEFAULT_MAP]
-                scores.append(label_scores(network, images, labels, maps))
+                maps = network.localize(features, labels, ("cam", "evidence"), from_features=True).maps
+                # The same of both kinds of CAMs, whatever "both" is of a centred network.
+                scores.append(label_scores(network, images, labels, (maps["cam"] * maps["evidence"]).sqrt()))
             differences = torch.cat((differences, scores[0] - scores[1]))
             count = len(differences)
             errors = float(differences.mean() / differences.std() * count**0.5) if count > 1 else 0.0

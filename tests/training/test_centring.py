@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from iir_fast.data import LocalizationDataset, image_transform
-from iir_fast.models import IIRNetwork, NetworkSpec, load_network, read_checkpoint
+from iir_fast.models import MAPS, IIRNetwork, NetworkSpec, load_network, read_checkpoint
 from iir_fast.training import Interrupted, TrainConfig, train
 from iir_fast.training.centring import label_scores, prefers_centred
 
@@ -121,18 +121,38 @@ def test_a_difference_that_chance_could_have_made_is_none(mean, count, looked_at
     assert count < 20 or 0.3 < sum(seen) / len(seen) < 0.7, "both classes"
 
 
-def test_centred_maps_are_those_of_a_head_that_keeps_nothing_of_the_mean():
+def test_centred_maps_are_those_of_a_head_that_keeps_nothing_of_the_mean_and_both_is_the_cam():
     torch.manual_seed(0)
     made = NetworkSpec("small_cnn", tuple("abc"), 32, hidden=6, class_mean=0.75).build().eval()
     images = torch.randn(4, 3, 32, 32)
-    plain = made.localize(images)
+    plain = made.localize(images, maps=MAPS)
     made.centred = True
-    centred = made.localize(images)
+    centred = made.localize(images, maps=MAPS)
     made.centred, made.head.class_mean = False, 0.0
-    for name, found in made.localize(images).maps.items():
+    expected = made.localize(images, maps=MAPS).maps
+    for name, found in (expected | {"both": expected["cam"]}).items():
         torch.testing.assert_close(centred.maps[name], found)
         assert not torch.equal(plain.maps[name], found)
     assert torch.equal(centred.logits, plain.logits)
+    torch.testing.assert_close(expected["both"], (expected["cam"] * expected["evidence"]).sqrt())
+
+
+def test_both_kinds_of_cams_are_judged_by_the_root_of_their_product_with_the_evidence(monkeypatch):
+    judged: dict[bool, torch.Tensor] = {}
+
+    def scores(network, images, labels, maps):
+        judged[network.centred] = maps
+        return torch.zeros(len(images), dtype=torch.float64)
+
+    monkeypatch.setattr("iir_fast.training.centring.label_scores", scores)
+    made, data = network((0, 0, 60)), Patches(1)
+    prefers_centred(made, data, SIDE)
+    for centred, judged_maps in judged.items():
+        made.centred = centred
+        maps = made.localize(data[0][0][None], torch.tensor(data.labels), ("cam", "evidence")).maps
+        torch.testing.assert_close(judged_maps, (maps["cam"] * maps["evidence"]).sqrt())
+        assert not torch.equal(judged_maps, maps["cam"])
+    assert set(judged) == {True, False}
 
 
 def test_the_choice_is_made_at_the_end_and_kept(monkeypatch, tmp_path, capsys):
