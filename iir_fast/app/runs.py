@@ -15,7 +15,7 @@ from iir_fast.app.files import read_text
 from iir_fast.app.history import add_to_history
 from iir_fast.app.progress import count_images, image_progress, log
 from iir_fast.app.tables import metrics_table
-from iir_fast.data import LocalizationDataset, Transform, absolute_source, image_transform
+from iir_fast.data import LocalizationDataset, absolute_source, image_transform
 from iir_fast.evaluation import (
     Evaluator,
     FixedThreshold,
@@ -117,21 +117,15 @@ def _with_data(
     model: IIRNetwork, spec: NetworkSpec, config: TrainConfig, split: str, data: str | None = None
 ) -> LoadedRun:
     transform = image_transform(spec.image_size, model.backbone.mean, model.backbone.std)
-    return LoadedRun(model, spec, config, open_evaluated(config, split, transform, spec.classes, data))
+    dataset = open_data(config, split, transform, spec.classes, data)
+    say_skipped(dataset)
+    return LoadedRun(model, spec, config, dataset)
 
 
-def open_evaluated(
-    config: TrainConfig,
-    split: str,
-    transform: Transform,
-    classes: Sequence[str] | None = None,
-    data: str | None = None,
-) -> LocalizationDataset:
-    """Open a split that is to be evaluated, as `open_data` does, and say how many images are left out."""
-    dataset = open_data(config, split, transform, classes, data)
+def say_skipped(dataset: LocalizationDataset) -> None:
+    """Say how many images of a split that is to be evaluated are left out, if any."""
     if dataset.skipped:
-        log(f"skipped {len(dataset.skipped)} {split} images that cannot be read.")
-    return dataset
+        log(f"skipped {len(dataset.skipped)} {dataset.split} images that cannot be read.")
 
 
 def image_batches(run: LoadedRun, progress: Progress, images: Sequence[int] | None = None) -> DataLoader[Any]:

@@ -9,11 +9,11 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor  # type: ignore[import-untyped]
 
 from iir_fast.app.progress import log
-from iir_fast.app.runs import open_evaluated
+from iir_fast.app.runs import say_skipped
 from iir_fast.data import LocalizationDataset, Transform, image_transform
 from iir_fast.evaluation import PROTOCOL_SIZE, Evaluator, Predictions, Refinement, evaluate_maps, refined_name
 from iir_fast.models import Localizer, create_classifier
-from iir_fast.training import RunFolder, TrainConfig, pick_device
+from iir_fast.training import RunFolder, TrainConfig, open_data, pick_device
 
 Baseline = Literal["center", "classifier"]
 """A map that no training of ours has made.
@@ -71,7 +71,8 @@ def gaussian() -> Tensor:
 
 
 def _open(config: TrainConfig, split: str, transform: Transform) -> LocalizationDataset:
-    dataset = open_evaluated(config, split, transform)
+    dataset = open_data(config, split, transform)
+    say_skipped(dataset)
     for remark in dataset.check():
         log(remark)
     return dataset

@@ -20,7 +20,7 @@ MIDDLE, RISE = 0.5, 20.0
 SURE_OBJECT, SURE_BACKGROUND = 0.75, 0.25
 """The scores above and below which GrabCut takes the map's word; where a map is a peak, below less than the second."""
 FIRM = 1.5
-"""Of the edge of what GrabCut finds: how the guided map's least score there rises with the square of the threshold."""
+"""The edge of what GrabCut finds lies where the guided map is so many times the square of the map's threshold."""
 ROUNDS = 3
 
 

@@ -76,7 +76,7 @@ class IIRNetwork(nn.Module):
         else:
             self.head = ErasingHead(channels, num_classes, hidden, threshold, erase)
         self.centred = False
-        """Whether `localize` takes CAMs that keep nothing of the mean of all classes' weights, and no prototype."""
+        """Whether `localize` takes CAMs that keep nothing of the mean of all classes' weights, and "both" is one."""
         self.prototypes = ClassPrototypes(num_classes, channels)
 
     def forward(
